@@ -1,5 +1,7 @@
 """The real thing, made once a session: the demo's digits from image files to a repository, by the verbs."""
 
+import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     needs_digits = {item.path for item in items if "digits" in getattr(item, "fixturenames", ())}
     first = max(needs_digits, default=None)  # of stages: those of gpu are skipped
     items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in needs_digits else 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip for want of tools that `.ci/run` has installed, which SLIPWAY_REQUIRED names, is a failure."""
+    report = yield
+    reasons = tuple(f": make {tools}" for tools in os.environ.get("SLIPWAY_REQUIRED", "").split())
+    if report.skipped and isinstance(report.longrepr, tuple) and report.longrepr[2].endswith(reasons):
+        report.outcome = "failed"
+        report.longrepr = f"{report.longrepr[2]}; SLIPWAY_REQUIRED says that they are there"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """`make release`: what is built is what is in git, and works where it is installed."""
 
 import json
+import os
 import runpy
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,6 +16,7 @@ import pytest
 from slipway import __version__
 from slipway.image.signing import private_key, public_half
 from tests.support.signing_keys import keys
+from tests.support.validators import bill_faults
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = {"slipway/__init__.py", "slipway/report/templates/report.html"}
@@ -114,6 +117,13 @@ def test_a_release_lists_its_files_and_what_they_need(sealed: tuple[Path, Callab
     assert "nvcr.io/nvidia/tritonserver" in {one["name"] for one in image["components"]}
 
 
+def test_every_bill_of_a_release_is_one_by_the_strict_schema(sealed: tuple[Path, Callable[[], None]]) -> None:
+    bills = [path.read_text() for path in sorted(sealed[0].rglob("*.cdx.json"))]
+    assert len(bills) == 4
+    assert [bill_faults(bill) for bill in bills] == [[]] * 4
+    assert bill_faults(bills[0].replace('"bomFormat"', '"bomformat"'))
+
+
 def test_a_changed_byte_of_a_release_is_named(sealed: tuple[Path, Callable[[], None]]) -> None:
     folder, verify = sealed
     for line in (folder / "SHA256SUMS").read_text().splitlines():
@@ -185,9 +195,36 @@ def test_ci_which_has_no_key_builds_the_release_and_does_not_sign_it() -> None:
 
 
 @pytest.mark.nightly
-def test_a_release_of_this_clone_is_built_installed_and_works() -> None:
+def test_a_release_of_this_commit_is_built_installed_and_signed_and_verifies_as_the_page_says(tmp_path: Path) -> None:
+    clone, environment = tmp_path / "clone", Path(sys.prefix)
+    subprocess.run(["git", "clone", "--quiet", "--no-tags", ROOT, clone], check=True)
+    secret, public = keys(tmp_path)
+    # -o: this environment, which make takes from here, is never installed anew.
+    line = ["make", "-o", f"{environment}/.installed", f"VENV={environment}", "release", f"KEY={secret}"]
     done = subprocess.run(
-        [sys.executable, ROOT / ".ci/release.py"], capture_output=True, text=True, check=False, timeout=300
+        line,
+        cwd=clone,
+        env={**os.environ, "PYTHONPATH": str(clone / "src"), "VIRTUAL_ENV": str(environment)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    assert f"slipway-{__version__}-py3-none-any.whl" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "downloaded"
+    (clone / "runs/release").rename(folder)
+    assert (folder / f"slipway-{__version__}-py3-none-any.whl").is_file()
+    shutil.copyfile(public, folder / "slipway-release.pem")
+    section = (ROOT / "docs/releasing.md").read_text().partition("## Verify a release")[2]
+    commands = section.partition("```bash\n")[2].splitlines()[:2]
+
+    def verified() -> str:
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(commands)], cwd=folder, capture_output=True, text=True, check=False
+        )
+        return done.stdout
+
+    assert verified() == "Verified OK\n"
+    with (folder / "build/images/gpu/Dockerfile").open("a") as changed:
+        changed.write("#")
+    assert verified() == "Verified OK\nbuild/images/gpu/Dockerfile: FAILED\n"

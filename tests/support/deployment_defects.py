@@ -40,7 +40,27 @@ DEFECTS: dict[str, tuple[str, Change]] = {
         "schema",
         lambda o: put(one(o, "HorizontalPodAutoscaler", "stable")["spec"], "targetCPUUtilizationPercentage", 50),
     ),
+    # By our own rules, and by the schemas, of which there is none for these.
+    "an apiVersion that is gone": (
+        "kind",
+        lambda o: put(one(o, "PodDisruptionBudget", "stable"), "apiVersion", "policy/v1beta1"),
+    ),
+    "a typo in an apiVersion": (
+        "kind",
+        lambda o: put(one(o, "NetworkPolicy", "gateway"), "apiVersion", "networking.k8s.oi/v1"),
+    ),
+    "a group without its version": (
+        "kind",
+        lambda o: put(one(o, "ServiceMonitor", "server"), "apiVersion", "monitoring.coreos.com"),
+    ),
+    "an unknown kind": ("kind", lambda o: put(one(o, "PodDisruptionBudget", "gateway"), "kind", "PodDisruptionBudgte")),
     # By our own rules.
+    "scaling of another apiVersion": (
+        "selector",
+        lambda o: put(
+            one(o, "HorizontalPodAutoscaler", "stable")["spec"]["scaleTargetRef"], "apiVersion", "extensions/v1beta1"
+        ),
+    ),
     "a missing probe": ("probe-missing", lambda o: container(o).pop("readinessProbe")),
     "a probe of tritonserver": (
         "probe-answers",
@@ -159,4 +179,4 @@ DEFECTS: dict[str, tuple[str, Change]] = {
     ),
     "two namespaces": ("namespace", lambda o: put(one(o, "Service", "stable")["metadata"], "namespace", "default")),
 }
-"""The name of a mistake to the rule that finds it, or `schema`, and the change that makes it."""
+"""The name of a mistake to the rule that finds it, or `schema`, and its change; schemas find `kind` too."""

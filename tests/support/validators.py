@@ -17,9 +17,10 @@ import yaml
 from slipway.operations.rendering.manifests import LOADER
 
 FOLDER = Path(sys.prefix) / "lib/validators"
-NEEDED = "make validators installs what checks this (0.25 GB)"
+NEEDED = "what checks this is not installed (0.25 GB): make validators"
 _SCRIPT = Path(__file__).with_name("validators_child.py")
 _GRAFANA = Path(__file__).with_name("grafana_child.py")
+_BILL = Path(__file__).with_name("sbom_child.py")
 
 
 def require_validators() -> None:
@@ -47,7 +48,7 @@ def documents(text: str) -> list[Any]:
 def faults(objects: Sequence[Any], versions: Sequence[str]) -> list[str]:
     """What is wrong with objects, by the strict schemas of these versions of Kubernetes, and KServe's types.
 
-    Kinds without a schema, those of operators, are not looked at.
+    Kinds of the operators that `validators_child` lists have no schema, and are not looked at; any other is a fault.
     """
     return _said(_SCRIPT, json.dumps({"objects": list(objects), "versions": list(versions)}))
 
@@ -57,6 +58,12 @@ def grafana_faults(board: str) -> list[str]:
     if not (FOLDER / "grafana_foundation_sdk").is_dir():
         pytest.skip(NEEDED)
     return _said(_GRAFANA, board)
+
+
+def bill_faults(bill: str) -> list[str]:
+    """What is wrong with a bill of materials by the strict schema of CycloneDX 1.6."""
+    require_validators()
+    return _said(_BILL, bill)
 
 
 def _said(script: Path, asked: str) -> list[str]:
@@ -99,14 +106,15 @@ def exposure(unit: Path) -> float:
 
 
 class Mounted:
-    """The gateway's files of a rendered folder, where Envoy finds them in a pod, and the secrets beside them."""
+    """The gateway's files of a rendered folder, where Envoy finds them in a container, and the secrets beside them."""
 
     def __init__(self, rendered: Path, secrets: Path, folder: Path, *, ports: Mapping[int, int]) -> None:
-        """`ports` are ports of the pods to those of this machine."""
+        """`rendered` is of Kubernetes or compose; `ports` are ports of the pods to those of this machine."""
         self.folder = folder
         for file in ("gateway/bootstrap.yaml", "gateway/certificate.yaml", "routes/routes.yaml"):
-            candidate = rendered / "components/candidate" / Path(file).name
-            text = (candidate if candidate.exists() else rendered / "base" / Path(file).name).read_text()
+            name = Path(file).name
+            places = (rendered / "components/candidate" / name, rendered / "base" / name, rendered / file)
+            text = next(place for place in places if place.is_file()).read_text()
             text = text.replace("/etc/slipway", str(folder))
             for port, own in ports.items():
                 text = text.replace(f"port_value: {port}\n", f"port_value: {own}\n")

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 KSERVE = "serving.kserve.io/"
+CUSTOM = {
+    "monitoring.coreos.com/v1": {"PrometheusRule", "ServiceMonitor"},
+    "gateway.networking.k8s.io/v1": {"GRPCRoute", "HTTPRoute"},
+}
+"""Kinds of operators, which have no schema here."""
 
 
 @cache
@@ -26,27 +31,42 @@ def _folder(version: str) -> Path:
 
 
 @cache
-def _validator(version: str, name: str) -> Any:
+def _validator(version: str, api_version: str, kind: str) -> Any:
     import jsonschema  # type: ignore[import-not-found,import-untyped,unused-ignore]
     from referencing import Resource
 
+    group, _, number = api_version.rpartition("/")
+    name = "-".join(part for part in (kind.lower(), group.partition(".")[0], number) if part)
     file = _folder(version) / f"{name}.json"
-    if not file.is_file():
+    schema = json.loads(file.read_text()) if file.is_file() else {}
+    # A file's name has the first word of the group alone, and no capitals.
+    if {"group": group, "kind": kind, "version": number} not in schema.get("x-kubernetes-group-version-kind", ()):
         return None
-    schema = json.loads(file.read_text())
     return jsonschema.validators.Draft202012Validator(
         schema, registry=Resource.from_contents(schema) @ _definitions(version)
     )
 
 
 def _kubernetes(object_: Any, version: str) -> list[str]:
-    group, _, number = object_["apiVersion"].rpartition("/")
-    name = "-".join(part for part in (object_["kind"].lower(), group.partition(".")[0], number) if part)
-    validator = _validator(version, name)
-    if validator is None:
+    if object_["kind"] in CUSTOM.get(object_["apiVersion"], ()):
         return []
-    said = f"{version}: {object_['kind']}/{object_['metadata']['name']}"
+    validator = _validator(version, object_["apiVersion"], object_["kind"])
+    said = f"{version}: {_title(object_)}"
+    if validator is None:
+        return [f"{said}: no schema of {object_['apiVersion']} {object_['kind']}"]
     return [f"{said}: {'.'.join(map(str, error.path))}: {error.message}" for error in validator.iter_errors(object_)]
+
+
+def _title(object_: Any) -> str:
+    return f"{object_['kind']}/{object_['metadata']['name']}"
+
+
+def _of_kserve(object_: Any) -> list[str]:
+    number = object_["apiVersion"].removeprefix(KSERVE)
+    kind = f"{number.capitalize()}{object_['kind']}"
+    if not hasattr(importlib.import_module("kserve.models"), kind):
+        return [f"{_title(object_)}: KServe has no {object_['apiVersion']} {object_['kind']}"]
+    return _kserve(object_, kind, object_["kind"])
 
 
 def _kserve(data: Any, kind: str, at: str) -> list[str]:
@@ -76,8 +96,7 @@ def main() -> None:
     found: list[str] = []
     for object_ in asked["objects"]:
         if object_["apiVersion"].startswith(KSERVE):
-            number = object_["apiVersion"].rpartition("/")[2]
-            found += _kserve(object_, f"{number.capitalize()}{object_['kind']}", object_["kind"])
+            found += _of_kserve(object_)
         else:
             found += [fault for version in asked["versions"] for fault in _kubernetes(object_, version)]
     json.dump(found, sys.stdout)

@@ -74,9 +74,13 @@ def test_building_again_changes_nothing(example: tuple[Layout, Descriptor]) -> N
 
 
 def test_the_example_is_built_in_a_tenth_of_a_second(tmp_path: Path) -> None:
-    started = time.monotonic()
-    built(tmp_path / "images")
-    assert time.monotonic() - started < 1.0, "0.02 s where it was measured; ten times the goal, for a busy machine"
+    """Of a processor, at best of five: what else the machine does makes no difference."""
+    taken_s = []
+    for number in range(5):
+        started_s = time.process_time()
+        built(tmp_path / f"images{number}")
+        taken_s.append(time.process_time() - started_s)
+    assert min(taken_s) < 0.1, taken_s
 
 
 def test_what_is_unpacked_equals_the_repository_byte_for_byte(

@@ -18,6 +18,7 @@ from slipway.image.verify import verify
 from tests.support.images import EXAMPLE, built, with_manifest
 from tests.support.scripts import ROOT, run_here
 from tests.support.signing_keys import PEM, PKCS8, PLAIN, keys
+from tests.support.validators import bill_faults
 
 LOCK = ROOT / "build/images/cpu/requirements.lock"
 
@@ -42,6 +43,13 @@ def test_what_is_signed_verifies_and_nothing_is_signed_twice(
     assert sign(*example, key=secret) == 0
     assert verify_signatures(*example, key=public) == 2
     assert verify(*example).files == 39
+
+
+def test_the_sbom_is_one_by_the_strict_schema(example: tuple[Layout, Descriptor]) -> None:
+    layout, image = example
+    _with_sbom(layout, image)
+    ((_, bill),) = of_type(layout, image, SBOM)
+    assert bill_faults(layout.read_artefact(bill, what="a bill").decode()) == []
 
 
 def test_model_signing_itself_verifies_the_signature(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:

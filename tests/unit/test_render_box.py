@@ -10,12 +10,15 @@ import pytest
 import yaml
 
 from slipway.contract import SlipwayError
+from slipway.operations.gateway.binary import find_envoy, validate
 from slipway.operations.rendering.compose import PROMETHEUS_IMAGE, hardened
 from slipway.system.home import user_folder
 from tests.support.colours import contents
+from tests.support.gateways import needs_envoy
+from tests.support.prometheus import PROMTOOL, checked, needs_prometheus
 from tests.support.rendered import ENVOY, EXAMPLE, SERVER, gpu_repository, render, repository, settings
 from tests.support.scripts import ROOT
-from tests.support.validators import accepted, exposure, verified
+from tests.support.validators import Mounted, accepted, exposure, verified
 
 CANDIDATE = {"grpc": 8101, "http": 8100, "status": 8103}
 WATCHED = {"observe": {"share": 0.1, "spool": "spool"}, "watch": {}}
@@ -43,6 +46,26 @@ def test_the_compose_specification_accepts_it(tmp_path: Path) -> None:
     content["services"]["stable"]["cap_dorp"] = ["ALL"]
     with pytest.raises(ValueError, match="cap_dorp"):
         accepted(content)
+
+
+@needs_envoy
+@needs_prometheus
+def test_envoy_and_prometheus_accept_their_files_with_a_candidate(tmp_path: Path) -> None:
+    made, candidate = beside(tmp_path / "repositories", ["colours"])
+    content = compose(tmp_path, "--candidate-repository", candidate, "--weight", "10", repository_=made)
+    render("secrets", tmp_path / "gateway.yaml", tmp_path / "secrets")
+    mounted = Mounted(tmp_path / "out", tmp_path / "secrets", tmp_path / "etc", ports={})
+    validate(find_envoy(), mounted.bootstrap)
+    for source, target in ((one["source"], one["target"]) for one in content["services"]["gateway"]["volumes"]):
+        assert source == "../secrets" or (tmp_path / "out" / source).is_dir()
+        assert (mounted.folder / Path(target).relative_to("/etc/slipway")).is_dir()
+    mounted.replace("gateway/bootstrap.yaml", mounted.bootstrap.read_text().replace("port_value", "port_vlaue", 1))
+    with pytest.raises(SlipwayError, match="port_vlaue"):
+        validate(find_envoy(), mounted.bootstrap)
+    assert "SUCCESS" in checked(PROMTOOL, "check", "config", tmp_path / "out/prometheus/prometheus.yml")
+    jobs = yaml.safe_load((tmp_path / "out/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    hosts = {target.partition(":")[0] for job in jobs for each in job["static_configs"] for target in each["targets"]}
+    assert hosts == set(content["services"]) - {"prometheus"}
 
 
 def test_a_server_has_the_settings_of_the_compose_file_of_the_images(tmp_path: Path) -> None:

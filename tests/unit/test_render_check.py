@@ -46,9 +46,9 @@ def test_a_mistake_is_found_by_its_rule(name: str, good: Sequence[Any]) -> None:
     assert rules(objects) == {rule}
 
 
-def test_the_schemas_find_the_others_each_in_the_object_that_was_changed(good: Sequence[Any]) -> None:
+def test_the_schemas_find_the_others_and_unknown_kinds_each_in_the_object_that_was_changed(good: Sequence[Any]) -> None:
     changed = []
-    for name in (name for name, (rule, _) in DEFECTS.items() if rule == "schema"):
+    for name in (name for name, (rule, _) in DEFECTS.items() if rule in ("schema", "kind")):
         objects = copy.deepcopy(list(good))
         DEFECTS[name][1](objects)
         different = [one for one, before in zip(objects, good, strict=True) if one != before]

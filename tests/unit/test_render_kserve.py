@@ -142,6 +142,21 @@ def typed_wrong(o: list[Any]) -> None:
     spec(o, "InferenceService")["canary"][0]["trafficPercent"] = "10"
 
 
+def other_versions(o: list[Any]) -> None:
+    for one in o:
+        if one["kind"] in ("ServingRuntime", "HTTPRoute"):
+            one["apiVersion"] = one["apiVersion"].rpartition("/")[0] + "/v1beta2"
+
+
+def test_an_apiversion_of_another_time_is_found_by_the_rule_and_by_the_validators(good: Sequence[Any]) -> None:
+    require_validators()
+    changed = copy.deepcopy(list(good))
+    other_versions(changed)
+    assert {one.rule for one in findings(Objects.of_documents(changed, source="changed"))} == {"kind"}
+    found = [one.removeprefix("1.35: ").partition("/")[0] for one in faults(changed, ["1.35"])]
+    assert sorted(found) == ["HTTPRoute", "ServingRuntime"]
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(2.5, "2s500ms"), (60, "60s"), (0.25, "250ms"), (0.00001, "1ms")])
 def test_a_time_is_a_duration_of_the_gateway_api(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from slipway.operations.rendering.plan import KUBERNETES, Server
 from slipway.repository import assemble
 from tests.support.colours import contents, copy_colours, replaced
 from tests.support.gateways import KEYS
+from tests.support.prometheus import PROMTOOL, checked, needs_prometheus
 from tests.support.rendered import (
     BOTH,
     CLUSTER,
@@ -118,10 +117,8 @@ def test_the_rules_are_those_of_slipway_render_monitoring(example: Path, tmp_pat
     assert [group for group in groups if group["name"] != "slipway queues"] == tested
 
 
+@needs_prometheus
 def test_promtool_reads_the_rules_and_computes_the_wait_in_the_busiest_queue(example: Path, tmp_path: Path) -> None:
-    promtool = shutil.which("promtool") or shutil.which("promtool", path=f"{sys.prefix}/debian/usr/bin")
-    if promtool is None:
-        pytest.skip("promtool is not installed, so nobody computes the rule of the queues (apt-get install prometheus)")
     groups = yaml.safe_load((example / "base/rules.yaml").read_text())["spec"]["groups"]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
     samples = {"engine": ("0+500000x40", "0+50x40"), "post": ("0x40", "0x40")}  # 10 ms for each image, and no image
@@ -135,8 +132,7 @@ def test_promtool_reads_the_rules_and_computes_the_wait_in_the_busiest_queue(exa
     test = {"interval": "5s", "input_series": series, "promql_expr_test": [asked]}
     content = {"rule_files": ["rules.yml"], "evaluation_interval": "5s", "tests": [test]}
     (tmp_path / "test.yml").write_text(yaml.safe_dump(content))
-    done = subprocess.run([promtool, "test", "rules", tmp_path / "test.yml"], capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    checked(PROMTOOL, "test", "rules", tmp_path / "test.yml")
 
 
 def test_no_key_and_no_certificate_is_in_any_file(example: Path) -> None:

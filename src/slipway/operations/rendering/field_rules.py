@@ -1,4 +1,4 @@
-"""Rules about kinds without a schema: the field names of their APIs, as of November 2026, and an HTTPRoute's times."""
+"""Rules about kinds: each of its apiVersion; where there is no schema, field names as of November 2026 and times."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,18 @@ from pydantic import Field
 from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.manifests import Objects, Part
 
+KINDS: Mapping[str, str] = {
+    **dict.fromkeys(("ConfigMap", "Namespace", "Secret", "Service", "ServiceAccount"), "v1"),
+    "Deployment": "apps/v1",
+    "HorizontalPodAutoscaler": "autoscaling/v2",
+    "PodDisruptionBudget": "policy/v1",
+    **dict.fromkeys(("Ingress", "NetworkPolicy"), "networking.k8s.io/v1"),
+    **dict.fromkeys(("Gateway", "GRPCRoute", "HTTPRoute"), "gateway.networking.k8s.io/v1"),
+    **dict.fromkeys(("PrometheusRule", "ServiceMonitor"), "monitoring.coreos.com/v1"),
+    "InferenceService": "serving.kserve.io/v1beta1",
+    "ServingRuntime": "serving.kserve.io/v1alpha1",
+}
+"""Kind to apiVersion: what Slipway writes, and what an overlay usually adds."""
 _RELABELING = "action modulus regex replacement separator sourceLabels targetLabel"
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "ServiceMonitor": {
@@ -48,10 +60,20 @@ _DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 
 
 def field_findings(objects: Objects) -> Iterator[Finding]:
+    yield from _kinds(objects)
     yield from _times(objects)
     for one in objects.of(*FIELDS):
         for path, name in _unknown(one.spec, FIELDS[one.kind], "spec"):
             yield Finding("unknown-field", one.title, f"{path}.{name}: {one.kind} has no such field")
+
+
+def _kinds(objects: Objects) -> Iterator[Finding]:
+    for one in objects.all:
+        if one.kind not in KINDS:
+            known = ", ".join(sorted(KINDS))
+            yield Finding("kind", one.title, f"unknown kind; correct it, or check the rest alone; known are {known}")
+        elif one.api_version != KINDS[one.kind]:
+            yield Finding("kind", one.title, f"apiVersion {one.api_version}; write {KINDS[one.kind]}")
 
 
 class _Rule(Part):

@@ -33,6 +33,7 @@ class _Selecting(Part):
 
 
 class _Target(Part):
+    api_version: str = Field(default="", alias="apiVersion")
     kind: str = ""
     name: str = ""
 
@@ -68,14 +69,16 @@ def _selectors(objects: Objects) -> Iterator[Finding]:
             yield Finding("selector", one.title, "selects no pod")
     rules = [objects.read(one, _Recorded) for one in objects.of("PrometheusRule")]
     recorded = {rule.record for read in rules for group in read.groups for rule in group.rules}
+    names = {deployed.name for deployed in objects.deployed}
     for one in objects.of("HorizontalPodAutoscaler"):
         scaling = objects.read(one, _Scaling)
         for name in (metric.pods["metric"].get("name") for metric in scaling.metrics if "metric" in metric.pods):
             if name not in recorded:
                 yield Finding("metric", one.title, f"scales by {name}, which no PrometheusRule records")
         target = scaling.target
-        if target.kind != "Deployment" or target.name not in {deployed.name for deployed in objects.deployed}:
-            yield Finding("selector", one.title, f"scales {target.kind}/{target.name}, which is not there")
+        if (target.api_version, target.kind) != ("apps/v1", "Deployment") or target.name not in names:
+            scaled = f"{target.kind}/{target.name} of {target.api_version or 'no apiVersion'}"
+            yield Finding("selector", one.title, f"scales {scaled}, which is not there")
 
 
 def _selected(objects: Objects, selector: Selector) -> list[Deployed]:

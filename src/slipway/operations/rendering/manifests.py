@@ -217,6 +217,7 @@ class Service(Part):
 class Object(Part):
     """Any object."""
 
+    api_version: str = Field(alias="apiVersion")
     kind: str
     metadata: Metadata
     spec: dict[str, Any] = Field(default={})
