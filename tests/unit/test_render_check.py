@@ -38,6 +38,12 @@ def test_nothing_is_found_in_what_is_rendered(good: Sequence[Any]) -> None:
     assert rules(good) == set()
 
 
+def test_a_kind_of_another_operator_passes() -> None:
+    secret = {"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"name": "keys"}}
+    assert rules([secret]) == set()
+    assert rules([secret | {"apiVersion": "apps/v1"}]) == {"kind"}
+
+
 @pytest.mark.parametrize("name", [name for name, (rule, _) in DEFECTS.items() if rule != "schema"])
 def test_a_mistake_is_found_by_its_rule(name: str, good: Sequence[Any]) -> None:
     rule, change = DEFECTS[name]

@@ -9,8 +9,10 @@ from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.manifests import Objects, Part
 
 KINDS: Mapping[str, str] = {
-    **dict.fromkeys(("ConfigMap", "Namespace", "Secret", "Service", "ServiceAccount"), "v1"),
-    "Deployment": "apps/v1",
+    **dict.fromkeys(("ConfigMap", "Namespace", "PersistentVolumeClaim", "Secret", "Service", "ServiceAccount"), "v1"),
+    **dict.fromkeys(("DaemonSet", "Deployment", "StatefulSet"), "apps/v1"),
+    **dict.fromkeys(("CronJob", "Job"), "batch/v1"),
+    **dict.fromkeys(("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"), "rbac.authorization.k8s.io/v1"),
     "HorizontalPodAutoscaler": "autoscaling/v2",
     "PodDisruptionBudget": "policy/v1",
     **dict.fromkeys(("Ingress", "NetworkPolicy"), "networking.k8s.io/v1"),
@@ -20,6 +22,7 @@ KINDS: Mapping[str, str] = {
     "ServingRuntime": "serving.kserve.io/v1alpha1",
 }
 """Kind to apiVersion: what Slipway writes, and what an overlay usually adds."""
+_GROUPS = {version.rpartition("/")[0] for version in KINDS.values()}
 _RELABELING = "action modulus regex replacement separator sourceLabels targetLabel"
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "ServiceMonitor": {
@@ -69,6 +72,9 @@ def field_findings(objects: Objects) -> Iterator[Finding]:
 
 def _kinds(objects: Objects) -> Iterator[Finding]:
     for one in objects.all:
+        group = one.api_version.rpartition("/")[0]
+        if one.kind not in KINDS and "." in group and not group.endswith("k8s.io") and group not in _GROUPS:
+            continue  # an operator's own, whose kinds nobody here knows
         if one.kind not in KINDS:
             known = ", ".join(sorted(KINDS))
             yield Finding("kind", one.title, f"unknown kind; correct it, or check the rest alone; known are {known}")
