@@ -1,6 +1,7 @@
 """The docker commands that build images, compile plans and serve: what they mount, open and close. Nothing is run."""
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -265,9 +266,16 @@ def test_wrong_folders_and_ports_are_refused(gpu_lane: Path, work: Path, tmp_pat
     assert "the only folder that the container sees" in outside
     assert "give four" in refusal("serve", gpu_lane, "--http-port", "8001", cwd=tmp_path)
     assert "invalid port" in refusal("serve", gpu_lane, "--grpc-port", "0", cwd=tmp_path)
-    (tmp_path / "with, comma").mkdir()
-    shutil.move(gpu_lane, tmp_path / "with, comma/gpu")
-    assert "use a path without one" in refusal("serve", "with, comma/gpu", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["with, comma", 'with "quotes"', "it's : odd", "two\nlines", "-x"])
+def test_a_folder_of_any_name_is_mounted(name: str, gpu_lane: Path, tmp_path: Path) -> None:
+    """Docker reads a mount as a line of CSV (tried with its own client)."""
+    (tmp_path / name).mkdir()
+    shutil.move(gpu_lane, tmp_path / name / "gpu")
+    (mount,) = option(printed("serve", f"./{name}/gpu", cwd=tmp_path), "--mount")
+    (fields,) = csv.reader(io.StringIO(mount, newline=""))
+    assert fields == ["type=bind", f"source={tmp_path / name}", "target=/models", "readonly"]
 
 
 @pytest.mark.parametrize("words", [["build"], ["compile"], ["serve"]])

@@ -141,6 +141,8 @@ def test_an_unknown_key_is_named_with_the_valid_ones(
         ("serving.max_batch_size", 129, "less than or equal to 128"),
         ("latency.p99_ms", "010", "write a number, without quotes; given '010'"),
         ("decision.top_k", True, "write a number, without quotes; given True"),
+        ("serving.gpu", {"gpus": ["0"]}, "gpus: write numbers, without quotes; given ['0']"),
+        ("serving.gpu", {"gpus": [True]}, "gpus: write numbers, without quotes; given [True]"),
         ("accuracy.prove_classes", "y", "write true or false, without quotes; given 'y'"),
         ("accuracy.prove_classes", 1, "write true or false, without quotes; given 1"),
     ],

@@ -1,6 +1,8 @@
 """Build the images of the lanes, compile plans in one, and serve in one: prints the docker command, or runs it."""
 
 import argparse
+import csv
+import io
 import os
 import shlex
 from collections.abc import Mapping
@@ -161,10 +163,11 @@ def image(arguments: argparse.Namespace) -> str:
 
 
 def mount(folder: Path, target: str, *, readonly: bool = False) -> list[str]:
-    source = str(folder.resolve())
-    if "," in source:
-        raise SpecError(f"{source}: docker separates a mount's options by commas; use a path without one")
-    return ["--mount", f"type=bind,source={source},target={target}" + (",readonly" if readonly else "")]
+    """The option that shows `folder` at `target`; docker reads its value as one line of CSV."""
+    value = io.StringIO()
+    fields = ("type=bind", f"source={folder.resolve()}", f"target={target}", *(("readonly",) if readonly else ()))
+    csv.writer(value).writerow(fields)
+    return ["--mount", value.getvalue().removesuffix("\r\n")]
 
 
 def inside(path: Path) -> str:
