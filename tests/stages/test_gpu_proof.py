@@ -126,6 +126,28 @@ def test_logits_from_the_gpu_are_judged_by_the_accuracy_gate(
     assert f"| precision | {verdict} |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("results/gpu_proof_precision.json", b"[]", "not an object with keys and values; carry it again"),
+        ("results/gpu_proof_precision.json", b"{}", "required but not given.*run the proof again with this commit"),
+        ("results/gpu_proof_precision.npz", b"PK\x03\x04cut", "damaged .*; carry it again"),
+        ("results/gpu_proof_precision.npz", None, "has not the logits of digits, fp16"),
+    ],
+)
+def test_a_result_that_did_not_come_back_whole_is_named_with_what_to_do(
+    tmp_path: Path, file: str, content: bytes | None, says: str
+) -> None:
+    write_results(tmp_path, lost=0, device="cuda")
+    if content is None:
+        np.savez(tmp_path / file, other=np.zeros(1))
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(ProofError, match=f"(?s){file}: .*{says}"):
+        judge(tmp_path / "results", folder=tmp_path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_rehearsal_is_not_published(tmp_path: Path) -> None:
     write_results(tmp_path, lost=0, device="cpu")
     with pytest.raises(ProofError, match="a rehearsal on the cpu is not published; give another folder with --out"):

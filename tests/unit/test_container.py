@@ -114,6 +114,10 @@ def test_absolute_paths_inside_the_folder_become_those_of_the_container(work: Pa
     assert printed(*absolute, cwd=work) == printed(*COMPILE, cwd=work)
 
 
+def test_a_folder_whose_name_begins_with_a_dash_is_no_option_in_the_container(work: Path) -> None:
+    assert printed(*COMPILE[:-1], "./-engines", cwd=work)[-3:] == ["./-engines", "--target", "tensorrt"]
+
+
 def test_serving_opens_loopback_alone_and_mounts_read_only(gpu_lane: Path, tmp_path: Path) -> None:
     command = printed("serve", gpu_lane, "--http-port", "9000", cwd=tmp_path)
     ports = ("9000:8000", "8001:8001", "8002:8002", "8003:8003")

@@ -146,6 +146,14 @@ def test_a_plan_that_passed_comes_first_and_is_not_passed_over_for_want_of_a_cho
         pick_engines(bundle, tmp_path / "engines", lane="gpu")
 
 
+@pytest.mark.parametrize("name", ["tensorrt-int8-sm90.old", "tensorrt-int8-sm90-backup", "tensorrt-int8-small"])
+def test_a_copy_of_a_plan_asks_for_no_choice_that_nothing_can_make(name: str, tmp_path: Path) -> None:
+    bundle = bundle_with(tmp_path, ("fp16", "pass"))
+    stand_in_plan(tmp_path / "engines" / name, bundle)
+    classifier = pick_engines(bundle, tmp_path / "engines", lane="gpu")
+    assert [engine.path.name for engine in classifier.engines] == ["onnxruntime-fp16"]
+
+
 def test_a_plan_that_failed_its_gate_gives_way_to_the_fallback(tmp_path: Path) -> None:
     bundle = bundle_with(tmp_path, ("fp16", "pass"))
     stand_in_plan(tmp_path / "engines/tensorrt-int8-sm90", bundle, verdict="fail")

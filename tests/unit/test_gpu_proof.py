@@ -162,6 +162,20 @@ def test_a_proof_without_its_inputs_and_one_over_its_limit_say_so_and_the_next_s
     assert reason in capsys.readouterr().out
 
 
+def test_a_disk_that_is_full_of_wheels_costs_a_proof_and_not_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("benchmarks.studies.gpu_proof.running.unpack", full)
+    Prepared("c", code_sha256(), seed=0, small=True, versions={}, wheels=Carried(), inputs={}).write(tmp_path)
+    assert run(["codec", "dali"], folder=tmp_path, out=tmp_path / "out", device="cpu", installed=False)
+    for name in ("codec", "dali"):
+        result = GpuProofResult.read(tmp_path / f"out/gpu_proof_{name}.json")
+        assert (result.verdict, result.reasons) == ("could not run", ("[Errno 28] No space left on device",))
+
+
 def test_what_was_prepared_is_read_as_it_was_written_and_an_older_one_is_prepared_again(tmp_path: Path) -> None:
     wheels = Carried((Wheel("numpy", file="numpy.tar.xz", size=3, sha256="0"),), pieces=(3,))
     prepared = Prepared(None, "c", seed=1, small=False, versions={"numpy": "1"}, wheels=wheels, inputs={"corpus": 3})
@@ -169,6 +183,9 @@ def test_what_was_prepared_is_read_as_it_was_written_and_an_older_one_is_prepare
     assert Prepared.read(tmp_path) == prepared
     write_json(tmp_path / "inputs/prepared.json", {"commit": "c", "wheels": {"wheels": [], "pieces": []}})
     with pytest.raises(ProofError, match=r"not what this commit's prepare writes .*; prepare again"):
+        Prepared.read(tmp_path)
+    (tmp_path / "inputs/prepared.json").write_text("null")
+    with pytest.raises(ProofError, match=r"prepared.json: not an object with keys and values; carry it again"):
         Prepared.read(tmp_path)
 
 

@@ -11,11 +11,13 @@ Standard library and numpy alone, since a bare machine has nothing else of ours.
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -117,15 +119,17 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises ProofError: not there, or cut short."""
+    """Raises ProofError: not there, cut short, or not an object."""
     if not path.is_file():
         raise ProofError(
             f"{path}: missing; prepare it on a machine with the full .venv (run prepare), and carry it here"
         )
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ProofError(f"{path}: not JSON ({error}); carry it again") from None
+    if not isinstance(content, dict):
+        raise ProofError(f"{path}: not an object with keys and values; carry it again")
     return content
 
 
@@ -160,8 +164,11 @@ def read_files(path: Path, kind: type[Fact]) -> tuple[list[bytes], list[Fact]]:
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Raises ProofError: not there."""
+    """Raises ProofError: not there, or damaged."""
     if not path.is_file():
-        raise ProofError(f"{path}: missing; run prepare on a machine with the full .venv, and carry inputs/ here")
-    with np.load(path) as loaded:
-        return dict(loaded)
+        raise ProofError(f"{path}: missing; prepare writes what is in inputs/, run what is in results/: carry it here")
+    try:
+        with path.open("rb") as file, np.load(file) as loaded:
+            return dict(loaded)
+    except (BadZipFile, EOFError, OSError, ValueError, zlib.error) as error:
+        raise ProofError(f"{path}: damaged ({error}); carry it again") from None

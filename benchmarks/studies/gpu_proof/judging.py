@@ -12,6 +12,7 @@ from slipway.contract.evidence.gate import FAIL
 from slipway.contract.evidence.gate import GateResult as Gated
 from slipway.contract.evidence.gpu_proof import Agreement, GpuProofResult, KeptFacts
 from slipway.engines.gate import compare
+from slipway.errors import SpecError
 from slipway.system.targets import write_file
 
 PAGE = ROOT / "docs/gpu-proof.md"
@@ -32,7 +33,7 @@ def judge(results: Path, *, folder: Path, out: Path) -> int:
         )
     judged = []
     for path in paths:
-        result = GpuProofResult.parse(read_json(path), source=str(path))
+        result = _read(path)
         if result.device != "cuda" and out.resolve() == PUBLISHED:
             raise ProofError(
                 f"{path}: a rehearsal on the {result.device} is not published; give another folder with --out"
@@ -52,6 +53,14 @@ def judge(results: Path, *, folder: Path, out: Path) -> int:
     return int(any(result.verdict != "pass" for result in judged))
 
 
+def _read(path: Path) -> GpuProofResult:
+    """Raises ProofError: not a result, or one that another commit's run wrote."""
+    try:
+        return GpuProofResult.parse(read_json(path), source=str(path))
+    except SpecError as error:
+        raise ProofError(f"{error}\nrun the proof again with this commit") from None
+
+
 def _gated(result: GpuProofResult, logits: Path, kept: Path) -> GpuProofResult:
     """The result with the gate of trained networks and the agreement of random ones, with reasons against a pass."""
     answered = read_arrays(logits)
@@ -61,7 +70,12 @@ def _gated(result: GpuProofResult, logits: Path, kept: Path) -> GpuProofResult:
     for path in sorted(kept.glob("*.npz")):
         arrays = read_arrays(path)
         for graph in ("fp16", "int8"):
-            typed_nc, name = answered[f"{path.stem}/{graph}/typed"], f"{path.stem}, {graph}"
+            typed_nc, name = answered.get(f"{path.stem}/{graph}/typed"), f"{path.stem}, {graph}"
+            if typed_nc is None or len(typed_nc) != len(arrays["fp32"]):
+                raise ProofError(
+                    f"{logits}: has not the logits of {name} for the images in {path}; bring the results of the inputs "
+                    "that were prepared last"
+                )
             if "truth_n" not in arrays:
                 agreement[name] = _agreement(typed_nc, arrays["fp32"])
                 continue

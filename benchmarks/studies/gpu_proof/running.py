@@ -45,7 +45,7 @@ def run(proofs: Sequence[str], *, folder: Path, out: Path, device: str, installe
         try:
             if not installed:
                 unpack(prepared.wheels, NEEDED[name], folder)
-        except ProofError as error:
+        except (ProofError, OSError) as error:  # OSError: a full disk
             _not_run(path, name, device, prepared, f"{error}")
         else:
             limit_s = LIMITS_S[name] * scale

@@ -171,9 +171,10 @@ def mount(folder: Path, target: str, *, readonly: bool = False) -> list[str]:
 
 
 def inside(path: Path) -> str:
-    """`path`, relative to the mounted folder."""
+    """`path`, relative to the mounted folder; `./` keeps a name that begins with a dash from being an option."""
     try:
-        return path.resolve().relative_to(Path.cwd().resolve()).as_posix()
+        relative = path.resolve().relative_to(Path.cwd().resolve()).as_posix()
+        return f"./{relative}" if relative.startswith("-") else relative
     except ValueError:
         raise SpecError(
             f"{path}: outside {Path.cwd()}, the only folder that the container sees; move it inside"

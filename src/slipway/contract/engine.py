@@ -64,8 +64,8 @@ class EngineSettings(Contract):
     their graph."""
     decoder: Literal["cpu", "mixed"] = "cpu"
     """DALI decoder with which the engine was evaluated."""
-    classes: int
-    embedding_size: int
+    classes: int = Field(ge=0)
+    embedding_size: int = Field(ge=0)
     """Length of the embedding; 0 if the network has none."""
     input: str = "pixels_nchw"
     """Name of the graph's input. Older engines, which do not record it, took normalised pixels."""

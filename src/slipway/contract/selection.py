@@ -1,6 +1,7 @@
 """Rules shared by several stages: what a lane serves, which class ids stay, which files are images, and when a server
 is busy."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def chosen_engine(bundle: Owner[AnyEngine_co], engines: Path, *, file: str = FIL
     return choice, engine
 
 
+def plan_folders(spec: Spec | BaseSpec, engines: Path) -> list[Path]:
+    """The folders of the plans of the listed precisions, for every GPU. A copy beside them, such as
+    `tensorrt-int8-sm90.old`, is none: no choice would ever be made for it."""
+    precisions = "|".join(listed(spec, lane="gpu"))
+    name = re.compile(rf"tensorrt-({precisions})-sm\d+")
+    return sorted(path for path in engines.glob("tensorrt-*") if name.fullmatch(path.name) and path.is_dir())
+
+
 def chosen_plans(bundle: Owner[AnyEngine_co], engines: Path) -> list[tuple[Choice, AnyEngine_co]]:
     """The gpu lane's plans: for each compute capability with plans of a listed precision, the chosen one. Where none
     of them passed its gate, there is nothing to choose from, and the capability is left out.
@@ -77,8 +86,7 @@ def chosen_plans(bundle: Owner[AnyEngine_co], engines: Path) -> list[tuple[Choic
         NotChosenError: the plans of a compute capability were not measured, or other plans were.
         ManifestError: a chosen plan is damaged, or belongs to another bundle.
     """
-    found = (engines.glob(f"tensorrt-{precision}-sm*") for precision in listed(bundle.spec, lane="gpu"))
-    plans = [path for paths in found for path in paths if path.is_dir()]
+    plans = plan_folders(bundle.spec, engines)
     chosen = []
     for suffix in sorted({path.name.rpartition("-")[2] for path in plans}):
         try:

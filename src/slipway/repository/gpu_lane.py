@@ -1,6 +1,6 @@
 """The gpu lane: which engines it serves, and what it refuses. `gpu_steps` has its steps."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -9,7 +9,15 @@ from slipway.contract import Bundle, Choice, Engine, PlanSettings, RepositoryErr
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
-from slipway.contract.selection import FALLBACKS, SERVED, NotChosenError, chosen_plans, fallback_engine, listed
+from slipway.contract.selection import (
+    FALLBACKS,
+    SERVED,
+    NotChosenError,
+    chosen_plans,
+    fallback_engine,
+    listed,
+    plan_folders,
+)
 from slipway.contract.serving import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.gpu_steps import DECODER, Served, chain
@@ -47,8 +55,7 @@ class _Picked(Generic[AnyEngine_co]):
 
 
 def _picked(owner: Owner[AnyEngine_co], engines: Path, serving: Serving) -> _Picked[AnyEngine_co]:
-    wanted = listed(owner.spec, lane="gpu")
-    if not wanted:
+    if not listed(owner.spec, lane="gpu"):
         raise RepositoryError(
             f"{owner.path}: the spec lists only {', '.join(owner.spec.precisions)}, but the gpu lane serves one of "
             f"{', '.join(SERVED['gpu'])}; list one in its precisions and build the bundle again"
@@ -60,7 +67,7 @@ def _picked(owner: Owner[AnyEngine_co], engines: Path, serving: Serving) -> _Pic
         raise RepositoryError(
             f"{engines}: {error}; measure it on that GPU, in NVIDIA's image: {choose}, or take plans by name (--engine)"
         ) from None
-    folders = _plan_folders(engines, wanted)
+    folders = plan_folders(owner.spec, engines)
     if not chosen:
         verdicts = {path.name: owner.open_engine(path).verdict for path in folders}
         reason = f"the accuracy gates say {verdicts}" if verdicts else "none was found"
@@ -90,10 +97,6 @@ def _without_a_plan(owner: Owner[AnyEngine_co], engines: Path, serving: Serving,
             f"{', '.join(FALLBACKS)} with {_compile(owner, engines, 'onnxruntime')}"
         )
     return engine
-
-
-def _plan_folders(engines: Path, precisions: Iterable[str]) -> list[Path]:
-    return sorted(path for precision in precisions for path in engines.glob(f"tensorrt-{precision}-sm*"))
 
 
 def how_to_make(bundle: Owner[Any], engines: Path) -> str:
