@@ -66,7 +66,7 @@ def test_the_container_s_end_is_the_verb_s(docker_that: Callable[[str], None], t
     run()
     assert (tmp_path / "given").read_text().startswith("run --rm --init ")
     (tmp_path / "code").write_text("3")
-    with pytest.raises(ServingError, match="the container ended with exit code 3; its own message is above"):
+    with pytest.raises(ServingError, match="docker ended with exit code 3; the message above is the container's, or"):
         run()
 
 
@@ -76,6 +76,9 @@ DOCKER_SAYS = {
     ),
     'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].': (
         "install NVIDIA's container toolkit"
+    ),
+    "docker: Error response from daemon: cannot set both Count and DeviceIDs on device request.": (
+        "in quotes of its own: --gpus '\"device=0,1\"'"
     ),
     "docker: Error response from daemon: driver failed programming external connectivity on endpoint slipway: Bind for "
     "127.0.0.1:8000 failed: port is already allocated.": "choose others with --http-port",

@@ -239,14 +239,17 @@ def test_on_the_gpu_lane_the_engines_of_a_multi_ensemble_run_side_by_side(tmp_pa
     [
         ({"decode_threads": 9}, "serving.gpu.decode_threads is 4 for colours and 9 for other"),
         ({"max_batch_size": 16}, "serving.gpu.max_batch_size is 32 for colours and 16 for other"),
+        ({"gpus": [1]}, r"serving.gpu.gpus is \[\] for colours and \[1\] for other"),
     ],
 )
 def test_a_decode_that_differs_on_the_gpu_is_refused_too(gpu: dict[str, Any], difference: str, tmp_path: Path) -> None:
+    """What the engine alone depends on, and what is the cpu lane's, is not named as a reason."""
+    of_no_account = {"engine_instances": 3, "cuda_graphs": False, "fallback": "onnxruntime"}
     pair = []
-    for name, settings in (("colours", {}), ("other", gpu)):
-        bundle = colours(tmp_path / name, name, spec={"serving": {"gpu": settings}}).bundle
+    for name, settings in (("colours", {}), ("other", {"threads": 2, "gpu": {**gpu, **of_no_account}})):
+        bundle = colours(tmp_path / name, name, spec={"serving": settings}).bundle
         pair.append(Classifier(bundle, stand_in_plan(tmp_path / f"{name}_plan", bundle)))
-    with pytest.raises(RepositoryError, match=f"cannot share one decode: .*{difference}"):
+    with pytest.raises(RepositoryError, match=f"cannot share one decode: {difference}; make it equal"):
         assemble(pair, tmp_path / "out", lane="gpu", multi={"page": ["colours", "other"]})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slipway.contract import Bundle, Engine, ManifestError, RepositoryError, ServingError, SlipwayError
+from slipway.contract import Bundle, Engine, ManifestError, RepositoryError, ServingError, SlipwayError, SpecError
 from slipway.repository import Classifier, assemble
 from slipway.serving import serve
 from slipway.system.files import sha256_bytes
@@ -149,6 +149,12 @@ def test_the_wheel_s_server_refuses_a_gpu_lane_and_names_the_command_that_serves
         serve(tmp_path / "out"),
     ):
         pass
+
+
+@pytest.mark.parametrize("size", ["classes", "embedding_size"])
+def test_an_engine_of_less_than_nothing_is_refused(size: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=f"{size}: Input should be greater than or equal to 0; given -1"):
+        stand_in_plan(tmp_path / "plan", BUNDLE, **{size: -1})
 
 
 def test_a_decision_with_other_keys_is_no_engine(tmp_path: Path) -> None:

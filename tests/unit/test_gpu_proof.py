@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from benchmarks.studies.gpu_proof.carried import unpack
 from benchmarks.studies.gpu_proof.codec import WRONG, Pixels, isolation
-from benchmarks.studies.gpu_proof.folder import Carried, Prepared, ProofError, Wheel, code_sha256, write_json
+from benchmarks.studies.gpu_proof.folder import ROOT, Carried, Prepared, ProofError, Wheel, code_sha256, write_json
 from benchmarks.studies.gpu_proof.heads import difference
 from benchmarks.studies.gpu_proof.running import LIMITS_S, run
 from benchmarks.studies.gpu_proof.triton import step_python
@@ -174,6 +176,23 @@ def test_a_disk_that_is_full_of_wheels_costs_a_proof_and_not_the_next(
     for name in ("codec", "dali"):
         result = GpuProofResult.read(tmp_path / f"out/gpu_proof_{name}.json")
         assert (result.verdict, result.reasons) == ("could not run", ("[Errno 28] No space left on device",))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["codec", "nosuch"], "no proof is named nosuch; there are codec, precision, dali, server, heads"),
+        (["--limit-scale", "nan"], "--limit-scale nan: give a number above 0"),
+        (["--limit-scale", "-1"], "--limit-scale -1.0: give a number above 0"),
+        (["codec"], "prepared.json: missing; prepare it on a machine with the full .venv"),
+    ],
+)
+def test_a_run_that_cannot_begin_says_why(words: list[str], says: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.studies.gpu_proof", "run", "--folder", str(tmp_path), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_was_prepared_is_read_as_it_was_written_and_an_older_one_is_prepared_again(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 
 import argparse
 import importlib.util
+import math
 import signal
 import sys
 from pathlib import Path
@@ -97,6 +98,8 @@ if __name__ == "__main__":
     given = command.parse_args()
     if unknown := [name for name in getattr(given, "proofs", ()) if name not in LIMITS_S]:
         command.error(f"no proof is named {', '.join(unknown)}; there are {', '.join(LIMITS_S)}")
+    if not 0 < getattr(given, "limit_scale", 1) < math.inf:
+        command.error(f"--limit-scale {given.limit_scale}: give a number above 0, such as 2 on a slow machine")
     try:
         sys.exit(main(given))
     except ProofError as error:

@@ -18,6 +18,7 @@ REMEDIES = {
     "could not select device driver": "docker knows no GPU: install NVIDIA's container toolkit, then "
     "nvidia-ctk runtime configure --runtime=docker and systemctl restart docker",
     "nvidia-container-cli": "NVIDIA's container toolkit found no usable GPU or driver: see nvidia-smi on this machine",
+    "cannot set both Count and DeviceIDs": "docker reads a list of GPUs in quotes of its own: --gpus '\"device=0,1\"'",
     "port is already allocated": "a port is taken: choose others with --http-port, --grpc-port, --metrics-port and "
     "--status-port",
     "address already in use": "a port is taken: choose others with --http-port, --grpc-port, --metrics-port and "
@@ -53,7 +54,7 @@ def _explained(said: str, code: int) -> str:
     for words, remedy in REMEDIES.items():
         if words in said:
             return remedy
-    return f"the container ended with exit code {code}; its own message is above"
+    return f"docker ended with exit code {code}; the message above is the container's, or docker's own"
 
 
 def _require_docker(failure: type[SlipwayError]) -> None:

@@ -42,7 +42,8 @@ class Contract(BaseModel):
             raise ValueError("write true or false, without quotes")
         if wanted <= {int, float} and isinstance(value, str | bool):
             raise ValueError("write a number, without quotes")
-        if items and items <= {int, float} and isinstance(value, list) and any(isinstance(i, str | bool) for i in value):
+        listed = value if isinstance(value, list) and items and items <= {int, float} else []
+        if any(isinstance(item, str | bool) for item in listed):
             raise ValueError("write numbers, without quotes")
         return value
 

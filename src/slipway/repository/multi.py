@@ -15,6 +15,11 @@ from slipway.repository.config import ModelConfig, add_step, empty_ensemble
 from slipway.repository.heads import heads_multi
 from slipway.repository.tensors import AFTER, IMAGE
 
+NOT_OF_THE_DECODE = ("gpu", "mean", "std", "engine_instances", "cuda_graphs", "fallback")
+"""Keys that the engine alone depends on, and `serving.gpu` itself."""
+BEFORE_THE_DECODE = ("max_queue_size", "queue_timeout_ms", "warmup_batches", "instances")
+"""Keys of `serving` that the gpu lane's first steps depend on too."""
+
 
 def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequence[ModelConfig]]) -> ModelConfig:
     """The ensemble `name` over the steps of all of `group`. Its outputs for classifier `a` are `a.LABEL` and so on.
@@ -69,15 +74,19 @@ def _of_heads(name: str, group: Sequence[Classifier], chains: Sequence[Sequence[
 
 
 def _difference(one: Classifier, other: Classifier) -> str:
-    pairs = {
-        "preprocess": (one.bundle.preprocess, other.bundle.preprocess),
-        "serving": (one.serving, other.serving),
-        "serving.gpu": (one.serving.gpu, other.serving.gpu),
-    }
+    """What differs of that which the first steps of this lane depend on."""
+    of_lane = [("preprocess", one.bundle.preprocess, other.bundle.preprocess), ("serving", one.serving, other.serving)]
+    if one.lane == "gpu":
+        of_lane.append(("serving.gpu", one.serving.gpu, other.serving.gpu))
     different = [
-        f"{what}.{key} is {getattr(a, key)} for {one.name} and {getattr(b, key)} for {other.name}"
-        for what, (a, b) in pairs.items()
-        for key in type(a).model_fields
-        if key not in ("gpu", "mean", "std") and getattr(a, key) != getattr(b, key)
+        f"{what}.{key} is {_shown(getattr(a, key))} for {one.name} and {_shown(getattr(b, key))} for {other.name}"
+        for what, a, b in of_lane
+        for key in (BEFORE_THE_DECODE if one.lane == "gpu" and what == "serving" else type(a).model_fields)
+        if key not in NOT_OF_THE_DECODE and getattr(a, key) != getattr(b, key)
     ]
     return ", ".join(different)
+
+
+def _shown(value: object) -> object:
+    """As it is written in a fleet file."""
+    return list(value) if isinstance(value, tuple) else value
