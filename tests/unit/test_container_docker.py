@@ -50,6 +50,31 @@ def test_a_daemon_that_does_not_run_is_told_from_a_missing_docker(docker_that: C
         run()
 
 
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("printf '\\377' >&2; exit 1", "cannot be reached: \N{REPLACEMENT CHARACTER}; start"),
+        ("exit 4", "reached: exit code 4; start"),
+    ],
+)
+def test_a_docker_that_says_nothing_readable_is_told_too(
+    script: str, says: str, docker_that: Callable[[str], None]
+) -> None:
+    docker_that(script)
+    with pytest.raises(ServingError, match=says):
+        run()
+
+
+def test_a_docker_that_cannot_be_started_is_told(
+    docker_that: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker_that("exit 0")
+    (tmp_path / "bin/docker").write_text("#!/nowhere/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(ServingError, match=r"docker is installed and cannot be started: .*No such file"):
+        run()
+
+
 @pytest.mark.skipif(shutil.which("docker") is None, reason="docker is not installed here")
 def test_the_docker_of_this_machine_is_asked() -> None:
     """With a daemon it would serve: only the answer without one is looked at."""

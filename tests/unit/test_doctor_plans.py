@@ -149,6 +149,7 @@ def test_the_gpus_are_those_that_cuda_shows(monkeypatch: pytest.MonkeyPatch) -> 
         ("echo 'NVIDIA-SMI has failed because it could not reach the driver.'; exit 9", "NVIDIA-SMI has failed"),
         ("echo 'No devices were found'", "No devices were found"),
         ("", "lists no GPU"),
+        ("printf '\\377 bad'; exit 9", "\N{REPLACEMENT CHARACTER} bad"),
         ("echo 'GPU 0: NVIDIA L4 (UUID: GPU-1)'", "NVIDIA L4 (UUID: GPU-1), but CUDA shows this process none"),
         (None, "no nvidia-smi on PATH"),
     ],

@@ -150,7 +150,7 @@ def _library_folder() -> list[str]:
     for place in filter(None, places):
         if (Path(place) / LIBRARY).is_file():
             return [place]
-    known = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
+    known = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, errors="replace", check=False).stdout
     if LIBRARY not in known and not list(Path("/usr/lib").glob(f"*/{LIBRARY}")):
         raise ProofError(
             f"{LIBRARY}: not on this machine, and the server's Python backend loads it; install libpython{VERSION}"

@@ -68,10 +68,13 @@ def _require_docker(failure: type[SlipwayError]) -> None:
             ["docker", "version", "--format", "{{.Server.Version}}"],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=DOCKER_TIMEOUT_S,
             check=False,
         )
-        problem = asked.stderr.strip() if asked.returncode else ""
+        problem = asked.stderr.strip() or f"exit code {asked.returncode}" if asked.returncode else ""
+    except OSError as error:
+        raise failure(f"docker is installed and cannot be started: {error}; install it again") from None
     except subprocess.TimeoutExpired:
         problem = f"no answer within {DOCKER_TIMEOUT_S} s"
     if problem:

@@ -52,6 +52,7 @@ class TritonBinary:
                 env=self.environment(),
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=HELP_TIMEOUT_S,
                 check=False,
             )

@@ -46,6 +46,7 @@ def validate(binary: Path, bootstrap: Path) -> None:
             [binary, "--mode", "validate", "-c", bootstrap, "--log-level", "error"],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=VALIDATE_TIMEOUT_S,
             check=False,
         )

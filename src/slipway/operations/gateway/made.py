@@ -58,6 +58,7 @@ def self_signed(folder: Path, *, hosts: Sequence[str]) -> tuple[Path, Path]:
         ],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     if made.returncode:

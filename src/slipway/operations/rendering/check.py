@@ -64,7 +64,9 @@ def _kustomized(overlay: Path, kubectl: Path | None) -> str:
         )
     command: Sequence[str | Path] = [found, "kustomize", overlay]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=KUSTOMIZE_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=KUSTOMIZE_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         said = getattr(error, "strerror", None) or f"no answer within {KUSTOMIZE_TIMEOUT_S} s"
         raise SpecError(f"{found} does not run: {said}; give another kubectl with --kubectl") from None

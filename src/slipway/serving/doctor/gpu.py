@@ -22,7 +22,9 @@ def find_gpus() -> tuple[tuple[Card, ...], str]:
     if found:
         return found, ""
     try:
-        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
     except FileNotFoundError:
         return (), "no nvidia-smi on PATH, so no NVIDIA driver"
     except (OSError, subprocess.TimeoutExpired) as error:
