@@ -45,6 +45,24 @@ def test_photographs_decoded_on_the_gpu_have_the_pixels_of_the_cpu(
     assert apart["p99"] < 8
 
 
+def test_a_batch_that_stays_on_the_gpu_has_the_rows_of_one_that_is_copied(
+    needs_gpu: str,  # noqa: ARG001
+    photographs: Callable[[int], list[bytes]],
+) -> None:
+    from slipway.steps.preprocess import DeviceBatch, Preprocessor, tensor_of
+
+    config = Preprocess(input_height=224, input_width=224).model_dump()
+    preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=2, device_id=0)
+    images = photographs(4)
+    images[1] = images[1][: len(images[1]) // 2]
+    copied, copied_n = preprocessor.run(images)
+    batch, status_n = preprocessor.run_on_gpu(images)
+    assert isinstance(batch, DeviceBatch)
+    assert status_n.tolist() == copied_n.tolist() == [guard.OK, guard.CORRUPT, guard.OK, guard.OK]
+    for rows in (slice(0, 4), slice(1, 3)):
+        np.testing.assert_array_equal(np.asarray(tensor_of(batch, rows).as_cpu()), copied[rows])
+
+
 def test_digits_decoded_on_the_gpu_get_the_labels_of_the_cpu(
     needs_gpu: str,  # noqa: ARG001
     digits: Path,

@@ -1,5 +1,7 @@
 """Heads on one base, on the real server: every head answers as its weights say, alone, in company and in a multi."""
 
+import re
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +19,13 @@ from slipway.serving import Server
 from slipway.steps.postprocess import Answers, Postprocessor
 from slipway.steps.preprocess import Preprocessor
 from tests.support.heads import head_of, open_heads, write_base, write_heads
+from tests.support.journals import until
 from tests.support.load_tools import colour_images
 
 COUNT, GROUP = 80, 32
+"""Heads, and how many of them a group has on average: there are four."""
 SOME = [f"h{index:04}" for index in (0, 1, 40, 79)]
 """Heads in several groups."""
-"""Heads, and how many of them a group has on average: there are four."""
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,20 @@ def test_one_request_has_the_answers_of_several_heads_in_several_groups(images: 
             alone = client.infer(name, [sent])
             for tensor in ("LABEL", "SCORE"):
                 assert together.as_numpy(f"{name}.{tensor}").tolist() == alone.as_numpy(tensor).tolist(), name
+
+
+def test_triton_counts_the_requests_of_each_head_under_its_name(images: list[bytes], server: Server) -> None:
+    def counted() -> dict[str, int]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics") as answer:
+            text = answer.read().decode()
+        return {
+            name: int(number)
+            for name, number in re.findall(r'^nv_inference_request_success{model="(h\d+)",.*} (\d+)$', text, flags=re.M)
+        }
+
+    before = counted()
+    assert len(before) == COUNT
+    with Client(f"grpc://{server.grpc_url}", model="h0040") as client:
+        assert all(client.classify(image).ok for image in images[:3])
+    until(lambda: counted()["h0040"] >= before["h0040"] + 3)  # Triton counts after it answered
+    assert counted() == before | {"h0040": before["h0040"] + 3}

@@ -44,13 +44,17 @@ def test_a_folder_is_indexed_by_one_pass_and_asked_through_any_head(
 ) -> None:
     url = f"--url=grpc://{server.grpc_url}"
     before = server.control.answered("pets_full")
-    built = said("build", photographs, url, "--model=pets", "--out=index", cwd=tmp_path)
+    build = run_here("index", "build", photographs, url, "--model=pets", "--out=index", "--json", cwd=tmp_path)
+    *printed, last = build.stdout.splitlines()
+    assert printed == ["index: 10 images, 16 numbers each; 1 left out", "  next: slipway index duplicates index"]
+    built = json.loads(last)
     assert built["images"] == 10
     assert built["skipped"] == {"letter.png": "unsupported format"}
     assert server.control.answered("pets_full") - before <= 11
     for model in ("pets", "others"):
         found = said("like", "index", photographs / "red1.jpg", url, f"--model={model}", "--count=4", cwd=tmp_path)
         (matches,) = found["like"].values()
+        assert found["recall"] == 1.0
         assert {match["file"] for match in matches[:2]} == {"copy.jpg", "red1.jpg"}
         assert matches[0]["similarity"] == pytest.approx(1, abs=1e-5)
         assert {match["file"] for match in matches} == {"copy.jpg", "red0.jpg", "red1.jpg", "red2.jpg"}

@@ -16,22 +16,21 @@ import psutil
 import pytest
 
 from slipway.contract import Lane, ServingError
-from slipway.contract.card import Card
 from slipway.repository import Classifier, assemble
 from slipway.serving import Ports, fit, serve
 from slipway.serving.binary import find_tritonserver
 from slipway.serving.contents import Contents
 from slipway.serving.reload import reload
-from tests.support.asking import get
+from tests.support.asking import asking, get
+from tests.support.cards import H100, L4
 from tests.support.colours import copy_colours, reseal
 from tests.support.gpu_on_cpu import play_on_the_cpu
+from tests.support.lint_changes import edit_text
 from tests.support.plans import stand_in_plan
+from tests.support.reloading import reload as run_reload
 from tests.support.v2_requests import RED
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
-FACTS: dict[str, Any] = {"memory_mib": 22_000, "driver": "580.95.05", "cuda": "13.0"}
-H100 = Card(name="NVIDIA H100", compute_capability="9.0", multiprocessors=132, **FACTS)
-L4 = Card(name="NVIDIA L4", compute_capability="8.9", multiprocessors=58, **FACTS)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +57,8 @@ def open_ports(process: psutil.Process) -> set[int]:
     return {address.port for address in listening if address.ip in ("0.0.0.0", "::")}
 
 
-def test_it_is_reloaded_repaired_restarted_and_ended_as_the_wheel_s_is(
-    installed: Path, launch: Callable[..., Any], tmp_path: Path
+def test_it_is_repaired_restarted_reloaded_and_ended_as_the_wheel_s_is(
+    installed: Path, launch: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "models/colours"
     shutil.copytree(EXAMPLE, repository)
@@ -83,6 +82,20 @@ def test_it_is_reloaded_repaired_restarted_and_ended_as_the_wheel_s_is(
         time.sleep(0.1)
     assert get(launched, "/ready/colours")[0] == 200
 
+    def warmer(part: Path) -> None:
+        edit_text(part / "decision.json", '"temperature": 1.0', '"temperature": 2.0')
+
+    other = copy_colours(tmp_path / "other", bundle=warmer, engine=warmer)
+    assemble([other], repository)
+    monkeypatch.setenv("SLIPWAY_ADMIN_KEY", "key")
+    code, said = run_reload(launched)
+    assert code == 0, said
+    assert "switched colours, colours_full" in said
+    with asking(f"127.0.0.1:{launched.ports.grpc}", "colours", RED, clients=1) as asked:
+        while not asked:
+            time.sleep(0.01)
+    assert (asked[0].error, asked[0].label, asked[0].bundle) == ("", "red", other.bundle.id)
+
     launched.process.send_signal(signal.SIGTERM)
     assert launched.process.wait(timeout=30) == 0
     assert launched.leftovers() == []
@@ -101,9 +114,13 @@ def test_it_serves_a_gpu_lane_where_there_is_a_gpu_and_reloads_no_plan_of_anothe
     play_on_the_cpu(repository, tmp_path / "colours/engine")
     next(repository.glob("engine_*/1/engine.json")).unlink()  # it says that this engine is of the cpu lane
     lane = Lane.read(repository / "lane.json")
-    lane.model_copy(update={"lane": "gpu", "tensorrt": None}).write(repository / "lane.json")
+    lane.model_copy(update={"lane": "gpu", "tensorrt": None, "release": "26.08"}).write(repository / "lane.json")
     reseal(repository)
     with pytest.raises(ServingError, match=r"a gpu lane, and this machine shows no GPU \(.*docker run --gpus all"):
+        serve(repository, ports=Ports.free()).__enter__()
+    old = H100.model_copy(update={"driver": "550.54.15", "cuda": "12.4"})
+    monkeypatch.setattr(fit, "find_gpus", lambda: ((old,), ""))
+    with pytest.raises(ServingError, match=r"550.54.15 runs CUDA 12.4, and .* 26.08 .*; bring the driver up to date"):
         serve(repository, ports=Ports.free()).__enter__()
     monkeypatch.setattr(fit, "find_gpus", lambda: ((H100,), ""))
     with serve(repository, ports=Ports.free()) as server:

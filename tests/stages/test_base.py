@@ -28,9 +28,8 @@ from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone
 from tests.support.colours import reseal
 from tests.support.scripts import run_here
-from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
-
-SIDE = 32
+from tests.support.small_training import BASE_SIDE as SIDE
+from tests.support.small_training import base_text, make_spec, one_thread, write_digits, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +38,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     write_digits(folder / "images")
     write_weights(folder / "weights.safetensors")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(text()))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(base_text()))
     with one_thread():
         done = run_here("base", "tiny.yaml", "--json", cwd=folder)
     (folder / "said.txt").write_text(done.stdout)
     return folder
-
-
-def text(**changes: Any) -> dict[str, Any]:
-    return {
-        "name": "tiny",
-        "backbone": {"name": "resnet10t", "weights": "weights.safetensors"},
-        "images": "images",
-        "preprocess": {"input_height": SIDE, "input_width": SIDE, "pad_value": 255},
-        "calibration": {"images": 30},
-        "embedding": {"images": 30, "min_cosine": 0.8},
-        **changes,
-    }
 
 
 def test_the_verb_makes_a_base_its_engines_and_a_choice_between_them(made: Path) -> None:
@@ -127,7 +114,7 @@ def test_images_that_do_not_suffice_are_counted(
 ) -> None:
     monkeypatch.chdir(made)
     with pytest.raises(error, match=match):
-        draw(BaseSpec.parse(text(**changes), source="test"))
+        draw(BaseSpec.parse(base_text(**changes), source="test"))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +132,7 @@ def test_a_spec_that_cannot_be_made_is_refused_in_one_message(
 ) -> None:
     for name in ("images", "weights.safetensors"):
         (tmp_path / name).symlink_to(made / name)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(text(**changes)))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(base_text(**changes)))
     done = run_here("base", "tiny.yaml", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert words in done.stderr
@@ -157,7 +144,7 @@ def test_every_image_that_serving_would_refuse_is_named(made: Path, tmp_path: Pa
     shutil.copytree(made / "images", tmp_path / "images")
     for number in range(3):
         (tmp_path / f"images/0/bad{number}.png").write_bytes(b"no image")
-    spec = BaseSpec.parse(text(images=str(tmp_path / "images"), calibration={"images": 40}), source="test")
+    spec = BaseSpec.parse(base_text(images=str(tmp_path / "images"), calibration={"images": 40}), source="test")
     with pytest.raises(DataError, match=r"3 files cannot be used; repair or remove them") as caught:
         draw(spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"images": 43})}))
     assert all(f"{tmp_path}/images/0/bad{number}.png: unsupported format" in str(caught.value) for number in range(3))
@@ -171,7 +158,7 @@ def test_weights_that_tell_no_images_apart_make_no_base(
     save_file(weights, tmp_path / "zeros.safetensors")
     backbone = {"name": "resnet10t", "weights": str(tmp_path / "zeros.safetensors")}
     with one_thread(), pytest.raises(ExportError, match="30 different images have the same embedding"):
-        write_base(BaseSpec.parse(text(backbone=backbone), source="test"), tmp_path / "base")
+        write_base(BaseSpec.parse(base_text(backbone=backbone), source="test"), tmp_path / "base")
     assert not (tmp_path / "base").exists()
 
 
@@ -231,7 +218,7 @@ def test_an_embedding_that_is_not_finite_stops_the_build(
 def test_a_base_is_not_written_over_something_else(tmp_path: Path) -> None:
     (tmp_path / "runs/tiny/base").mkdir(parents=True)
     (tmp_path / "runs/tiny/base/mine.txt").write_text("mine")
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(text()))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(base_text()))
     done = run_here("base", "tiny.yaml", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "not empty, and not written by this stage (a base)" in done.stderr

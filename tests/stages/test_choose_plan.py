@@ -17,7 +17,7 @@ from slipway.contract.card import Card
 from slipway.contract.installed import Installed
 from slipway.contract.selection import NotChosenError, chosen_plans
 from slipway.engines import choose_plan
-from slipway.engines.compile import require_decoder_of_release
+from slipway.engines.tensorrt_library import require_release_of_server
 from slipway.evaluation.predict import ServedNetwork
 from slipway.system.files import sha256_file
 from tests.support.cards import H100
@@ -177,12 +177,14 @@ def test_without_a_gpu_plans_cannot_be_measured(tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_a_compile_job_whose_decoder_is_not_that_of_its_server_is_refused(
-    installed: tuple[str | None, str | None, str | None], says: str
+    installed: tuple[str | None, str | None, str | None], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, dali, nvimgcodec = installed
     here = Installed(release=release, tensorrt="11.2.1", dali=dali, nvimgcodec=nvimgcodec)
+    monkeypatch.setattr(Installed, "here", classmethod(lambda _: here))
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.2.1.2"))  # type: ignore[arg-type]
     if not says:
-        require_decoder_of_release(here)
+        require_release_of_server()
         return
     with pytest.raises(CompileError, match=says):
-        require_decoder_of_release(here)
+        require_release_of_server()

@@ -9,15 +9,16 @@ import openvino
 import pytest
 
 from slipway.contract import Manifest
-from slipway.contract.card import Card
-from slipway.contract.installed import Installed
+from slipway.contract.installed import NAMES, Installed
 from slipway.contract.manifest import hashes
 from slipway.repository import assemble
 from slipway.serving.doctor import gpu, machine, steps
 from slipway.serving.doctor.examine import Diagnosis, examine
 from slipway.serving.doctor.findings import MARKS
+from tests.support.cards import H100, card_of
 from tests.support.colours import COLOURS, contents
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
+from tests.support.lint_changes import in_lane
 from tests.support.scripts import run_script
 from tests.support.seeded_defects import good, model
 
@@ -266,15 +267,7 @@ def gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
         monkeypatch.setattr(machine, "DEFAULT_BACKENDS", tmp_path / "backends")
         monkeypatch.setattr(steps, "tensorrt_version", lambda: "10.16.1")
-        found = Card(
-            name="NVIDIA L4",
-            compute_capability=capability,
-            multiprocessors=58,
-            memory_mib=22_000,
-            driver="580.95.05",
-            cuda="13.0",
-        )
-        monkeypatch.setattr(gpu, "cards", lambda: (found,))
+        monkeypatch.setattr(gpu, "cards", lambda: (card_of(capability),))
 
     return gpu_host
 
@@ -292,7 +285,22 @@ def test_a_gpu_lane_on_its_own_machine_would_be_served(gpu_lane: Path, gpu_host:
     assert failed(diagnosis) == {}
     assert diagnosis.verdict.good
     assert f"✓ {step(gpu_lane, 'decode').name}: dali.py is serialised" in lines(diagnosis)
-    assert "✓ GPU: NVIDIA L4 (compute capability 9.0, 58 multiprocessors, 21 GiB), driver 580.95.05" in lines(diagnosis)
+    assert f"✓ GPU: {H100}, driver 580.95.05" in lines(diagnosis)
+    assert "✓ decoder: the versions that the plans were evaluated with" in lines(diagnosis)
+
+
+@pytest.mark.parametrize("field", ["dali", "nvimgcodec"])
+def test_a_gpu_lane_that_does_not_name_the_decoder_of_its_plans_would_not_be_served(
+    field: str, gpu_lane: Path, gpu_host: Callable[[str], None]
+) -> None:
+    decode_on_the_cpu(gpu_lane)
+    in_lane(**{field: None})(gpu_lane)
+    reseal(gpu_lane)
+    gpu_host("9.0")
+    diagnosis = examine(gpu_lane)
+    assert failed(diagnosis)["decoder"].startswith(f"lane.json does not say with which {NAMES[field]} the plans were")
+    assert f"plan.{field}: made with {NAMES[field]}" in failed(diagnosis)[step(gpu_lane, "engine").name]
+    assert diagnosis.verdict.would_serve == ()
 
 
 def test_a_gpu_that_no_plan_is_for_and_a_pipeline_that_cannot_be_built_are_named(

@@ -1,9 +1,11 @@
 """The serving preprocess: one bad image harms no other, and geometry and normalisation on synthetic images."""
 
+import copy
 import subprocess
 import sys
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
-from slipway.steps import guard
+from slipway.steps import batch_limits, guard
+from slipway.steps import preprocess as steps_preprocess
 from slipway.steps.normalize import normalize
+from slipway.steps.preprocess import DeviceBatch, Preprocessor, tensor_of
 from tests.support.bad_images import Case, corpus
 from tests.support.grey_levels import MAX_BATCH, as_levels, levels, preprocessor
 from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images, photo
@@ -97,6 +101,55 @@ def test_the_decoder_refuses_some_of_what_the_guard_passes() -> None:
     ]
     statuses = {int(preprocessor().run([data])[1][0]) for data in judged}
     assert statuses == {guard.OK, guard.CORRUPT}
+
+
+class OnGpu:
+    """Pixels of the CPU, handed out as those of a GPU are."""
+
+    def __init__(self, pixels: Any) -> None:
+        self.as_cpu, self._array = pixels.as_cpu, pixels.as_array()
+
+    def as_tensor(self) -> SimpleNamespace:
+        return SimpleNamespace(__cuda_array_interface__=self._array.__array_interface__, array=self._array)
+
+
+@pytest.fixture
+def played_gpu(monkeypatch: pytest.MonkeyPatch) -> Preprocessor:
+    """A `Preprocessor` on GPU 0, whose decoder, resize and tensors are those of the CPU."""
+
+    def tensor(rows: Any, *, device_id: int) -> npt.NDArray[Any]:
+        assert device_id == 0
+        return np.asarray(SimpleNamespace(__array_interface__=rows.__cuda_array_interface__)).copy()
+
+    monkeypatch.setattr(steps_preprocess, "TensorGPU", tensor)
+    cpu = preprocessor()
+    gpu = copy.copy(cpu)
+    own = {"_decode": cpu._decode, "_resize": lambda *given: OnGpu(cpu._resize(*given))}
+    vars(gpu).update(own, _device_id=0)
+    return gpu
+
+
+def test_a_batch_of_the_gpu_has_the_rows_of_run_and_a_bad_image_its_status(played_gpu: Preprocessor) -> None:
+    images = [GOOD[0], REFUSED_BY_DECODER, GOOD[1], EMPTY]
+    expected, expected_n = preprocessor().run(images)
+    batch, status_n = played_gpu.run_on_gpu(images)
+    assert isinstance(batch, DeviceBatch)
+    assert status_n.tolist() == expected_n.tolist() == [guard.OK, guard.CORRUPT, guard.OK, guard.EMPTY]
+    for rows in (slice(0, 4), slice(0, 1), slice(1, 3), slice(3, 4)):
+        np.testing.assert_array_equal(tensor_of(batch, rows), expected[rows])
+
+
+def test_a_batch_that_the_gpu_decodes_in_pieces_is_put_together_on_the_cpu(
+    played_gpu: Preprocessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [*GOOD[:3], REFUSED_BY_DECODER, GOOD[3]]
+    expected, expected_n = preprocessor().run(images)
+    monkeypatch.setattr(batch_limits, "MAX_BATCH_PIXELS", sum(guard.measure(image)[1] for image in images[:2]))
+    pixels_nhwc_u8, status_n = played_gpu.run_on_gpu(images)
+    assert isinstance(pixels_nhwc_u8, np.ndarray)
+    np.testing.assert_array_equal(pixels_nhwc_u8, expected)
+    assert status_n.tolist() == expected_n.tolist() == [guard.OK] * 3 + [guard.CORRUPT, guard.OK]
+    np.testing.assert_array_equal(np.asarray(tensor_of(pixels_nhwc_u8, slice(2, 5))), expected[2:5])
 
 
 def test_threads_and_the_largest_batch_do_not_change_pixels() -> None:

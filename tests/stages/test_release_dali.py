@@ -3,6 +3,7 @@
 A backend whose DALI refuses the graph loads no gpu lane at all. Without a GPU only the device differs.
 """
 
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -14,9 +15,21 @@ from slipway.contract import Preprocess
 from slipway.contract.releases import NEWEST, OLDEST_DALI, RELEASES
 from slipway.repository import assemble
 from tests.support.dali_backend import SERIALISE
-from tests.support.dali_environment import python_with_dali
+from tests.support.dali_environment import CODECS, python_with_dali
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
 
+ROOT = Path(__file__).parents[2]
+DECODE = """
+import json, sys
+from pathlib import Path
+from slipway.steps.preprocess import Preprocessor
+
+config, *images = sys.argv[1:]
+read = [Path(image).read_bytes() for image in images]
+read.insert(1, read[0][:40])
+pixels_nhwc_u8, status_n = Preprocessor(json.loads(config), max_batch_size=4, threads=1).run(read)
+print(json.dumps([status_n.tolist(), pixels_nhwc_u8.shape, pixels_nhwc_u8.sum(axis=(1, 2, 3)).tolist()]))
+"""
 TOO_OLD = "2.1.1"
 """The DALI of release 26.06."""
 LATER = ("2.3.0", "2.4.0")
@@ -71,6 +84,28 @@ def test_the_decode_step_loads_under_the_dali_of_the_default_release(tmp_path: P
 @pytest.mark.parametrize("version", SERIALISED)
 def test_the_decode_step_loads_under_the_dali_of_every_release(version: str, tmp_path: Path) -> None:
     loads_under(python_with_dali(version), tmp_path)
+
+
+def decoded(python: Path | str) -> subprocess.CompletedProcess[str]:
+    """The isolated decode step, asked for a PNG, that PNG cut short, and a JPEG."""
+    config = Preprocess(input_height=48, input_width=64).for_decoding(decoder="cpu")
+    images = [str(ROOT / "docs/pictures/red.png"), str(ROOT / "src/slipway/repository/photograph.jpg")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [str(python), "-c", DECODE, config, *images]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("version", SERIALISED)
+def test_the_isolated_step_decodes_under_the_dali_and_codec_of_every_release(version: str) -> None:
+    done = decoded(python_with_dali(version))
+    if CODECS[version.rpartition(".")[0]] == "0.8":  # without a driver it decodes nothing, not even on the CPU
+        assert "RuntimeError: nvImageCodec 0.8" in done.stderr
+        assert "cannot decode a good image on the CPU" in done.stderr
+        return
+    here = decoded(sys.executable)
+    assert done.returncode == here.returncode == 0, done.stderr + here.stderr
+    assert done.stdout == here.stdout
 
 
 @pytest.mark.nightly

@@ -210,16 +210,22 @@ def test_without_the_compiler_not_even_the_reference_is_built(
 
 
 @pytest.mark.parametrize(
-    ("release", "dali", "says"),
-    [("26.08", "2.4.0", "DALI 2.2.0 is needed, and 2.4.0 is installed"), ("26.06", "2.1.1", "release '26.06': ")],
+    ("release", "has", "says"),
+    [
+        ("26.08", {"dali": "2.4.0"}, "DALI 2.2.0 is needed, and 2.4.0 is installed"),
+        ("26.08", {"tensorrt": "11.3.0"}, "TensorRT 11.2.1 is needed, and 11.3.0 is installed in release 26.08"),
+        ("26.08", {"cuda": "12.9"}, "driver 580.95.05 runs CUDA 12.9, and release 26.08 has CUDA 13.4.1"),
+        ("26.06", {"dali": "2.1.1"}, "release '26.06': "),
+    ],
 )
-def test_in_an_image_whose_server_decodes_otherwise_not_even_the_reference_is_built(
-    release: str, dali: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_in_an_image_that_does_not_fit_its_server_or_driver_not_even_the_reference_is_built(
+    release: str, has: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = Installed(release=release, tensorrt="11.2.1", dali=dali, nvimgcodec="0.8.0.22")
+    has = {"dali": "2.2.0", "tensorrt": "11.2.1.2", "cuda": "13.0"} | has
+    here = Installed(release=release, tensorrt=None, dali=has["dali"], nvimgcodec="0.8.0.22")
     monkeypatch.setattr(Installed, "here", classmethod(lambda _: here))
-    monkeypatch.setattr(tensorrt_library, "cards", lambda: (H100,))
-    installed(monkeypatch, "tensorrt", "11.2.1")
+    monkeypatch.setattr(tensorrt_library, "cards", lambda: (H100.model_copy(update={"cuda": has["cuda"]}),))
+    installed(monkeypatch, "tensorrt", has["tensorrt"])
     words = (COLOURS / "bundle", "--graphs", "graphs", "--out", "engines", "--target", "tensorrt")
     done = run_here("compile", *words, cwd=tmp_path, check=False)
     assert done.returncode == 1

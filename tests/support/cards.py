@@ -11,6 +11,21 @@ H100 = Card(
     driver="580.95.05",
     cuda="13.0",
 )
+L4 = Card(
+    name="NVIDIA L4",
+    compute_capability="8.9",
+    multiprocessors=58,
+    memory_mib=22_000,
+    driver="580.95.05",
+    cuda="13.0",
+)
+
+
+def card_of(capability: str) -> Card:
+    """A GPU of this compute capability: the L4 of 8.9, and otherwise the H100, even where it has another one."""
+    return L4 if capability == L4.compute_capability else H100.model_copy(update={"compute_capability": capability})
+
+
 PLAN_ON_H100 = PlanSettings(
     version="11.2.1.2",
     compute_capability="9.0",

@@ -10,8 +10,8 @@ from filelock import FileLock
 
 from slipway.system.home import user_folder
 
-HELPERS = ("astunparse", "gast", "six", "optree", "packaging", "numpy", "nvtx", "makefun", "libcst")
-"""The pure part of DALI's requirements. CUDA's libraries are left out: the graph is serialised for the CPU."""
+HELPERS = ("astunparse", "gast", "six", "optree", "packaging", "numpy", "nvtx", "makefun", "libcst", "simplejpeg")
+"""The pure part of what DALI requires, and the decoder of large JPEGs. Everything runs on the CPU, without CUDA."""
 CODECS = {"2.1": "0.7", "2.2": "0.8", "2.3": "0.9", "2.4": "0.9"}
 """Minor version of DALI to the nvImageCodec that its wheel requires."""
 

@@ -14,9 +14,9 @@ from slipway.contract.serving import Serving
 from slipway.repository import BaseHeads
 from slipway.repository.fleet import open_base
 from slipway.system.files import sha256_file
-from tests.support.cards import H100
+from tests.support.cards import card_of
 from tests.support.heads import ENGINE, seal
-from tests.support.plans import NOT_A_PLAN, PLAN_SETTINGS, UNCHANGED
+from tests.support.plans import NOT_A_PLAN, UNCHANGED, plan_settings
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -39,11 +39,11 @@ def base_plan(
     (folder / plan_name(capability)).write_bytes(NOT_A_PLAN)
     text = json.loads((run / "engines" / ENGINE / "engine.json").read_text())
     text |= {"target": "tensorrt", "precision": precision, "arithmetic": "typed", "decoder": "mixed"}
-    text["plan"] = {**PLAN_SETTINGS, "compute_capability": capability, **plan}
+    text["plan"] = plan_settings(capability) | {**plan}
     EngineSettings.parse(text | settings, source="test").write(folder / "engine.json")
     seal(folder, kind="engine", name=base.spec.name, bundle=base.id, measured={"gate": {"verdict": verdict}})
     if choose:
-        _choose(run, folder, H100.model_copy(update={"compute_capability": capability}))
+        _choose(run, folder, card_of(capability))
     return BaseEngine.open(folder, base=base)
 
 

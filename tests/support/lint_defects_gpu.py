@@ -73,6 +73,22 @@ SPEED: tuple[Defect, ...] = (
             beside("preprocess", "preprocess.py", BACKENDS, ""),
         ),
     ),
+    *broken(
+        "pixels-unbounded",
+        "guard/1/guarded_batch.py",
+        "gpu",
+        request_of_any_pixels=beside(
+            "guard", "guarded_batch.py", "if declared_n.sum() > MAX_BATCH_PIXELS:", "if declared_n.sum() > 1 << 62:"
+        ),
+    ),
+    *broken(
+        "pixels-unbounded",
+        "preprocess/1/preprocess.py",
+        "isolated",
+        batch_of_any_pixels=beside(
+            "preprocess", "preprocess.py", "in pieces(declared_n):", "in [slice(0, len(images))]:"
+        ),
+    ),
     *broken("decoder-on-the-cpu", FIRST, "isolated", isolated_on_the_cpu=instance("preprocess", kind=CPU)),
     *broken("decoder-threads", FIRST, "isolated", one_thread_for_a_gpu=parameter("preprocess", "threads", "1")),
     *broken("decoder-threads", DECODE, "gpu", one_thread_for_the_dali_backend=parameter("decode", "num_threads", "1")),

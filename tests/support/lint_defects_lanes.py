@@ -1,5 +1,8 @@
 """Seeded defects of what build/assemble.py promises, and of the gpu lane."""
 
+import json
+from pathlib import Path
+
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tests.support.lint_changes import (
@@ -15,6 +18,7 @@ from tests.support.lint_changes import (
     in_lane,
     instance,
     merge,
+    model,
     only_files,
     put,
     remove,
@@ -119,6 +123,17 @@ def plan_key(key: str, file: str = "model_sm90.plan") -> Change:
     return edit("engine", changed)
 
 
+def plan_says(**changes: object) -> Change:
+    """Facts of the plan itself in `engine_sm90.json`; None: left out."""
+
+    def changed(repository: Path) -> None:
+        path = model(repository, "engine") / "1/engine_sm90.json"
+        text = json.loads(path.read_text())
+        path.write_text(json.dumps(text | {"plan": text["plan"] | changes}))
+
+    return changed
+
+
 GPU: tuple[Defect, ...] = (
     *broken("ragged-missing", DECODE, "gpu", not_ragged=set_on("decode", "encoded", allow_ragged_batch=False)),
     *broken("dali-missing", PIPELINE, "gpu", no_pipeline=remove("decode", "1/dali.py")),
@@ -198,6 +213,12 @@ GPU: tuple[Defect, ...] = (
         plan_of_another_tensorrt=in_lane(tensorrt="11.2.1.2"),
         plan_of_another_decoder=beside("engine", "engine_sm90.json", '"2.2.0"', '"2.4.0"'),
         plan_of_another_codec=beside("engine", "engine_sm90.json", '"0.8.0.22"', '"0.9.0.20"'),
+        plan_that_names_no_card=plan_says(card=None),
+        plan_that_names_no_decoder=plan_says(dali=None),
+        plan_that_names_no_codec=plan_says(nvimgcodec=None),
+        lane_that_names_no_tensorrt=in_lane(tensorrt=None),
+        lane_that_names_no_decoder=in_lane(dali=None),
+        lane_that_names_no_codec=in_lane(nvimgcodec=None),
         plan_without_the_second_profile=instance("engine", profile=["0", "1"]),
         second_profile_that_is_never_used=beside(
             "engine", "engine_sm90.json", '"single_image_profile": false', '"single_image_profile": true'

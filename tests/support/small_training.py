@@ -17,6 +17,7 @@ from slipway.contract.spec import Backbone
 from slipway.training.learn.network import Network
 
 DIGITS = (0, 1, 2)
+BASE_SIDE = 32
 
 
 def write_digits(root: Path, *, each: int = 24) -> Path:
@@ -53,6 +54,19 @@ def make_spec(data: Path, *, weights: Path | None = None, **recipe: Any) -> Spec
         },
         source="test",
     )
+
+
+def base_text(**changes: Any) -> dict[str, Any]:
+    """The spec of a base of `weights.safetensors` and `images` in its folder."""
+    return {
+        "name": "tiny",
+        "backbone": {"name": "resnet10t", "weights": "weights.safetensors"},
+        "images": "images",
+        "preprocess": {"input_height": BASE_SIDE, "input_width": BASE_SIDE, "pad_value": 255},
+        "calibration": {"images": 30},
+        "embedding": {"images": 30, "min_cosine": 0.8},
+        **changes,
+    }
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from slipway.repository import Classifier, assemble
 from slipway.system.files import complete_folder
 from tests.support.colours import COLOURS, copy_colours
 from tests.support.gpu_lanes import gpu_classifier
+from tests.support.heads import open_heads, write_base, write_heads
 from tests.support.plans import stand_in_plan
 from tests.support.scripts import ROOT, run_script
 
@@ -163,6 +164,22 @@ def test_shared_memory_and_tmp_are_as_large_as_two_of_the_repository_need(tmp_pa
     assert shared == 2 * instances * Lane.read(EXAMPLE / "lane.json").shm_default_bytes + 64 * 2**20
     assert option(printed("serve", EXAMPLE, "--shm-size", "8g", cwd=tmp_path), "--shm-size") == ["8g"]
     size = sum(path.stat().st_size for path in EXAMPLE.rglob("*") if path.is_file())
+    assert int(option(command, "--tmpfs")[0].removeprefix("/tmp:size=")) >= 2 * size + 512 * 2**20
+
+
+def test_heads_add_memory_by_their_groups_and_tmp_by_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_base(tmp_path / "base")
+    monkeypatch.setattr("slipway.repository.heads.GROUP", 4)
+    repository = tmp_path / "repositories/heads"
+    lane = assemble([], repository, bases=open_heads(base, write_heads(tmp_path / "heads", base, 12)))
+    groups = len(list(repository.glob("heads_*")))
+    assert groups > 1
+    command = printed("serve", repository, cwd=tmp_path)
+    assert f"slipway-cpu:{NEWEST.name}" in command
+    assert option(command, "--shm-size") == [str(2 * (1 + groups) * lane.shm_default_bytes + 64 * 2**20)]
+    size = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
     assert int(option(command, "--tmpfs")[0].removeprefix("/tmp:size=")) >= 2 * size + 512 * 2**20
 
 

@@ -13,7 +13,9 @@ from slipway.repository import Classifier, assemble
 from slipway.serving.doctor import gpu as doctor_gpu
 from slipway.serving.doctor.findings import Finding
 from slipway.serving.doctor.gpu import check_plans, driver_problem, find_gpus
+from tests.support.cards import H100, L4
 from tests.support.colours import COLOURS
+from tests.support.lint_defects import CORPUS
 from tests.support.plans import stand_in_plan
 
 
@@ -22,7 +24,7 @@ def card(name: str, capability: str, multiprocessors: int = 58, **other: Any) ->
     return Card(name=name, compute_capability=capability, multiprocessors=multiprocessors, **facts)
 
 
-H100, L4, T4 = card("NVIDIA H100", "9.0", 132), card("NVIDIA L4", "8.9"), card("NVIDIA T4", "7.5", 40)
+T4 = card("NVIDIA T4", "7.5", 40)
 L40S = card("NVIDIA L40S", "8.9", 142, memory_mib=45_000)
 
 
@@ -87,6 +89,16 @@ def plan_findings(
     model.config.instance_group[0].gpus.extend(named)
     lane = lane.model_copy(update={"tensorrt_version_compatible": machine["told"]})
     return list(check_plans(model, machine["gpus"], installed=machine["installed"], lane=lane))
+
+
+def test_a_plan_that_does_not_say_on_which_gpu_it_was_built_fits_none(tmp_path: Path) -> None:
+    """The launcher asks here, and runs no lint."""
+    (defect,) = [defect for defect in CORPUS if defect.name == "plan-that-names-no-card"]
+    repository = defect.make(tmp_path / "repository")
+    (engine,) = repository.glob("engine_*")
+    (finding,) = check_plans(read_models(repository)[engine.name], [H100], installed="10.16.1", lane=None)
+    assert finding.state == "fail"
+    assert "does not say on which GPU it was built, and this machine has NVIDIA H100" in finding.reason
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -22,6 +23,7 @@ from benchmarks.studies.gpu_proof.wheels import NEEDED, ORDER, completes, cut, l
 from slipway.contract import Decision
 from slipway.contract.evidence.gpu_proof import GpuProofResult
 from slipway.steps.head import Head
+from tests.support.lint_defects import CORPUS
 
 GOOD, BAD = [bytes([1, seed]) for seed in range(12)], [bytes([2, seed]) for seed in range(20)]
 
@@ -254,3 +256,17 @@ def test_an_answer_other_than_that_of_its_head_offline_is_found(tmp_path: Path) 
     ):
         assert difference({**answer, name: np.array(changed)}, tmp_path) == said
     assert difference("500: no", tmp_path) == "500: no"
+
+
+def test_each_fault_that_reading_nvidias_sources_found_names_tests_or_seeds_that_exist() -> None:
+    page = (ROOT / "docs/gpu-proof.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert [row[0] for row in rows] == [f"| {number}" for number in range(1, 21)]
+    seeds = {defect.name for defect in CORPUS}
+    for _, _, found_by in rows:
+        tests = re.findall(r"`([\w/]+\.py)::(\w+)`", found_by)
+        named = re.findall(r"seed `([\w-]+)`", found_by)
+        assert tests or named
+        assert seeds.issuperset(named), named
+        for file, test in tests:
+            assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(), (file, test)

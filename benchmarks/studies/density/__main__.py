@@ -9,19 +9,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.studies.effort import add_effort, effort_of
 from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 
+if TYPE_CHECKING:
+    from slipway.contract.evidence.studies import DensityFirstAnswer
+
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn", "timm", "tritonclient")
-CROPS_EACH, SMALL_EACH, LOSS_CROPS_EACH = 60, 14, 200
-PARTS = ("accuracy", "loss", "latency", "changes", "whole")
+CROPS_EACH, SMALL_EACH, LOSS_CROPS_EACH, EQUAL_IMAGES = 60, 14, 200, 4
+PARTS = ("accuracy", "first_answer", "loss", "latency", "equal", "changes", "whole")
 LIMITS = {"prove_classes": False, "max_loss_points": 20, "max_class_loss_points": 100, "max_flip_points": 30}
 """What the small test splits of these tasks can prove."""
 EPILOG = """example:
   python -m benchmarks.studies.density --output benchmarks/results/density.json        40 minutes on two cores
   python -m benchmarks.studies.density --heads 100 --quick --parts latency changes
+  python -m benchmarks.studies.density --parts first_answer equal                      some minutes
 
 The base is EfficientNet-Lite0 with its ImageNet weights, in INT8, at 224 pixels. Heads are trained on it for three
 tasks; the others have random weights, 2 to 200 classes, one or several labels, and cost what trained ones cost."""
@@ -30,7 +34,7 @@ tasks; the others have random weights, 2 to 200 classes, one or several labels, 
 def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.density.loss import head_loss
     from benchmarks.studies.density.made import write_crops, write_random_heads
-    from benchmarks.studies.density.parts import changes, latency, whole
+    from benchmarks.studies.density.parts import changes, equal, latency, whole
     from benchmarks.studies.density.weights import BACKBONE, lite0
     from slipway.benchmark.gate import load_images
     from slipway.contract.evidence.studies import DensityResult
@@ -50,6 +54,8 @@ def main(arguments: argparse.Namespace) -> None:
         slipway("make-digits", "--out", work / "digits", cwd=work)
         if "accuracy" in arguments.parts:
             result["accuracy"] = accuracy(work, base)
+        if "first_answer" in arguments.parts:
+            result["first_answer"] = first_answer(work, base)
         if "loss" in arguments.parts:
             more = write_crops(work / "more", each=LOSS_CROPS_EACH, seed=5)
             (work / "loss").mkdir()
@@ -62,6 +68,8 @@ def main(arguments: argparse.Namespace) -> None:
         if "latency" in arguments.parts:
             (work / "latency").mkdir()
             result["latency"] = latency(base, runs, images, work / "latency", effort)
+        if "equal" in arguments.parts:
+            result["equal"] = equal(base, runs, images[:EQUAL_IMAGES], work / "equal")
         if "changes" in arguments.parts:
             (work / "changes").mkdir()
             result["changes"] = changes(base, runs, images, work / "changes", seed=effort.seed)
@@ -106,13 +114,42 @@ def accuracy(work: Path, base: Path) -> dict[str, Any]:
     from benchmarks.studies.density.made import write_crops
 
     small = write_crops(work / "small", each=SMALL_EACH, seed=1)
-    found = {}
-    for name, data in {"photographs": work / "crops", "digits": work / "digits", "small": small}.items():
-        spec = {"name": name, "data": {"root": str(data)}, "accuracy": LIMITS}
-        (work / f"{name}.json").write_text(json.dumps(spec))
-        out = work / "heads_of" / name
-        found[name] = slipway("head", work / f"{name}.json", "--base", base, "--out", out, cwd=work)
-    return found
+    tasks = {"photographs": work / "crops", "digits": work / "digits", "small": small}
+    return {name: make_head(work, base, name, data) for name, data in tasks.items()}
+
+
+def make_head(work: Path, base: Path, name: str, data: Path) -> dict[str, Any]:
+    """The run `heads_of/<name>` of a head of class folders; returns what `slipway head` says."""
+    spec = {"name": name, "data": {"root": str(data)}, "accuracy": LIMITS}
+    (work / f"{name}.json").write_text(json.dumps(spec))
+    out = work / "heads_of" / name
+    return slipway("head", work / f"{name}.json", "--base", base, "--out", out, cwd=work)
+
+
+def first_answer(work: Path, base: Path) -> "DensityFirstAnswer":
+    """From the images of a new task, none of them embedded before, to the first answer of a server with its head."""
+    from benchmarks.studies.density.made import write_crops
+    from benchmarks.studies.density.parts import fleet_of, serving
+    from slipway.client import Client
+    from slipway.contract.evidence.studies import DensityFirstAnswer
+
+    name = "first"
+    images = sorted(write_crops(work / name, each=SMALL_EACH, seed=2).rglob("*.jpg"))
+    started_s = time.monotonic()
+    made = make_head(work, base, name, work / name)
+    with serving(fleet_of(base, {name: work / "heads_of" / name}), work / "first_served") as (server, started):
+        with Client(f"grpc://{server.grpc_url}", model=name) as client:
+            answer = client.classify(images[0])
+        seconds = time.monotonic() - started_s
+    if not answer.ok or answer.bundle != made["id"]:
+        raise SystemExit(f"no answer of the new head: {answer}")
+    return DensityFirstAnswer(
+        images=len(images),
+        seconds=seconds,
+        head_s=made["seconds"],
+        assemble_s=started.assemble_s,
+        ready_s=started.ready_s,
+    )
 
 
 def parser() -> argparse.ArgumentParser:

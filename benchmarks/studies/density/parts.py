@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from tqdm import tqdm
 
 from benchmarks.studies.climbing import Bench, p99_in_turns
@@ -20,12 +21,20 @@ from benchmarks.studies.robustness.load import run_load
 from benchmarks.studies.robustness.parts import meanwhile, proportional_mib
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import HttpServer
-from slipway.contract import Fleet
+from slipway.client import Client
+from slipway.contract import Bundle, Fleet
+from slipway.contract.bundle import HEAD
 from slipway.contract.evidence.latency import rate_at
-from slipway.contract.evidence.studies import DensityChanges, DensityLatency, DensityWhole, Started
+from slipway.contract.evidence.studies import DensityChanges, DensityEqual, DensityLatency, DensityWhole, Started
+from slipway.engines.base_engines import run_of
 from slipway.repository.fleet import open_base
+from slipway.steps.head import Head
+from slipway.steps.postprocess import Answers, Postprocessor
+from slipway.steps.preprocess import Preprocessor
 
 SPREAD, WHOLE, CHANGES, CHANGED_AMONG, LOAD_PER_S, LOAD_S = 100, 50, 100, 200, 40.0, 60.0
+EQUAL_WITHIN = 1e-5
+"""Difference of probabilities up to which answers are equal; their label and bundle are the same."""
 
 
 def fleet_of(base: Path, heads: Mapping[str, Path]) -> Fleet:
@@ -106,6 +115,46 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
             rate_per_s=rate_at(rung),
             **seen,
         )
+
+
+def equal(base: Path, runs: Sequence[Path], images: Sequence[bytes], folder: Path) -> DensityEqual:
+    """Whether every head answers as it does without a server, each image in a request of its own."""
+    expected, differences = _offline(base, runs, images), list[float]()
+    with serving(fleet_of(base, {run.name: run for run in runs}), folder) as (server, _):
+        for run, (bundle, answers) in tqdm(expected.items(), "equal", disable=None):
+            with Client(f"grpc://{server.grpc_url}", model=run.name) as client:
+                given = [client.classify(image, full=True) for image in images]
+            for row, answer in enumerate(given):
+                same = (answer.bundle, (answer.label or "").encode()) == (bundle.id, answers.label_nk[row, 0])
+                if answer.probability is None or not same:
+                    print(f"{run.name}, image {row}: {answer}, not {answers.label_nk[row, 0]}", flush=True)
+                    differences.append(1.0)
+                else:
+                    differences.append(float(np.abs(answer.probability - answers.probability_nc[row]).max()))
+    return DensityEqual(
+        heads=len(runs),
+        images=len(images),
+        engine=open_base(base).engine.path.name,
+        answers=len(differences),
+        equal=sum(difference <= EQUAL_WITHIN for difference in differences),
+        max_probability_difference=max(differences),
+    )
+
+
+def _offline(base: Path, runs: Sequence[Path], images: Sequence[bytes]) -> dict[Path, tuple[Bundle, Answers]]:
+    """What the base's engine, each head and its decision say, image by image."""
+    served = open_base(base)
+    preprocessor = Preprocessor(served.base.preprocess.model_dump(), max_batch_size=1, threads=1)
+    network = run_of(served.engine, threads=1)
+    prepared = [preprocessor.run([image]) for image in images]
+    embedding_nd = np.concatenate([network(pixels_nhwc_u8)[1].copy() for pixels_nhwc_u8, _ in prepared])
+    status_n = np.concatenate([status_n for _, status_n in prepared])
+    found = {}
+    for run in runs:
+        bundle, head = Bundle.open(run / "bundle"), Head.read(run / "engines" / served.engine.path.name / HEAD)
+        answers = Postprocessor(bundle.decision.model_dump(), bundle.labels)
+        found[run] = bundle, answers.run(head.run(embedding_nd), status_n, embedding_nd)
+    return found
 
 
 def whole(base: Path, work: Path, *, seed: int) -> DensityWhole:

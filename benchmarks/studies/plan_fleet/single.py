@@ -34,7 +34,10 @@ def _row(what: str, planned: float, measured: float, unit: str, *, independent: 
 
 
 def _density() -> list[MeasuredBox]:
-    """1,000 heads: a plan takes one figure for all of them, by one head's rate and by memory."""
+    """1,000 heads: a plan takes one figure for all of them, by one head's rate and by memory.
+
+    The memory of 200 heads is that of density.json too: later code, in density_changes.json, takes less.
+    """
     found = _file("density.json")
     latency, changes = found["latency"], found["changes"]
     alone, among, heads = latency["alone"], latency["among"], latency["heads"]

@@ -25,8 +25,9 @@ The last word says what tritonserver 2.51 does with the fault:
   ends         ends while it loads the model
   untried      unknown: only a host with a GPU loads DALI and TensorRT models
 
-Every finding has to be fixed. A note is a decision that was made, such as serving without a TensorRT plan. docs/lint.md
-describes the rules, and how the server was seen to behave. slipway doctor checks what depends on the machine.
+Every finding has to be fixed. A note is a decision that was made, such as serving without a TensorRT plan, or a legal
+setting that costs speed. docs/lint.md describes the rules, and how the server was seen to behave. slipway doctor checks
+what depends on the machine.
 The exit code is 0 if nothing is found, and 1 otherwise."""
 WORDS = {"refuses": "refused", "takes": "silent", "hangs": "never ready", "dies": "ends", "unseen": "untried"}
 

@@ -1,9 +1,13 @@
 """NVIDIA's monthly releases that the gpu lane supports: what the server's and the compiler's image of each contain."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from slipway.errors import SpecError
+
+if TYPE_CHECKING:
+    from slipway.contract.card import Card  # `slipway container --help` needs none of it
 
 OLDEST_DALI = "2.2.0"
 """The decode graph gives `adjust_orientation` to operators that take it from this version of DALI on."""
@@ -21,6 +25,16 @@ class Release:
     nvimgcodec: str | None
     driver: str = "580"
     """The oldest driver branch: the one that came with CUDA 13.0, whose minor versions are compatible."""
+
+    def driver_problem(self, gpus: "Iterable[Card]") -> str:
+        """Why the driver of `gpus` is too old for this release; empty if it is not."""
+        for gpu in gpus:
+            if int(gpu.cuda.partition(".")[0]) < int(self.cuda.partition(".")[0]):
+                return (
+                    f"driver {gpu.driver or 'of this machine'} runs CUDA {gpu.cuda}, and release {self.name} has CUDA "
+                    f"{self.cuda}, which needs driver {self.driver} or later"
+                )
+        return ""
 
 
 RELEASES = (

@@ -10,8 +10,6 @@ from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, BaseSpe
 from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
 from slipway.contract.evidence.build import BaseEngineMeasured, EngineMeasured, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, Ungated
-from slipway.contract.installed import Installed, differences
-from slipway.contract.releases import release
 from slipway.contract.selection import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
 from slipway.engines.base_engines import evaluate_base
@@ -19,6 +17,7 @@ from slipway.engines.evaluate import evaluate_engine, time_batches
 from slipway.engines.graph import Graph
 from slipway.engines.plan import PlanRunner, layer_precisions
 from slipway.engines.tensorrt import build_plan, compute_capability
+from slipway.engines.tensorrt_library import require_release_of_server
 from slipway.engines.typed_graph import PROVIDER, TypedGraph
 from slipway.evaluation.predict import ServedNetwork
 from slipway.onnx_graph import SERVED_INPUT, output_sizes
@@ -103,19 +102,6 @@ def build_engine(
     return bundle.open_engine(_build_plan(job, out, cache=timing_cache or timing_cache_of(out, target)))
 
 
-def require_decoder_of_release(installed: Installed) -> None:
-    """Raises CompileError or SpecError: this is an image of a release that is not supported, or whose server decodes
-    with another DALI than is installed here. Then the plan's accuracy would be that of other pixels."""
-    if installed.release is None:
-        return
-    server = release(installed.release)
-    for difference in differences({"dali": server.dali, "nvimgcodec": server.nvimgcodec}, installed):
-        raise CompileError(
-            f"{difference}, but the server of {server.name} decodes with what is needed: install that version here, or "
-            "compile in our image of the release (slipway container compile)"
-        )
-
-
 def timing_cache_of(out: Path, target: Target) -> Path | None:
     """Where TensorRT's timing cache stays between builds: beside the engines, for this compute capability."""
     capability = compute_capability() if target == "tensorrt" else None
@@ -157,7 +143,7 @@ def _build_plan(job: Job, out: Path, *, cache: Path | None) -> Path:
     bundle, target = job.bundle, job.target
     assert target in ("tensorrt", "tensorrt_rtx")
     if target == "tensorrt":
-        require_decoder_of_release(Installed.here())
+        require_release_of_server()
         if job.precision == "fp8":
             require_fp8(compute_capability())
     plan = build_plan(

@@ -14,11 +14,10 @@ from slipway.contract.evidence.gate import PROOF, REFERENCE, Comparison, GateRes
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
-from slipway.engines.compile import require_decoder_of_release
 from slipway.engines.graph import Graph
 from slipway.engines.rows import Row, gate_rows, read_rows
 from slipway.engines.tensorrt import has_single_image_profile
-from slipway.engines.tensorrt_library import import_library, library_version, require_card
+from slipway.engines.tensorrt_library import import_library, library_version, require_card, require_release_of_server
 from slipway.system.files import sha256_file
 
 NAMES: dict[Target, str] = {
@@ -56,10 +55,10 @@ def installed(target: Target) -> Compiler:
 
     Raises:
         CompileError, MissingDependencyError: the compiler or its GPU is missing.
-        CompileError, SpecError: as `require_decoder_of_release`.
+        CompileError, SpecError: as `require_release_of_server`.
     """
     if target == "tensorrt":
-        require_decoder_of_release(Installed.here())
+        require_release_of_server()
     if target in ("tensorrt", "tensorrt_rtx"):
         card = require_card("compiling for tensorrt") if target == "tensorrt" else None
         return Compiler(target, library_version(import_library(target)), card)

@@ -4,10 +4,13 @@ import functools
 import importlib
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 from slipway.contract import CompileError, MissingDependencyError
 from slipway.contract.card import Card, cards
+from slipway.contract.installed import Installed, differences
+from slipway.contract.releases import release
 
 PlanTarget = Literal["tensorrt", "tensorrt_rtx"]
 # The wheels of TensorRT-RTX hold the bindings; the package of the plain name only imports them.
@@ -75,6 +78,29 @@ def require_card(what: str) -> Card:
             "plan will be served. The target tensorrt_rtx proves without a GPU that a graph compiles"
         )
     return found[0]
+
+
+def require_release_of_server() -> None:
+    """Compare what compiles and evaluates here with the server of the release that this image is of, if it is of one.
+
+    Raises:
+        SpecError: the release is not supported.
+        CompileError: its server has another TensorRT, which loads no plan of this one, or another decoder, so that the
+            plan's accuracy would be that of other pixels; or the driver is too old for it.
+    """
+    here = Installed.here()
+    if here.release is None:
+        return
+    server = release(here.release)
+    needed = {"tensorrt": server.tensorrt, "dali": server.dali, "nvimgcodec": server.nvimgcodec}
+    compiler = replace(here, tensorrt=library_version(import_library("tensorrt")))
+    for difference in differences(needed, compiler):
+        raise CompileError(
+            f"{difference}, but the server of {server.name} has what is needed: install that version here, or compile "
+            "in our image of the release (slipway container compile)"
+        )
+    if too_old := server.driver_problem(cards()):
+        raise CompileError(f"{too_old}; bring the driver up to date, or compile and serve in an older release")
 
 
 def fresh_log(trt: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from slipway.lint.chain import check_chain
+from slipway.lint.costs import notes
 from slipway.lint.dali import check_dali
 from slipway.lint.ensembles import check_ensemble, check_queues
 from slipway.lint.fields import check_fields
@@ -18,7 +19,7 @@ from slipway.lint.interface import check_interface, check_labels
 from slipway.lint.layout import check_layout
 from slipway.lint.manifest import read_hashes, read_lane
 from slipway.lint.models import ENSEMBLE, NOTHING_UNCHANGED, Model, Repository, Unchanged, read_models
-from slipway.lint.plans import check_plans, check_release, notes
+from slipway.lint.plans import check_plans, check_release
 from slipway.lint.python_steps import check_python_step
 from slipway.lint.rule_table import RULES
 from slipway.lint.tensors import check_tensors

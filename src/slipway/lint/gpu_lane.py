@@ -21,6 +21,7 @@ HARDWARE_IS_ON = "the hardware JPEG decoder is on, which reports success for a d
 DALI_DECODER = re.compile(r"\bfn\.(experimental\.)?(decoders\.image|image_decoder)(_crop|_random_crop|_slice)?$")
 """DALI has its decoder under several names, with one set of defaults."""
 HARDWARE_KIND = "HW_GPU_ONLY"
+MOST_PIXELS = "MAX_BATCH_PIXELS"
 CODEC_DECODER = re.compile(r"\bnvimgcodec\.Decoder$")
 POOL_UNIT = 64 << 20
 """The size of Triton's own pool in bytes. Whole ones leave room for what the pool cannot use, between tensors."""
@@ -67,6 +68,7 @@ def check_gpu_lane(repository: Repository, lane: Lane) -> Findings:
         if model.config.optimization.HasField("cuda") and model.backend == "tensorrt":
             yield from _graphs(model)
         yield from _decoder(model)
+        yield from _declared_pixels(model)
     yield from _warmups(steps)
     yield from _one_place(repository)
     yield from check_fallback(repository, lane)
@@ -170,6 +172,30 @@ def _problems(function: str, given: dict[str | None, Any]) -> Iterable[str]:
             yield "chroma is interpolated otherwise than on a CPU (options)"
         if not given.get("backends"):
             yield f"{HARDWARE_IS_ON} (backends)"
+
+
+def _declared_pixels(model: Model) -> Findings:
+    """Look for the bound of what the images of a batch declare: the native form refuses a request, the isolated form
+    decodes piece by piece."""
+    for file, is_bound in (("guarded_batch.py", _refuses_too_many), ("preprocess.py", _decodes_pieces)):
+        path = model.files / file
+        tree = parse(path.read_bytes()) if path.is_file() else ""
+        if not isinstance(tree, str) and not any(map(is_bound, ast.walk(tree))):
+            reason = f"nothing bounds the pixels that the images of a batch declare ({MOST_PIXELS})"
+            yield model.finding("pixels-unbounded", "", reason, AGAIN, file=f"{model.files.name}/{file}")
+
+
+def _refuses_too_many(node: ast.AST) -> bool:
+    """`if … > MAX_BATCH_PIXELS: raise …`"""
+    if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare):
+        return False
+    named = {word.id for word in node.test.comparators if isinstance(word, ast.Name)}
+    return MOST_PIXELS in named and any(isinstance(statement, ast.Raise) for statement in node.body)
+
+
+def _decodes_pieces(node: ast.AST) -> bool:
+    """`for piece in pieces(declared_n): … decode …`"""
+    return isinstance(node, ast.For) and ast.unparse(node.iter) == "pieces(declared_n)"
 
 
 def _warmups(steps: list[Model]) -> Findings:

@@ -10,7 +10,6 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.releases import OLDEST_DALI, release
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.layout import leaves
-from slipway.lint.manifest import read_lane
 from slipway.lint.models import AGAIN, Model, Repository, listed
 
 SUPPORTED = "compile again in a supported release, and assemble again"
@@ -57,8 +56,8 @@ def _facts(model: Model, capability: str, plan: Path, lane: Lane) -> Findings:
     facts = plan_facts(plan)
     where = f"{model.files.name}/{facts.name}"
 
-    def wrong(field: str, reason: str) -> Findings:
-        yield model.finding("plan-facts", field, reason, AGAIN, file=where)
+    def wrong(field: str, reason: str, remedy: str = AGAIN) -> Findings:
+        yield model.finding("plan-facts", field, reason, remedy, file=where)
 
     try:
         settings = EngineSettings.read(facts)
@@ -75,6 +74,8 @@ def _facts(model: Model, capability: str, plan: Path, lane: Lane) -> Findings:
     if not least <= 1 <= model.config.max_batch_size <= most:
         reason = f"batches of {least} to {most}, but config.pbtxt serves 1 to {model.config.max_batch_size}"
         yield from wrong("plan.batch_sizes", reason)
+    for field, reason in _left_out(settings.plan):
+        yield from wrong(field, reason, "compile the plan again where it is served, and assemble again")
     for field, reason in _other_than_the_lane(settings.plan, lane):
         yield from wrong(field, reason)
     profiles = 2 if settings.plan.single_image_profile else 1
@@ -89,13 +90,20 @@ def _facts(model: Model, capability: str, plan: Path, lane: Lane) -> Findings:
             yield from wrong("plan.single_image_profile", reason)
 
 
+def _left_out(plan: PlanSettings) -> Iterator[tuple[str, str]]:
+    """What every compile job records of a plan, and this plan does not have: then nothing compares a server with it."""
+    for field, what in {"card": "the GPU that it is for", **NAMES}.items():
+        if field != "tensorrt" and getattr(plan, field) is None:
+            yield f"plan.{field}", f"missing, so nothing tells whether a server has {what}"
+
+
 def _other_than_the_lane(plan: PlanSettings, lane: Lane) -> Iterator[tuple[str, str]]:
     """Libraries of the plan that are not those of lane.json, which the server is compared with."""
     tensorrt = None if plan.version_compatible else plan.version
     for field, version in (("tensorrt", tensorrt), ("dali", plan.dali), ("nvimgcodec", plan.nvimgcodec)):
         needed = lane.libraries[field]
-        if version is not None and needed is not None and not same_version(field, needed, version):
-            yield f"plan.{field}", f"made with {NAMES[field]} {version}, but lane.json says {needed}"
+        if version is not None and (needed is None or not same_version(field, needed, version)):
+            yield f"plan.{field}", f"made with {NAMES[field]} {version}, but lane.json says {needed or 'nothing of it'}"
 
 
 def check_fallback(repository: Repository, lane: Lane) -> Findings:
@@ -113,12 +121,6 @@ def check_fallback(repository: Repository, lane: Lane) -> Findings:
     for model in repository.models.values():
         if model.backend == BACKEND and model.versions:
             yield from _cache(model)
-
-
-def notes(repository: Path) -> list[str]:
-    """What is not a fault of a repository, and should be known: the classifiers that no TensorRT plan serves."""
-    lane, _ = read_lane(repository)
-    return [] if lane is None else lane.notes
 
 
 def _cache(model: Model) -> Findings:

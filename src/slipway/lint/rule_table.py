@@ -173,6 +173,7 @@ _GPU = {
         engine_cache="ONNX Runtime takes the cached engine of another network of the same architecture",
         lane_release="a release whose DALI refuses the decode step, or of which nothing is known",
         decoder_settings="a decoder that trusts the GPU's hardware decoder, or whose pixels are unlike a CPU's",
+        pixels_unbounded="a few images that declare many pixels take all the memory of the decoder",
         decoder_on_the_cpu="the GPU waits for images that the CPU decodes",
         decoder_threads="one thread decodes Huffman codes, and the GPU waits",
         delay_on_the_guard="requests wait at a step that gains nothing from a batch",

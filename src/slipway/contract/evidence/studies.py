@@ -260,6 +260,31 @@ class DensityLatency(Part):
     memory_mib_of_each_additional: float
 
 
+class DensityFirstAnswer(Part):
+    """From the images of a new task to the first answer of a server with its head."""
+
+    images: int
+    seconds: float
+    """From the start of `slipway head`, with no embedding kept, to the answer."""
+    head_s: float
+    assemble_s: float
+    ready_s: float
+
+
+class DensityEqual(Part):
+    """Answers of every head for the same images, by a server against those computed without one."""
+
+    heads: int
+    images: int
+    engine: str
+    """The base's engine that both used."""
+    answers: int
+    equal: int
+    """Answers with the same bundle and label, and the same probabilities but for rounding."""
+    max_probability_difference: float
+    """1 if a label differs."""
+
+
 class DensityWhole(Part):
     """One whole classifier of the same network, and many."""
 
@@ -306,6 +331,8 @@ class DensityResult(ServedResult):
 
     backbone: str
     loss: dict[str, HeadLoss] | None = None
+    first_answer: DensityFirstAnswer | None = None
     latency: DensityLatency | None = None
+    equal: DensityEqual | None = None
     changes: DensityChanges | None = None
     whole: DensityWhole | None = None

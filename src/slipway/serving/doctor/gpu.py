@@ -43,14 +43,7 @@ def driver_problem(gpus: Sequence[Card], lane: Lane | None) -> str:
         wanted = release(named) if named is not None else next((r for r in RELEASES if r.name == here), None)
     except SpecError as error:
         return str(error)
-    for gpu in gpus if wanted is not None else ():
-        assert wanted is not None
-        if _numbers(gpu.cuda)[0] < _numbers(wanted.cuda)[0]:
-            return (
-                f"driver {gpu.driver or 'of this machine'} runs CUDA {gpu.cuda}, and release {wanted.name} has CUDA "
-                f"{wanted.cuda}, which needs driver {wanted.driver} or later"
-            )
-    return ""
+    return "" if wanted is None else wanted.driver_problem(gpus)
 
 
 def check_plans(model: Model, gpus: Sequence[Card], *, installed: str | None, lane: Lane | None) -> Iterator[Finding]:
@@ -106,8 +99,10 @@ def _other_card(file: str, plan: PlanSettings, gpu: Card) -> str:
     has not, and its gate and its speed were measured there. `hardware_compatibility` says that this is wanted.
     """
     built = plan.card
-    if built is None or plan.hardware_compatibility != "none" or built.same_model(gpu):
+    if plan.hardware_compatibility != "none" or (built is not None and built.same_model(gpu)):
         return ""
+    if built is None:
+        return f"{file} does not say on which GPU it was built, and this machine has {gpu}"
     return f"{file} was built and measured on {built}, and this machine has {gpu}"
 
 

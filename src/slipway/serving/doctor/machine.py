@@ -15,7 +15,7 @@ from typing import Any
 
 from slipway.contract import Lane, ServingError
 from slipway.contract.card import Card
-from slipway.contract.installed import Installed, differences
+from slipway.contract.installed import NAMES, Installed, differences
 from slipway.lint.models import GPU, Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports
@@ -118,7 +118,7 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
         _processors(models, lane, gpus=len(gpus) or 1),
         _ports(),
         about_gpus,
-        *_decoder(lane),
+        *_decoder(lane, models),
     )
     return Machine(tritonserver, interpreter, packages, gpus, findings)
 
@@ -282,11 +282,16 @@ def _gpus(lane: Lane | None) -> tuple[tuple[Card, ...], Finding]:
     return (), _finding("GPU", "untold", f"not needed ({reason})")
 
 
-def _decoder(lane: Lane | None) -> list[Finding]:
+def _decoder(lane: Lane | None, models: Iterable[Model]) -> list[Finding]:
     """Findings on the decoder that the plans of a gpu lane were evaluated with; their own TensorRT is another check."""
-    needed = {} if lane is None else {"dali": lane.dali, "nvimgcodec": lane.nvimgcodec}
-    if lane is None or not lane.needs_gpu or not any(needed.values()):
+    if lane is None or not lane.needs_gpu or not any(model.backend == "tensorrt" for model in models):
         return []
+    needed = {"dali": lane.dali, "nvimgcodec": lane.nvimgcodec}
+    if unsaid := [NAMES[field] for field, version in needed.items() if version is None]:
+        reason = f"lane.json does not say with which {' and '.join(unsaid)} the plans were evaluated"
+        return [
+            _finding("decoder", "fail", reason, "compile the plans again where they are served, and assemble again")
+        ]
     where = f"release {lane.release}" if lane.release else "the release that compiled it"
     remedy = f"serve it in {where} (slipway container serve), or compile it again in the one that serves"
     found = [_finding("decoder", "fail", reason, remedy) for reason in differences(needed, Installed.here())]
