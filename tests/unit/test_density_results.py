@@ -74,3 +74,16 @@ def test_heads_fitted_to_int8_lose_nothing_and_those_carried_over_lose_more() ->
             low, high = (f"{points:.2f}".replace("-", MINUS) for points in (lost.low_points, lost.high_points))
             assert f"| {lost.points:.2f} ({low} to {high}) |" in DOCUMENT
     assert loss["photographs"].loss["int8"].high_points <= 0.2  # proven
+
+
+def test_a_new_task_is_served_within_a_minute_and_every_answer_is_that_without_a_server() -> None:
+    served = published("density_served")
+    first, equal = served.first_answer, served.equal
+    assert first is not None
+    assert equal is not None
+    assert first.images >= 200
+    assert first.seconds <= 60
+    assert (equal.heads, equal.engine) == (1000, "openvino-int8")
+    assert equal.equal == equal.answers == equal.heads * equal.images
+    assert f"| {first.seconds:.1f} s: {first.head_s:.1f} for the head, {first.assemble_s:.1f} for" in DOCUMENT
+    assert f"| {equal.equal:,} of {equal.answers:,} | all |" in DOCUMENT
