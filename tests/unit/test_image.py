@@ -74,7 +74,7 @@ def test_building_again_changes_nothing(example: tuple[Layout, Descriptor]) -> N
 
 
 def test_the_example_is_built_in_a_tenth_of_a_second(tmp_path: Path) -> None:
-    """Of a processor, at best of five: what else the machine does makes no difference."""
+    """The bar is the processor time of the best of five builds, so other work on the machine does not count."""
     taken_s = []
     for number in range(5):
         started_s = time.process_time()

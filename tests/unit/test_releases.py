@@ -9,20 +9,13 @@ import pytest
 
 from slipway.contract import Lane, ServingError, SpecError
 from slipway.contract import card as card_module
-from slipway.contract.card import Card, cards
+from slipway.contract.card import cards
 from slipway.contract.installed import Installed, differences
 from slipway.contract.releases import NEWEST, OLDEST_DALI, RELEASES, Release, release, release_of
 from slipway.serving import fit
 from slipway.serving.fit import check_libraries
+from tests.support.cards import L4
 
-L4 = Card(
-    name="NVIDIA L4",
-    compute_capability="8.9",
-    multiprocessors=58,
-    memory_mib=22_000,
-    driver="580.95.05",
-    cuda="13.0",
-)
 IMAGE = Installed(release="26.08", tensorrt="11.2.1", dali="2.2.0", nvimgcodec="0.8.0.22")
 LANE = Lane(
     lane="gpu",

@@ -23,7 +23,7 @@ def test_marked():
 def test_called(reason):
     pytest.skip(reason)
 
-@pytest.mark.skip(reason="there is no GPU")
+@pytest.mark.skip(reason="this machine has no GPU")
 def test_other():
     pass
 """

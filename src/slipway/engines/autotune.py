@@ -75,7 +75,7 @@ def autotuning(bundle: Bundle | Base) -> Iterator[Autotune]:
 
     Raises:
         QuantizeError: trtexec is not on PATH.
-        CompileError: there is no GPU.
+        CompileError: this machine has no GPU.
     """
     if shutil.which("trtexec") is None:
         raise QuantizeError(

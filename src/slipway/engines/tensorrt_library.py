@@ -69,7 +69,7 @@ def require_card(what: str) -> Card:
     """The first GPU visible to CUDA, which `what` needs.
 
     Raises:
-        CompileError: there is no GPU.
+        CompileError: this machine has no GPU.
     """
     found = cards()
     if not found:

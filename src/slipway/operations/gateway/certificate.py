@@ -56,9 +56,9 @@ class Certificate:
         return cls(tls.certificate, names, leaf.not_valid_before_utc, leaf.not_valid_after_utc, issuer_ends)
 
     def problem(self, now: datetime) -> str | None:
-        """Why clients that check it refuse it at this time, in a sentence; None if nothing in it makes them.
+        """Why clients that check it refuse it at this time, in a sentence; None if they accept it.
 
-        An issuer's certificate that has ended is no problem: clients may have another way to an authority they trust.
+        The end of an issuer's certificate is not counted: clients may have another chain to an authority.
         """
         if now >= self.ends:
             return f"{self.path} ended at {_time(self.ends)}, and clients refuse it; give a new one (docs/keys.md)"

@@ -297,7 +297,7 @@ def image_path(folder: Path, sha256: str) -> Path:
 
 
 def read_image(folder: Path, sha256: str) -> bytes | None:
-    """The content of an image of the journal in `folder`; None if it is no longer kept, or damaged."""
+    """The bytes of an image in the journal at `folder`; None if the image was removed or is damaged."""
     path = image_path(folder, sha256)
     with told(path):
         try:

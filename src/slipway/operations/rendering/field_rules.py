@@ -1,4 +1,4 @@
-"""Rules about kinds: each of its apiVersion; where there is no schema, field names as of November 2026 and times."""
+"""Rules about kinds: their apiVersions, and for kinds without a schema the field names (November 2026) and times."""
 
 import re
 from collections.abc import Iterator, Mapping
