@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slipway.contract import Bundle, CompileError
-from slipway.engines.tensorrt import Plan, build_plan
+from slipway.engines.tensorrt import BuiltPlan, build_plan
 
 # The largest difference of a logit from OpenVINO's FP32, as a share of the largest logit.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.15}
@@ -21,7 +21,7 @@ class Run:
     """The digits' bundle, and one plan of it."""
 
     bundle: Bundle
-    plan: Plan
+    plan: BuiltPlan
 
 
 def graph_of(folder: Path, precision: str) -> Path:

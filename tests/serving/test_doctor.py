@@ -77,7 +77,7 @@ def test_what_the_doctor_says_is_broken_is_refused_by_the_server(
     defect(folder)
     reseal(repository)
     diagnosis = examine(repository)
-    said = "\n".join(str(finding) for finding in diagnosis.findings if finding.state == "fail")
+    said = "\n".join(str(check) for check in diagnosis.checks if check.state == "fail")
     assert diagnosis.verdict.would_serve == ()
     assert folder.name in said
     assert doctor_says in said

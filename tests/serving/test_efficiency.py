@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from benchmarks.studies.efficiency.sides import AUTO, HALVED, PLAIN, POOL, Side, all_sides, work_of
-from slipway.benchmark.pool import Answer, Pool, Work
+from slipway.benchmark.pool import Pool, Work, WorkerAnswer
 from slipway.contract import Choice, GateError
 from slipway.contract.choice import Candidate
 from slipway.contract.serving import settle
@@ -87,7 +87,7 @@ def test_every_side_gives_the_same_answers_and_a_pinned_instance_keeps_to_a_core
                 assert not isinstance(answer, str), (side, answer)
                 best = (
                     answer.class_id
-                    if isinstance(answer, Answer)
+                    if isinstance(answer, WorkerAnswer)
                     else colours.bundle.labels.index(answer.label.decode())
                 )
                 found.setdefault(side, []).append((best, round(answer.score, 5)))
@@ -107,19 +107,19 @@ def test_every_side_gives_the_same_answers_and_a_pinned_instance_keeps_to_a_core
 
 
 def test_a_pool_answers_all_that_wait_each_with_its_own(work: Work) -> None:
-    async def ask() -> list[Answer | str]:
+    async def ask() -> list[WorkerAnswer | str]:
         async with pool.connect() as connection:
             order = [number % len(work.images) for number in range(300)]
             return await asyncio.gather(*(connection.answer(image, deadline_s=60) for image in order))
 
     with Pool(work, workers=2) as pool:
         answers = asyncio.run(ask())
-    classes = [answer.class_id for answer in answers if isinstance(answer, Answer)]
+    classes = [answer.class_id for answer in answers if isinstance(answer, WorkerAnswer)]
     assert classes == [number % len(work.images) // 3 for number in range(300)]  # blue, green, red; three of each
 
 
 def test_a_pool_that_is_asked_for_too_much_times_out_and_goes_on(work: Work) -> None:
-    async def ask() -> tuple[Answer | str, Answer | str]:
+    async def ask() -> tuple[WorkerAnswer | str, WorkerAnswer | str]:
         async with pool.connect() as connection:
             late = await connection.answer(0, deadline_s=0.05)
             os.kill(pool.pid, signal.SIGCONT)
@@ -129,11 +129,11 @@ def test_a_pool_that_is_asked_for_too_much_times_out_and_goes_on(work: Work) -> 
         os.kill(pool.pid, signal.SIGSTOP)  # its only worker: nothing is answered until it goes on
         late, answer = asyncio.run(ask())
     assert late == "timed out"
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, WorkerAnswer)
 
 
 def test_a_worker_that_ends_is_no_silent_loss(work: Work) -> None:
-    async def ask() -> Answer | str:
+    async def ask() -> WorkerAnswer | str:
         async with pool.connect() as connection:
             return await connection.answer(len(work.images), deadline_s=20)  # there is no such image
 

@@ -92,7 +92,7 @@ def test_broken_heads_are_named_and_left_out_and_the_others_answer(launch: Launc
     broken = {event["ensemble"]: event["message"] for event in launched.events("broken")}
     assert broken.keys() == {name + suffix for name in DAMAGES for suffix in ("", "_full")}
     assert diagnosis.verdict.would_not.keys() == broken.keys(), "the doctor says what the server then does"
-    assert [finding for finding in diagnosis.findings if finding.state == "fail" and finding.part != "ensemble"] == []
+    assert [check for check in diagnosis.checks if check.state == "fail" and check.part != "ensemble"] == []
     for name, (_, reason) in DAMAGES.items():
         assert f"head {name} is left out: " in broken[name]
         assert reason in broken[name]

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from slipway.contract import ServingError
 from slipway.serving import Ports
 from slipway.serving.binary import _prepare_backends
-from slipway.serving.status import Status
+from slipway.serving.status import ServingStatus
 from slipway.serving.supervisor import Supervisor
 from tests.support.asking import wait_until
 
@@ -149,7 +149,13 @@ def test_an_ending_whose_exception_was_dropped_still_ends_the_server(tmp_path: P
             ended.set()
 
     supervisor = Supervisor(
-        EXAMPLE, ports=Ports.free(), log=tmp_path / "log", timeout_s=120, status=Status(), event=event, ended=ended
+        EXAMPLE,
+        ports=Ports.free(),
+        log=tmp_path / "log",
+        timeout_s=120,
+        status=ServingStatus(),
+        event=event,
+        ended=ended,
     )
     with pytest.raises(SystemExit):
         supervisor.run()

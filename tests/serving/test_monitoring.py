@@ -17,7 +17,7 @@ from slipway.operations.gateway.settings import read_settings
 from slipway.operations.monitoring.render import render, write
 from slipway.serving import Ports, Server
 from slipway.serving.endpoint import endpoint
-from slipway.serving.status import Status
+from slipway.serving.status import ServingStatus
 from tests.serving.conftest import EXAMPLE
 from tests.support.gateways import grpc_key, needs_envoy, running_gateway, write_gateway
 from tests.support.journals import Journal, pictures, until
@@ -46,7 +46,7 @@ class Monitored:
     prometheus: Prometheus
     hook: Webhook
     journal: Journal
-    status: Status
+    status: ServingStatus
     watch: StandIn
     folder: Path
     """What `slipway render monitoring` has written."""
@@ -58,7 +58,7 @@ def monitored(example_server: Server, tmp_path_factory: pytest.TempPathFactory) 
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
-        status, ports = Status(), Ports.free()
+        status, ports = ServingStatus(), Ports.free()
         stack.enter_context(endpoint(ports.status, status=status, reload=lambda: (True, ""), key="k"))
         watch = stack.enter_context(watch_stand_in())
         own = example_server.ports
@@ -91,7 +91,7 @@ def monitored(example_server: Server, tmp_path_factory: pytest.TempPathFactory) 
         yield Monitored(prometheus, hook, journal, status, watch, folder / "monitoring")
 
 
-def _start(status: Status) -> None:
+def _start(status: ServingStatus) -> None:
     status.starts.inc()
     status.set_all({"colours": ""}, alone=())
     status.set_seconds("colours", 0.01)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
+from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, AccuracyResult, Comparison
 from slipway.contract.spec import AccuracyGate
 from slipway.engines.gate import compare, compare_pairs
 
@@ -173,7 +173,7 @@ LABELS = ("cat", "dog", "fox")
 
 def by_class(
     lost: tuple[int, int, int], *, images: int = 4000, gained: tuple[int, int, int] = (0, 0, 0), **limits: Any
-) -> GateResult:
+) -> AccuracyResult:
     """The gate's result where each class has so many images, of which so many are lost, and so many gained."""
     truth_n = np.repeat(np.arange(3), images)
     before_n, after_n = truth_n.copy(), truth_n.copy()
@@ -245,5 +245,5 @@ def test_many_classes_fail_by_chance_no_more_often_than_one() -> None:
 
 def test_the_result_is_the_same_after_it_was_kept_as_evidence() -> None:
     result = by_class((3, 2, 1), gained=(1, 0, 0))
-    assert GateResult.parse(result.plain(), source="test") == result
+    assert AccuracyResult.parse(result.plain(), source="test") == result
     assert "worst class cat" in str(result)

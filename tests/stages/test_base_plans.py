@@ -17,7 +17,7 @@ from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss
 from slipway.engines import base_engines, build_engine, choose_plan, compile
 from slipway.engines.base_engines import run_of
 from slipway.engines.plan import PlanRunner
-from slipway.engines.tensorrt import Plan
+from slipway.engines.tensorrt import BuiltPlan
 from slipway.evaluation.predict import Float, Pixels, predict_served
 from slipway.lint import lint
 from slipway.repository import BaseHeads, assemble
@@ -101,7 +101,7 @@ Build = Callable[[Callable[[Float], Float]], BaseEngine]
 def compiled(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """Builds a plan of FP32 for a GPU that is played: OpenVINO runs it, `single` changes the embedding of one image
     alone, and the CPU decodes."""
-    plan = Plan(
+    plan = BuiltPlan(
         data=b"", settings=PLAN_ON_H100, timing_cache=None, layers=None, layers_reason="", warnings=0, seconds=0
     )
     reference = BaseEngine.open(Path("runs/tiny/engines/openvino-fp32"), base=base)

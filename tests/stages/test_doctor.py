@@ -13,8 +13,8 @@ from slipway.contract.installed import NAMES, Installed
 from slipway.contract.manifest import hashes
 from slipway.repository import assemble
 from slipway.serving.doctor import gpu, machine, steps
+from slipway.serving.doctor.checks import MARKS
 from slipway.serving.doctor.examine import Diagnosis, examine
-from slipway.serving.doctor.findings import MARKS
 from tests.support.cards import H100, card_of
 from tests.support.colours import COLOURS, contents
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
@@ -61,14 +61,14 @@ def rewrite(path: Path, old: str, new: str) -> None:
 def failed(diagnosis: Diagnosis) -> dict[str, str]:
     """Subject to everything that is said against it."""
     against: dict[str, str] = {}
-    for finding in diagnosis.findings:
-        if finding.state == "fail":
-            against[finding.subject] = f"{against.get(finding.subject, '')}{finding.reason} → {finding.remedy}\n"
+    for check in diagnosis.checks:
+        if check.state == "fail":
+            against[check.subject] = f"{against.get(check.subject, '')}{check.reason} → {check.remedy}\n"
     return against
 
 
 def lines(diagnosis: Diagnosis) -> str:
-    return "\n".join(map(str, diagnosis.findings))
+    return "\n".join(map(str, diagnosis.checks))
 
 
 def test_the_example_would_be_served_and_stays_as_it_is(repository: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_example_would_be_served_and_stays_as_it_is(repository: Path) -> Non
     assert failed(diagnosis) == {}
     assert diagnosis.verdict.good
     assert str(diagnosis.verdict) == "would serve: colours, colours_full"
-    assert tuple(seen) == diagnosis.findings
+    assert tuple(seen) == diagnosis.checks
     assert contents(repository) == before
     for kind in ("preprocess", "engine", "post"):
         assert f"✓ {step(repository, kind).name}: loads, and answers an image" in lines(diagnosis)
@@ -123,8 +123,8 @@ def test_what_is_no_repository_is_called_so(tmp_path: Path, what: str, says: str
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     diagnosis = examine(COLOURS / "bundle" if what == "bundle" else tmp_path / what)
-    (finding,) = diagnosis.findings
-    assert says in str(finding)
+    (check,) = diagnosis.checks
+    assert says in str(check)
     assert str(diagnosis.verdict) == "would serve: nothing"
 
 
@@ -335,7 +335,7 @@ def test_the_script_prints_every_finding_and_ends_with_0_or_1(repository: Path) 
     assert verdict == "would serve: colours, colours_full"
     said = json.loads(last)
     assert said["verdict"] == {"would_serve": ["colours", "colours_full"], "would_not": {}, "may_serve": []}
-    assert {finding["state"] for finding in said["findings"]} <= {"ok", "untold"}
+    assert {check["state"] for check in said["checks"]} <= {"ok", "untold"}
     (step(repository, "post") / "1/labels.txt").unlink()
     done = run_script("build/doctor.py", repository, cwd=ROOT, check=False)
     assert done.returncode == 1

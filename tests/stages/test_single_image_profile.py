@@ -10,7 +10,7 @@ import pytest
 from slipway.contract import Bundle, CompileError, Engine
 from slipway.engines import build_engine, compile, evaluate
 from slipway.engines.plan import PlanRunner
-from slipway.engines.tensorrt import Plan
+from slipway.engines.tensorrt import BuiltPlan
 from slipway.evaluation.predict import Float, Pixels, ServedNetwork, behind_normalisation
 from slipway.steps import engine_openvino
 from tests.support.cards import PLAN_ON_H100
@@ -48,7 +48,7 @@ def network_of(bundle: Bundle, *, single: Change, batches: Change) -> ServedNetw
 @pytest.fixture
 def compiled(bundle: Bundle, reference: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
     """Builds a plan of `network_of` for a GPU that is played: its images are decoded on the CPU."""
-    plan = Plan(
+    plan = BuiltPlan(
         data=b"", settings=PLAN_ON_H100, timing_cache=None, layers=None, layers_reason="played", warnings=0, seconds=0
     )
     on_cpu = evaluate.run_split

@@ -13,7 +13,7 @@ from slipway.engines import tensorrt_library
 from slipway.engines.child import run_in_child
 from slipway.engines.compile import timing_cache_of
 from slipway.engines.graph import served_graph
-from slipway.engines.tensorrt import Plan
+from slipway.engines.tensorrt import BuiltPlan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
 from tests.support.typed_graphs import CHANNELS, PRECISIONS, PREPROCESS, SIDE, compile_rtx, network
@@ -28,7 +28,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def plans(graphs: dict[str, Path]) -> dict[str, Plan]:
+def plans(graphs: dict[str, Path]) -> dict[str, BuiltPlan]:
     return {precision: compile_rtx(graph) for precision, graph in graphs.items()}
 
 
@@ -42,7 +42,7 @@ def test_the_three_graphs_are_one_network(graphs: dict[str, Path]) -> None:
         assert np.abs(answers[precision] - answers["fp32"]).max() < 0.1 * np.abs(answers["fp32"]).max()
 
 
-def test_plans_shrink_with_the_types_of_their_graphs(plans: dict[str, Plan]) -> None:
+def test_plans_shrink_with_the_types_of_their_graphs(plans: dict[str, BuiltPlan]) -> None:
     sizes = {precision: len(plan.data) for precision, plan in plans.items()}
     weights = 9 * CHANNELS * (3 + CHANNELS + CHANNELS)
     assert 4 * weights < sizes["fp32"] < 4 * weights + 2_000_000
@@ -61,12 +61,12 @@ def test_a_plan_says_what_it_was_built_with(graphs: dict[str, Path]) -> None:
     assert 0 < plan.seconds < 60
 
 
-def test_the_profile_is_part_of_the_plan(graphs: dict[str, Path], plans: dict[str, Plan]) -> None:
+def test_the_profile_is_part_of_the_plan(graphs: dict[str, Path], plans: dict[str, BuiltPlan]) -> None:
     assert plans["fp32"].settings.batch_sizes == (1, 8, 8)
     assert compile_rtx(graphs["fp32"], max_batch_size=1).data != plans["fp32"].data
 
 
-def test_the_settings_reach_the_builder(graphs: dict[str, Path], plans: dict[str, Plan]) -> None:
+def test_the_settings_reach_the_builder(graphs: dict[str, Path], plans: dict[str, BuiltPlan]) -> None:
     trt = tensorrt_library.import_library("tensorrt_rtx")
     log = tensorrt_library.fresh_log(trt)
     builder = trt.Builder(log)
@@ -94,7 +94,9 @@ def test_a_plan_that_is_served_has_a_profile_for_single_images(target: Any, larg
     assert building.has_single_image_profile(target, largest) is second
 
 
-def test_a_plan_compiles_with_the_profile_for_single_images(graphs: dict[str, Path], plans: dict[str, Plan]) -> None:
+def test_a_plan_compiles_with_the_profile_for_single_images(
+    graphs: dict[str, Path], plans: dict[str, BuiltPlan]
+) -> None:
     """By TensorRT-RTX, whose builder is of the same kind; a GPU alone can run it."""
     settings = plans["int8"].settings.model_copy(update={"single_image_profile": True})
     build = {"graph": graphs["int8"], "target": "tensorrt_rtx", "settings": settings, "timing_cache": None}
@@ -123,7 +125,7 @@ def test_what_tensorrt_rtx_does_not_have_is_recorded_as_not_applied(
 
 
 @pytest.mark.skipif(tensorrt_library.compute_capability() is not None, reason="there is a GPU, which may read it back")
-def test_without_a_gpu_the_layers_are_unknown_and_the_plan_says_why(plans: dict[str, Plan]) -> None:
+def test_without_a_gpu_the_layers_are_unknown_and_the_plan_says_why(plans: dict[str, BuiltPlan]) -> None:
     for plan in plans.values():
         assert plan.layers is None
         assert "this machine shows none" in plan.layers_reason

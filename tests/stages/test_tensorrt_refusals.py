@@ -18,7 +18,7 @@ from slipway.contract import CompileError, MissingDependencyError, Preprocess
 from slipway.contract.installed import Installed
 from slipway.contract.spec import TensorRT
 from slipway.engines import tensorrt_library
-from slipway.engines.tensorrt import Plan, build_plan
+from slipway.engines.tensorrt import BuiltPlan, build_plan
 from slipway.onnx_graph import save
 from tests.support.cards import H100
 from tests.support.colours import COLOURS
@@ -178,7 +178,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         compile_rtx(tmp_path / "model.onnx")
 
 
-def compile_tensorrt(graph: Path) -> Plan:
+def compile_tensorrt(graph: Path) -> BuiltPlan:
     preprocess = Preprocess(input_height=SIDE, input_width=SIDE)
     return build_plan(graph, preprocess=preprocess, target="tensorrt", max_batch_size=8, options=TensorRT())
 

@@ -9,8 +9,8 @@ import pytest
 from slipway.benchmark.statistics import judge_block
 from slipway.contract import DataError, ExportError, QuantizeError
 from slipway.contract.dataset import LabelledImage
-from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, GateResult
-from slipway.contract.evidence.latency import Verdict
+from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, AccuracyResult
+from slipway.contract.evidence.latency import LatencyVerdict
 from slipway.contract.spec import AccuracyGate, Data, UnknownPolicy
 from slipway.engines.gate import ClassIds, compare, compare_labels
 from slipway.engines.sensitivity import _Judge
@@ -85,7 +85,7 @@ def test_labels_that_are_seldom_all_right_are_no_chance() -> None:
     assert compare_labels(truth_nc, given_nc, given_nc, LABELS * 3, LIMITS).reference.verdict == PASS
 
 
-def halved(share: float, *, images: tuple[int, int]) -> GateResult:
+def halved(share: float, *, images: tuple[int, int]) -> AccuracyResult:
     """Two classes of so many images; FP32 is right on `share` of each, and INT8 answers the same."""
     truth_n = np.repeat([0, 1], images)
     place_n = np.concatenate([np.arange(count) / count for count in images])
@@ -189,5 +189,5 @@ def test_no_split_may_lack_a_class_or_be_empty(tmp_path: Path, split: str, label
 
 
 def test_a_latency_verdict_of_no_request_and_a_lint_of_no_model_are_no_pass(tmp_path: Path) -> None:
-    assert judge_block(0, requests=0).verdict == Verdict.TOO_FEW
+    assert judge_block(0, requests=0).verdict == LatencyVerdict.TOO_FEW
     assert [finding.rule for finding in lint(tmp_path)] == ["repository-empty"]

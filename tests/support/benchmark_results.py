@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 import slipway.benchmark.capacity as capacity_module
-from slipway.benchmark import CapacityResult, GateOptions, GateResult, find_capacity
+from slipway.benchmark import CapacityResult, GateOptions, LatencyResult, find_capacity
 from slipway.benchmark.figures import Client, looked, measured
 from slipway.benchmark.gate import Subject, provenance
 from slipway.benchmark.load import Block, Sent, counted, poisson_schedule
 from slipway.benchmark.looks import Look, planned
 from slipway.benchmark.statistics import histogram_of, latency_of
 from slipway.contract.evidence.latency import (
+    LatencyVerdict,
     Measured,
     ModelRun,
     PerfAnalyzerOptions,
     PerfAnalyzerResult,
     ServerUse,
     StepTime,
-    Verdict,
 )
 from slipway.contract.evidence.origin import Machine
 
@@ -49,7 +49,7 @@ def served(asked: GateOptions, *, rate_per_s: float, looks: Sequence[Look], firs
         after_s = sum(block.due.span_s for block in drawn)
         judgement, seen = looked(drawn, look, limit_ms=asked.limit_ms, after_s=after_s)
         seen_by_look.append(seen)
-        if judgement.verdict is not Verdict.TOO_FEW:
+        if judgement.verdict is not LatencyVerdict.TOO_FEW:
             break
     parts_us = {"compute_input_us": 100.0, "compute_infer_us": 1400.0, "compute_output_us": 150.0}
     requests = sum(block.latencies_ms.size for block in drawn)
@@ -95,10 +95,10 @@ def subject(*, bundle: str = BUNDLE, images: int = 300) -> Subject:
     )
 
 
-def gate(*, rate_per_s: float = 50.0, bundle: str = BUNDLE, images: int = 300, **changed: Any) -> GateResult:
+def gate(*, rate_per_s: float = 50.0, bundle: str = BUNDLE, images: int = 300, **changed: Any) -> LatencyResult:
     asked = options(rate_per_s=rate_per_s, **changed)
     found = served(asked, rate_per_s=rate_per_s, looks=planned(asked, rate_per_s=rate_per_s, minutes=asked.minutes))
-    return GateResult(**dict(found), **provenance(asked, subject(bundle=bundle, images=images)).fields())
+    return LatencyResult(**dict(found), **provenance(asked, subject(bundle=bundle, images=images)).fields())
 
 
 def capacity(**changed: Any) -> CapacityResult:

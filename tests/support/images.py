@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slipway.image.build import build
 from slipway.image.documents import LAYER, MANIFEST, Descriptor, ImageConfig, ImageManifest, RootFs
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.reference import LayoutReference
 from slipway.repository import assemble
 from tests.support.colours import copy_colours, replaced
@@ -17,10 +17,10 @@ from tests.support.scripts import ROOT
 EXAMPLE = ROOT / "model_repository/example"
 
 
-def built(folder: Path, repository: Path = EXAMPLE, *, tag: str = "v1") -> tuple[Layout, Descriptor]:
+def built(folder: Path, repository: Path = EXAMPLE, *, tag: str = "v1") -> tuple[ImageLayout, Descriptor]:
     """The image of a repository in the layout `folder`."""
     image = build(repository, LayoutReference(folder, tag)).image
-    return Layout.open(folder), image
+    return ImageLayout.open(folder), image
 
 
 def warmer(folder: Path, *, temperature: str = "1.5") -> Path:
@@ -32,7 +32,7 @@ def warmer(folder: Path, *, temperature: str = "1.5") -> Path:
     return folder / "repository"
 
 
-def with_layers(layout: Layout, image: Descriptor, change: Callable[[str, bytes], bytes]) -> Descriptor:
+def with_layers(layout: ImageLayout, image: Descriptor, change: Callable[[str, bytes], bytes]) -> Descriptor:
     """The image with layers changed by `change(name, archive)`, and every digest made to fit again."""
     manifest = layout.manifest(image)
     layers = []
@@ -42,7 +42,7 @@ def with_layers(layout: Layout, image: Descriptor, change: Callable[[str, bytes]
     return with_manifest(layout, manifest.model_copy(update={"layers": tuple(layers)}))
 
 
-def with_manifest(layout: Layout, manifest: ImageManifest) -> Descriptor:
+def with_manifest(layout: ImageLayout, manifest: ImageManifest) -> Descriptor:
     """Write another manifest, with a configuration that fits its layers, as the image `changed`."""
     config = ImageConfig(rootfs=RootFs(diff_ids=tuple(layer.digest for layer in manifest.layers)))
     fitting = manifest.model_copy(update={"config": layout.add(config.to_bytes(), manifest.config.media_type)})
@@ -65,6 +65,6 @@ def with_member(archive: bytes, member: tarfile.TarInfo, content: bytes = b"") -
     return out.getvalue()
 
 
-def copied(layout: Layout, target: Path) -> Layout:
+def copied(layout: ImageLayout, target: Path) -> ImageLayout:
     shutil.copytree(layout.folder, target)
-    return Layout.open(target)
+    return ImageLayout.open(target)

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tritonclient import grpc
 
-from slipway.lint.rule_table import Server as Word
+from slipway.lint.rule_table import Reaction as Word
 from slipway.serving import Ports
 from slipway.serving.binary import find_tritonserver
 

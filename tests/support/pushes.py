@@ -10,7 +10,7 @@ import pytest
 
 from slipway.image.artefacts import SBOM
 from slipway.image.documents import Descriptor
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.reference import RegistryReference
 from slipway.image.registry import Registry
 from slipway.image.transfer import Moved, pull, push
@@ -19,7 +19,7 @@ from tests.support.registries import Stored, small_registry
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[Layout, Descriptor]:
+def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
     layout, image = built(tmp_path / "images")
     layout.attach(layout.attach(image, b"a bill", SBOM), b"a bill of the bill", SBOM)
     return layout, image
@@ -45,12 +45,12 @@ def log_in(path: Path, host: str, password: str) -> None:
     path.write_text(json.dumps({"auths": {host: {"auth": auth}}, "detachKeys": "ctrl-q"}))
 
 
-def pushed(layout: Layout, image: Descriptor, host: str, *, tag: str = "v1") -> Moved:
+def pushed(layout: ImageLayout, image: Descriptor, host: str, *, tag: str = "v1") -> Moved:
     target = RegistryReference.parse(f"{host}/team/colours:{tag}")
     return push(layout, image, target, Registry(target), progress=lambda _: None)
 
 
 def pulled(host: str, folder: Path, *, name: str = "team/colours:v1", **options: Any) -> Moved:
     source = RegistryReference.parse(f"{host}/{name}")
-    with Layout.writing(folder) as layout:
+    with ImageLayout.writing(folder) as layout:
         return pull(Registry(source), source, layout, tag="v1", progress=lambda _: None, **options)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from slipway.contract import Preprocess
 from slipway.contract.spec import TensorRT
-from slipway.engines.tensorrt import Plan, build_plan
+from slipway.engines.tensorrt import BuiltPlan, build_plan
 
 CHANNELS, CLASSES, SIDE = 256, 3, 16
 PREPROCESS = Preprocess(input_height=SIDE, input_width=SIDE)
@@ -69,7 +69,7 @@ def network(precision: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def compile_rtx(graph: Path, *, max_batch_size: int = 8, **options: Any) -> Plan:
+def compile_rtx(graph: Path, *, max_batch_size: int = 8, **options: Any) -> BuiltPlan:
     return build_plan(
         graph,
         preprocess=PREPROCESS,

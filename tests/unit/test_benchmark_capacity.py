@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import slipway.benchmark.capacity as capacity_module
-from slipway.benchmark import CapacityResult, GateOptions, Verdict, find_capacity
+from slipway.benchmark import CapacityResult, GateOptions, LatencyVerdict, find_capacity
 from slipway.benchmark.capacity import MAX_CONFIRMATIONS, MAX_SEARCHES, RESOLUTION, SEARCH_BUDGET_S, confirm, search
 from slipway.cli import gate
 from slipway.contract import SpecError
@@ -16,7 +16,7 @@ from tests.support.stub_process import stub_process
 class Known:
     """A server with a known capacity; `over` is what is said above it. Keeps the rates it was asked about."""
 
-    def __init__(self, capacity_per_s, *, over=Verdict.FAIL, within=Verdict.PASS):
+    def __init__(self, capacity_per_s, *, over=LatencyVerdict.FAIL, within=LatencyVerdict.PASS):
         self.capacity_per_s, self.over, self.within = capacity_per_s, over, within
         self.rates = []
 
@@ -27,8 +27,8 @@ class Known:
 
 @pytest.mark.parametrize("start_per_s", [10.0, 50.0, 400.0])
 @pytest.mark.parametrize("capacity_per_s", [20.0, 83.0, 333.0])
-@pytest.mark.parametrize("over", [Verdict.FAIL, Verdict.LATE])
-@pytest.mark.parametrize("within", [Verdict.PASS, Verdict.TOO_FEW])
+@pytest.mark.parametrize("over", [LatencyVerdict.FAIL, LatencyVerdict.LATE])
+@pytest.mark.parametrize("within", [LatencyVerdict.PASS, LatencyVerdict.TOO_FEW])
 def test_the_search_ends_within_10_percent_of_the_capacity(start_per_s, capacity_per_s, over, within):
     server = Known(capacity_per_s, over=over, within=within)
     found_per_s = search(server, start_per_s=start_per_s, requests=500)
@@ -57,7 +57,7 @@ def test_a_rate_that_is_not_confirmed_gives_way_to_lower_ones_a_few_times():
     far_below = Known(60.0)  # half of what the search said
     confirm(far_below, rate_per_s=90.0)
     assert far_below.rates == pytest.approx([90, 90 / 1.1, 90 / 1.1**3, 90 / 1.1**7])
-    never = Known(0, over=Verdict.TOO_FEW)
+    never = Known(0, over=LatencyVerdict.TOO_FEW)
     confirm(never, rate_per_s=90.0)
     assert len(never.rates) == MAX_CONFIRMATIONS
 
@@ -85,12 +85,17 @@ def capacity(images, tmp_path_factory):
 
 def test_the_capacity_of_a_queue_is_under_what_it_can_serve(capacity):
     code, found = capacity
-    assert code == {Verdict.PASS: 0, Verdict.TOO_FEW: 3, Verdict.FAIL: 1, Verdict.LATE: 4}[found.verdict]
+    assert (
+        code
+        == {LatencyVerdict.PASS: 0, LatencyVerdict.TOO_FEW: 3, LatencyVerdict.FAIL: 1, LatencyVerdict.LATE: 4}[
+            found.verdict
+        ]
+    )
     assert found.not_passed_per_s <= 240
     assert found.passed_per_s is None or 50 <= found.passed_per_s < min(200, found.not_passed_per_s)
-    assert (found.passed_per_s is not None) == (found.verdict is Verdict.PASS)
+    assert (found.passed_per_s is not None) == (found.verdict is LatencyVerdict.PASS)
     assert found.rungs[0].rate_per_s == 240
-    assert found.rungs[0].verdict in (Verdict.FAIL, Verdict.LATE)
+    assert found.rungs[0].verdict in (LatencyVerdict.FAIL, LatencyVerdict.LATE)
 
 
 def test_every_rate_that_was_tried_is_in_the_file(capacity):
@@ -98,7 +103,7 @@ def test_every_rate_that_was_tried_is_in_the_file(capacity):
     searched = [rung for rung in found.rungs if not rung.confirms]
     confirmed = found.rungs[len(searched) :]
     assert all(len(rung.blocks) == 1 for rung in searched)
-    assert confirmed or all(rung.verdict in (Verdict.FAIL, Verdict.LATE) for rung in searched)
+    assert confirmed or all(rung.verdict in (LatencyVerdict.FAIL, LatencyVerdict.LATE) for rung in searched)
     assert all(rung.confirms and len(rung.blocks) == 2 for rung in confirmed)
     assert all(rung.blocks[0].histogram for rung in found.rungs)
     assert all(rung.steps[0].requests == 480 * len(rung.blocks) for rung in found.rungs if not rung.failures)

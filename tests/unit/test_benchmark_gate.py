@@ -5,7 +5,7 @@ import os
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from slipway.benchmark import GateOptions, GateResult, Verdict, run_gate, summary
+from slipway.benchmark import GateOptions, LatencyResult, LatencyVerdict, run_gate, summary
 from slipway.cli import gate
 from slipway.contract import DataError, ServingError, SpecError
 from tests.support.kserve_stub import Stub, serving
@@ -34,7 +34,7 @@ def test_the_gate_measures_judges_and_writes_it_all_down(images, tmp_path):
     )
     with serving(Stub()) as url:
         result = run_gate(options.model_copy(update={"url": url, "server_pid": os.getpid()}))
-    assert result.verdict is Verdict.PASS, result.reason
+    assert result.verdict is LatencyVerdict.PASS, result.reason
     assert (result.bundle, result.server, result.distinct_images) == ("0123456789abcdef", "stub 1.0", 3)
     assert "3 distinct images" in result.caveats[0]
     assert result.generator.shares_cores_with_server
@@ -50,14 +50,14 @@ def test_the_gate_measures_judges_and_writes_it_all_down(images, tmp_path):
     assert (ensemble.images_per_execution, step.images_per_execution) == (0, 2)
 
     result.write(tmp_path / "result.json")
-    assert GateResult.read(tmp_path / "result.json") == result
+    assert LatencyResult.read(tmp_path / "result.json") == result
     again = HdrHistogram.decode(result.blocks[0].histogram)
     assert again.get_total_count() == 480
     assert again.get_value_at_percentile(99) / 1000 == result.blocks[0].latency.p99_ms
 
     text = summary(result)
     (look,) = result.looks
-    assert (look.verdict, look.requests, look.over_limit) == (Verdict.PASS, 960, 0)
+    assert (look.verdict, look.requests, look.over_limit) == (LatencyVerdict.PASS, 960, 0)
     assert look.needed <= look.independent <= 960
     assert look.after_s > 2 * 500 / 400 * 0.8
     for part in (
@@ -89,11 +89,11 @@ def test_the_gate_goes_on_until_it_can_tell(images):
     )
     with serving(Stub()) as url:
         result = run_gate(options.model_copy(update={"url": url}))
-    assert [look.verdict for look in result.looks] == [Verdict.TOO_FEW, Verdict.PASS], result.reason
+    assert [look.verdict for look in result.looks] == [LatencyVerdict.TOO_FEW, LatencyVerdict.PASS], result.reason
     assert [look.requests for look in result.looks] == [600, 930]
     assert [block.requests for block in result.blocks] == [300, 300, 330]
     assert result.looks[0].after_s < result.looks[1].after_s
-    assert result.verdict is Verdict.PASS
+    assert result.verdict is LatencyVerdict.PASS
 
 
 PATIENT = "--limit-ms 20000 --deadline-ms 30000"
@@ -107,7 +107,7 @@ def test_the_script_exits_by_the_verdict(tmp_path, capsys, image, requests, code
     line = f"stub --images {tmp_path} --rate 400 {PATIENT} {size} --json"
     assert run_script(line, Stub()) == code
     last_line = capsys.readouterr().out.splitlines()[-1]
-    assert GateResult.model_validate_json(last_line).options.limit_ms == 20_000
+    assert LatencyResult.model_validate_json(last_line).options.limit_ms == 20_000
 
 
 def test_a_generator_that_cannot_be_on_time_is_told_from_a_slow_server(images, capsys):

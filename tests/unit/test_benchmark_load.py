@@ -8,7 +8,7 @@ import pytest
 
 from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.load import Sent, counted, offer, poisson_schedule, precise_loop, rate_per_s
-from slipway.benchmark.server import Server
+from slipway.benchmark.server import TritonConnection
 from tests.support.kserve_stub import Stub, serving
 
 
@@ -19,7 +19,7 @@ def run_async(coroutine):
 
 async def open_loop(url, images, schedule_s, *, deadline_ms=2000.0, warm_up=0):
     """Request `i` sends image `i`."""
-    async with Server(url, model="stub", images=images) as server:
+    async with TritonConnection(url, model="stub", images=images) as server:
         await server.first_answer()
         return await offer(
             schedule_s,
@@ -32,7 +32,7 @@ async def open_loop(url, images, schedule_s, *, deadline_ms=2000.0, warm_up=0):
 async def closed_loop(url, images):
     """The usual way, for comparison: ask, wait, ask again."""
     latencies_ms = []
-    async with Server(url, model="stub", images=images) as server:
+    async with TritonConnection(url, model="stub", images=images) as server:
         for index in range(len(images)):
             started_s = time.perf_counter()
             await server.ask(index, deadline_s=2)

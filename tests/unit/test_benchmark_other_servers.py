@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import serialize_byte_tensor
 
 from slipway.benchmark import GateOptions, run_gate
-from slipway.benchmark.server import HttpServer
+from slipway.benchmark.server import HttpConnection
 from slipway.contract import ServingError
 from tests.support.kserve_stub import serving
 
@@ -151,7 +151,7 @@ def test_a_port_that_speaks_http_is_said_not_to_speak_grpc(images):
 
 def test_an_http_answer_with_other_tensors_counts_as_a_failure():
     async def asked(url):
-        async with HttpServer("127.0.0.1:9", http_url=url, model="model", images=[b"image"]) as server:
+        async with HttpConnection("127.0.0.1:9", http_url=url, model="model", images=[b"image"]) as server:
             return await server.answer(0, deadline_s=5)
 
     with web_server() as url:

@@ -20,7 +20,7 @@ from slipway.benchmark.statistics import (
     requests_to_pass,
     weigh,
 )
-from slipway.contract.evidence.latency import Verdict
+from slipway.contract.evidence.latency import LatencyVerdict
 
 BLOCKS, REQUESTS = 3, 700
 
@@ -46,13 +46,13 @@ def test_the_probability_is_the_binomial_one(over_limit, requests):
 @pytest.mark.parametrize(
     ("over_limit", "requests", "verdict"),
     [
-        (0, 458, Verdict.TOO_FEW),
-        (458, 458, Verdict.TOO_FEW),
-        (0, 459, Verdict.PASS),
-        (1, 661, Verdict.TOO_FEW),
-        (1, 662, Verdict.PASS),
-        (7, 700, Verdict.TOO_FEW),
-        (8, 700, Verdict.FAIL),
+        (0, 458, LatencyVerdict.TOO_FEW),
+        (458, 458, LatencyVerdict.TOO_FEW),
+        (0, 459, LatencyVerdict.PASS),
+        (1, 661, LatencyVerdict.TOO_FEW),
+        (1, 662, LatencyVerdict.PASS),
+        (7, 700, LatencyVerdict.TOO_FEW),
+        (8, 700, LatencyVerdict.FAIL),
     ],
 )
 def test_a_block_passes_fails_or_cannot_tell(over_limit, requests, verdict):
@@ -72,34 +72,36 @@ def judge(*blocks_ms, limit_ms=50.0, achieved_per_s=100.0, error=0.01, last=True
 
 
 def test_a_run_passes_when_its_blocks_do_together():
-    assert judge(*[latencies(over_limit=1)] * 3).verdict is Verdict.PASS
+    assert judge(*[latencies(over_limit=1)] * 3).verdict is LatencyVerdict.PASS
     # 8 of 700 alone are more than 1 %; beside two blocks without any they are few.
-    assert judge_block(8, requests=REQUESTS).verdict is Verdict.FAIL
-    assert judge(latencies(over_limit=0), latencies(over_limit=8), latencies(over_limit=0)).verdict is Verdict.PASS
-    assert judge(*[latencies(over_limit=5)] * 3).verdict is Verdict.TOO_FEW
+    assert judge_block(8, requests=REQUESTS).verdict is LatencyVerdict.FAIL
+    assert (
+        judge(latencies(over_limit=0), latencies(over_limit=8), latencies(over_limit=0)).verdict is LatencyVerdict.PASS
+    )
+    assert judge(*[latencies(over_limit=5)] * 3).verdict is LatencyVerdict.TOO_FEW
 
 
 def test_a_look_that_may_err_less_often_asks_for_more():
     blocks_ms = [latencies(over_limit=0, requests=250)] * 2
-    assert judge(*blocks_ms).verdict is Verdict.PASS
+    assert judge(*blocks_ms).verdict is LatencyVerdict.PASS
     undecided = judge(*blocks_ms, error=0.001)
-    assert undecided.verdict is Verdict.TOO_FEW
+    assert undecided.verdict is LatencyVerdict.TOO_FEW
     assert "500 independent ones (a queue makes neighbours alike) where 688 are needed" in undecided.reason
     assert requests_to_pass(0, error=0.001) == 688 == math.ceil(math.log(0.001) / math.log(0.99))
 
 
 def test_a_run_fails_at_once_when_it_is_shown_to_be_over_the_limit_and_else_at_its_last_look():
     clear = judge(*[latencies(over_limit=40)] * 3, last=False)
-    assert clear.verdict is Verdict.FAIL
+    assert clear.verdict is LatencyVerdict.FAIL
     assert clear.reason == "120 of 2,100 requests over the limit: more than 1 %"
-    assert judge(*[latencies(over_limit=9)] * 3, last=False).verdict is Verdict.TOO_FEW
-    assert judge(*[latencies(over_limit=9)] * 3, last=True).verdict is Verdict.FAIL
+    assert judge(*[latencies(over_limit=9)] * 3, last=False).verdict is LatencyVerdict.TOO_FEW
+    assert judge(*[latencies(over_limit=9)] * 3, last=True).verdict is LatencyVerdict.FAIL
 
 
 def test_a_server_that_falls_behind_fails_whatever_its_latencies():
-    assert judge(*[latencies(over_limit=0)] * 3, achieved_per_s=99.0).verdict is Verdict.PASS
+    assert judge(*[latencies(over_limit=0)] * 3, achieved_per_s=99.0).verdict is LatencyVerdict.PASS
     behind = judge(*[latencies(over_limit=0)] * 3, achieved_per_s=98.9, last=False)
-    assert behind.verdict is Verdict.FAIL
+    assert behind.verdict is LatencyVerdict.FAIL
     assert "98.9 of 100.0 requests/s achieved" in behind.reason
 
 
@@ -111,14 +113,14 @@ def test_requests_that_come_in_clusters_count_as_the_clusters():
     assert independent_requests(independent, limit_ms=highest) > 0.8 * BLOCKS * REQUESTS
     assert independent_requests(clustered, limit_ms=highest) == pytest.approx(BLOCKS * REQUESTS / 10, rel=0.5)
     undecided = judge(*clustered, limit_ms=highest)
-    assert undecided.verdict is Verdict.TOO_FEW
+    assert undecided.verdict is LatencyVerdict.TOO_FEW
     assert "requests would do" in undecided.reason
 
 
 def test_clusters_far_below_the_limit_do_not_matter():
     clustered = [np.repeat(np.random.default_rng(1).uniform(5, 10, size=REQUESTS // 10), 10)] * BLOCKS
     assert independent_requests(clustered, limit_ms=50.0) == BLOCKS * REQUESTS
-    assert judge(*clustered, limit_ms=50.0).verdict is Verdict.PASS
+    assert judge(*clustered, limit_ms=50.0).verdict is LatencyVerdict.PASS
 
 
 def test_a_generator_is_late_when_its_p99_is_over_a_tenth_of_the_limit():
@@ -129,7 +131,7 @@ def test_a_generator_is_late_when_its_p99_is_over_a_tenth_of_the_limit():
     late_ms = np.where(np.arange(1000) < 15, 5.5, 0.2)
     assert judge_generator(late_ms, limit_ms=60) is None
     judgement = judge_generator(late_ms, limit_ms=50)
-    assert judgement.verdict is Verdict.LATE
+    assert judgement.verdict is LatencyVerdict.LATE
     assert "requests left 5.5 ms late at their P99, over 10% of the limit" in judgement.reason
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from slipway.benchmark import GateOptions, run_gate
 from slipway.benchmark.load import poisson_schedule, precise_loop
-from slipway.benchmark.server import Server
+from slipway.benchmark.server import TritonConnection
 from tests.support.stub_process import stub_process
 
 LATENCY_MS, SIGMA, STALL_AT_S, STALL_S = 120, 0.3, 10, 2
@@ -97,7 +97,7 @@ def closed_loop(url):
                 assert await server.ask(0, deadline_s=10) is None
                 latencies_ms.append((time.monotonic() - started_s) * 1000)
 
-        async with Server(url, model="stub", images=[b"image"]) as server:
+        async with TritonConnection(url, model="stub", images=[b"image"]) as server:
             await asyncio.gather(*(user() for _ in range(USERS)))
         return np.array(latencies_ms)
 

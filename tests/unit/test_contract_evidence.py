@@ -13,8 +13,7 @@ from benchmarks.studies.watch.result import WatchResult
 from slipway.contract import Manifest, ManifestError
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.gate import Ungated
-from slipway.contract.evidence.latency import CapacityResult, PerfAnalyzerResult
-from slipway.contract.evidence.latency import GateResult as LatencyResult
+from slipway.contract.evidence.latency import CapacityResult, LatencyResult, PerfAnalyzerResult
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.evidence.studies import (
     DensityResult,

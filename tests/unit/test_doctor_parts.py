@@ -13,7 +13,7 @@ from slipway.contract.manifest import hashes
 from slipway.lint.models import read_models
 from slipway.repository import assemble
 from slipway.serving.doctor import examine, machine
-from slipway.serving.doctor.findings import Finding, few, judge
+from slipway.serving.doctor.checks import Check, few, judge
 from slipway.serving.doctor.machine import Interpreter, check_memory, imported_modules, look
 from tests.support.gpu_lanes import gpu_classifier
 from tests.support.heads import open_heads, write_base, write_heads
@@ -42,17 +42,17 @@ def test_what_a_step_imports_is_read_without_running_it(repository: Path) -> Non
     assert imported_modules(models["colours"]) == set()
 
 
-def seen(tmp_path: Path, repository: Path = EXAMPLE, *, shm_default_bytes: int = 1 << 20) -> dict[str, Finding]:
+def seen(tmp_path: Path, repository: Path = EXAMPLE, *, shm_default_bytes: int = 1 << 20) -> dict[str, Check]:
     lane = Lane.read(repository / "lane.json").model_copy(update={"shm_default_bytes": shm_default_bytes})
-    found = look(lane, read_models(repository).values(), tmp_path / "workspace").findings
-    return {finding.subject: finding for finding in found}
+    found = look(lane, read_models(repository).values(), tmp_path / "workspace").checks
+    return {check.subject: check for check in found}
 
 
 def test_a_package_that_the_serving_python_has_not_is_named(repository: Path, tmp_path: Path) -> None:
     (step(repository, "engine") / "1/more.py").write_text("import absent_package\n")
-    finding = seen(tmp_path, repository)["python3"]
-    assert finding.state == "fail"
-    assert "cannot import absent_package: ModuleNotFoundError" in finding.reason
+    check = seen(tmp_path, repository)["python3"]
+    assert check.state == "fail"
+    assert "cannot import absent_package: ModuleNotFoundError" in check.reason
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_a_package_on_pythonpath_alone_is_missing_from_the_wheel_s_server_and_no
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     if server == "installed":
         write_server(tmp_path, "echo 'Usage: tritonserver [options]'")
-    finding = seen(tmp_path, repository)["python3"]
-    assert finding.state == state
-    assert ("cannot import only_there" in finding.reason) is (state == "fail")
-    assert ("only_there 2.2.0" in finding.reason) is (state == "ok")
+    check = seen(tmp_path, repository)["python3"]
+    assert check.state == state
+    assert ("cannot import only_there" in check.reason) is (state == "fail")
+    assert ("only_there 2.2.0" in check.reason) is (state == "ok")
 
 
 def write_server(folder: Path, body: str) -> None:
@@ -99,20 +99,20 @@ def write_server(folder: Path, body: str) -> None:
 
 def test_shared_memory_that_is_too_small_is_said_with_both_numbers(tmp_path: Path) -> None:
     assert seen(tmp_path / "enough")["shared memory"].state == "ok"
-    finding = seen(tmp_path, shm_default_bytes=1 << 50)["shared memory"]
-    assert finding.state == "fail"
-    assert "together 3377699721 MB" in finding.reason
-    assert "--shm-size=" in finding.remedy
+    check = seen(tmp_path, shm_default_bytes=1 << 50)["shared memory"]
+    assert check.state == "fail"
+    assert "together 3377699721 MB" in check.reason
+    assert "--shm-size=" in check.remedy
 
 
 def test_a_port_in_use_is_a_note_that_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(machine, "Ports", lambda: SimpleNamespace(http=port))
-        finding = seen(tmp_path)["ports"]
-    assert finding.state == "untold"
-    assert f"{port} (http)" in finding.reason
-    assert "--http-port" in finding.remedy
+        check = seen(tmp_path)["ports"]
+    assert check.state == "untold"
+    assert f"{port} (http)" in check.reason
+    assert "--http-port" in check.remedy
 
 
 def test_no_server_and_a_server_that_does_not_start_are_told_apart(
@@ -120,9 +120,9 @@ def test_no_server_and_a_server_that_does_not_start_are_told_apart(
 ) -> None:
     write_server(tmp_path, "echo 'libb64.so.0d: cannot open shared object file' >&2; exit 127")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    finding = seen(tmp_path)["tritonserver"]
-    assert finding.state == "fail"
-    assert "does not start: libb64.so.0d: cannot open" in finding.reason
+    check = seen(tmp_path)["tritonserver"]
+    assert check.state == "fail"
+    assert "does not start: libb64.so.0d: cannot open" in check.reason
 
 
 @pytest.fixture(params=["cpu", "gpu"])
@@ -140,10 +140,10 @@ def test_more_threads_than_processors_are_a_note_that_names_the_lane_s_own_setti
 ) -> None:
     repository, instances, threads = lane_and_settings
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set())
-    finding = seen(tmp_path, repository)["processors"]
-    assert finding.state == "untold"
-    assert "have more threads" in finding.reason
-    assert finding.remedy == f"lower {instances} or {threads}, or latency suffers"
+    check = seen(tmp_path, repository)["processors"]
+    assert check.state == "untold"
+    assert "have more threads" in check.reason
+    assert check.remedy == f"lower {instances} or {threads}, or latency suffers"
 
 
 def test_memory_that_may_not_do_is_a_note_that_names_the_lane_s_own_settings(
@@ -151,10 +151,10 @@ def test_memory_that_may_not_do_is_a_note_that_names_the_lane_s_own_settings(
 ) -> None:
     repository, instances, _ = lane_and_settings
     models = read_models(repository)
-    finding = check_memory(dict.fromkeys(models, 1e9), models)
-    assert finding.state == "untold"
-    assert "it may not fit" in finding.reason
-    assert finding.remedy == f"lower {instances} in the spec"
+    check = check_memory(dict.fromkeys(models, 1e9), models)
+    assert check.state == "untold"
+    assert "it may not fit" in check.reason
+    assert check.remedy == f"lower {instances} in the spec"
     assert check_memory(dict.fromkeys(models, 0.001), models).state == "ok"
 
 

@@ -11,7 +11,7 @@ from slipway.contract.card import Card
 from slipway.lint.models import read_models
 from slipway.repository import Classifier, assemble
 from slipway.serving.doctor import gpu as doctor_gpu
-from slipway.serving.doctor.findings import Finding
+from slipway.serving.doctor.checks import Check
 from slipway.serving.doctor.gpu import check_plans, driver_problem, find_gpus
 from tests.support.cards import H100, L4
 from tests.support.colours import COLOURS
@@ -73,14 +73,14 @@ SAME = {"hardware_compatibility": "same_compute_capability"}
 def test_plans_are_held_against_every_gpu_and_the_installed_tensorrt(
     tmp_path: Path, plans: dict[str, dict[str, Any]], machine: dict[str, Any], state: str, says: str
 ) -> None:
-    findings = plan_findings(tmp_path, plans, machine=machine)
-    assert any(finding.state == state and says in finding.reason for finding in findings), findings
-    assert len(findings) == 1
+    checks = plan_checks(tmp_path, plans, machine=machine)
+    assert any(check.state == state and says in check.reason for check in checks), checks
+    assert len(checks) == 1
 
 
-def plan_findings(
+def plan_checks(
     folder: Path, plans: dict[str, dict[str, Any]], *, machine: dict[str, Any], named: Sequence[int] = ()
-) -> list[Finding]:
+) -> list[Check]:
     bundle = Bundle.open(COLOURS / "bundle")
     first, *others = (stand_in_plan(folder / cc, bundle, capability=cc, plan=plan) for cc, plan in plans.items())
     lane = assemble([Classifier(bundle, first, tuple(others))], folder / "repository", lane="gpu")
@@ -96,9 +96,9 @@ def test_a_plan_that_does_not_say_on_which_gpu_it_was_built_fits_none(tmp_path: 
     (defect,) = [defect for defect in CORPUS if defect.name == "plan-that-names-no-card"]
     repository = defect.make(tmp_path / "repository")
     (engine,) = repository.glob("engine_*")
-    (finding,) = check_plans(read_models(repository)[engine.name], [H100], installed="10.16.1", lane=None)
-    assert finding.state == "fail"
-    assert "does not say on which GPU it was built, and this machine has NVIDIA H100" in finding.reason
+    (check,) = check_plans(read_models(repository)[engine.name], [H100], installed="10.16.1", lane=None)
+    assert check.state == "fail"
+    assert "does not say on which GPU it was built, and this machine has NVIDIA H100" in check.reason
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_a_plan_that_does_not_say_on_which_gpu_it_was_built_fits_none(tmp_path: 
 def test_only_the_gpus_that_an_instance_is_for_need_a_plan(
     tmp_path: Path, named: list[int], state: str, says: str
 ) -> None:
-    (finding,) = plan_findings(tmp_path, {"9.0": {}}, machine=host(H100, L4), named=named)
-    assert finding.state == state
-    assert says in finding.reason
+    (check,) = plan_checks(tmp_path, {"9.0": {}}, machine=host(H100, L4), named=named)
+    assert check.state == state
+    assert says in check.reason
 
 
 def lane_of(release: str | None) -> Lane:

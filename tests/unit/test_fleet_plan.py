@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import Manifest, ManifestError
-from slipway.repository import Classifier, Plan, assemble, plan_repository
+from slipway.repository import Classifier, RepositoryPlan, assemble, plan_repository
 from tests.support.colours import COLOURS, contents, copy_colours, open_colours, replaced
 from tests.support.scripts import ROOT, run_script
 
@@ -22,7 +22,7 @@ def other(tmp_path: Path) -> Classifier:
     return copy_colours(tmp_path / "in/other", spec={"name": "other"}, bundle=replaced("labels.txt", b"blue", b"azure"))
 
 
-def changes(plan: Plan) -> dict[str, list[str]]:
+def changes(plan: RepositoryPlan) -> dict[str, list[str]]:
     """Change to the names of the folders; of steps, to their kinds."""
     found: dict[str, list[str]] = {}
     for folder in plan.folders:

@@ -261,7 +261,7 @@ def test_assemble_says_that_there_is_no_plan(tmp_path: Path) -> None:
 
 def test_the_doctor_names_the_fallback_and_the_backend_that_this_server_lacks(repository: Path) -> None:
     name = steps(repository)["engine"].name
-    found = {finding.state: finding.reason for finding in examine(repository).findings if finding.subject == name}
+    found = {check.state: check.reason for check in examine(repository).checks if check.subject == name}
     assert "has no onnxruntime backend" in found["fail"]
     assert found["untold"].startswith("a fallback: no TensorRT plan;")
 

@@ -13,7 +13,7 @@ from slipway.image import registry as registry_module
 from slipway.image.artefacts import SBOM
 from slipway.image.build import build
 from slipway.image.documents import Descriptor
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.image.registry import Registry
 from slipway.image.signing import sign
@@ -34,12 +34,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[Layout, Descriptor]:
+def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
     return built(tmp_path / "images")
 
 
 def test_a_folder_of_the_cache_is_used_again_while_every_file_in_it_is_right(
-    cache: Path, example: tuple[Layout, Descriptor]
+    cache: Path, example: tuple[ImageLayout, Descriptor]
 ) -> None:
     layout, image = example
     said: list[str] = []
@@ -54,7 +54,7 @@ def test_a_folder_of_the_cache_is_used_again_while_every_file_in_it_is_right(
 
 @pytest.mark.parametrize("name", ["post_1d13e485f590/1/decision.json", "manifest.json", "lane.json", "added.txt"])
 def test_a_folder_of_the_cache_that_was_changed_is_unpacked_again(
-    example: tuple[Layout, Descriptor], name: str
+    example: tuple[ImageLayout, Descriptor], name: str
 ) -> None:
     said: list[str] = []
     folder = unpacked(LayoutReference(example[0].folder), key=None, say=said.append)
@@ -65,7 +65,7 @@ def test_a_folder_of_the_cache_that_was_changed_is_unpacked_again(
 
 
 def test_the_repository_of_another_image_in_its_place_is_noticed(
-    tmp_path: Path, example: tuple[Layout, Descriptor]
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
 ) -> None:
     folder = unpacked(LayoutReference(example[0].folder), key=None, say=lambda _: None)
     shutil.rmtree(folder)
@@ -75,7 +75,7 @@ def test_the_repository_of_another_image_in_its_place_is_noticed(
 
 
 def test_an_image_that_is_not_signed_by_the_key_is_not_unpacked(
-    tmp_path: Path, cache: Path, example: tuple[Layout, Descriptor]
+    tmp_path: Path, cache: Path, example: tuple[ImageLayout, Descriptor]
 ) -> None:
     _, public = keys(tmp_path)
     with pytest.raises(ImageError, match="is not trusted: it is not signed"):
@@ -84,7 +84,7 @@ def test_an_image_that_is_not_signed_by_the_key_is_not_unpacked(
 
 
 def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(
-    tmp_path: Path, cache: Path, example: tuple[Layout, Descriptor]
+    tmp_path: Path, cache: Path, example: tuple[ImageLayout, Descriptor]
 ) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
@@ -105,7 +105,7 @@ def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(
 
 
 def test_layers_are_hashed_and_pulled_again_only_where_the_unpacked_folder_is_missing(
-    cache: Path, example: tuple[Layout, Descriptor], monkeypatch: pytest.MonkeyPatch
+    cache: Path, example: tuple[ImageLayout, Descriptor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, image = example
     hashed: list[str] = []
@@ -126,7 +126,7 @@ def test_layers_are_hashed_and_pulled_again_only_where_the_unpacked_folder_is_mi
 
 
 def test_a_server_that_follows_a_tag_keeps_what_the_tag_names_alone(
-    tmp_path: Path, cache: Path, example: tuple[Layout, Descriptor]
+    tmp_path: Path, cache: Path, example: tuple[ImageLayout, Descriptor]
 ) -> None:
     layout, image = example
     sbom = layout.attach(image, b"a bill", SBOM)
@@ -138,7 +138,7 @@ def test_a_server_that_follows_a_tag_keeps_what_the_tag_names_alone(
         second = build(warmer(tmp_path), LayoutReference(layout.folder, "v2")).image
         push(layout, second, references[0], Registry(references[0]), progress=lambda _: None)
         unpacked(references[0], key=None, say=lambda _: None)
-        kept = Layout.open(cache / "layout")
+        kept = ImageLayout.open(cache / "layout")
         assert [one.digest for one in kept.index.manifests] == [second.digest]
         blobs = {path.name for path in (kept.folder / "blobs/sha256").iterdir()}
         assert blobs == {second.hex, *(blob.hex for blob in kept.manifest(second).blobs)}
@@ -147,7 +147,7 @@ def test_a_server_that_follows_a_tag_keeps_what_the_tag_names_alone(
 
 
 def test_a_registry_without_tls_is_asked_if_the_command_says_so(
-    monkeypatch: pytest.MonkeyPatch, example: tuple[Layout, Descriptor]
+    monkeypatch: pytest.MonkeyPatch, example: tuple[ImageLayout, Descriptor]
 ) -> None:
     monkeypatch.setattr(registry_module, "_is_local", lambda _: False)
     with small_registry() as registry:
@@ -186,7 +186,7 @@ def test_serve_says_what_it_cannot_serve(tmp_path: Path) -> None:
         assert (done.returncode in (1, 2), words in done.stderr) == (True, True), done.stderr
 
 
-def test_a_promotion_does_not_replace_what_is_unpacked_from_an_image(example: tuple[Layout, Descriptor]) -> None:
+def test_a_promotion_does_not_replace_what_is_unpacked_from_an_image(example: tuple[ImageLayout, Descriptor]) -> None:
     folder = unpacked(LayoutReference(example[0].folder), key=None, say=lambda _: None)
     with pytest.raises(SpecError, match=r"unpacked from an image, .*slipway image unpack"):
         check_own_folder(folder)

@@ -11,7 +11,7 @@ from slipway.contract import ImageError, SpecError
 from slipway.image.build import build
 from slipway.image.documents import Descriptor
 from slipway.image.layers import GROUPS, MOST_LAYERS, MOST_OWN, REST, plan
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.image.verify import unpack, verify
 from tests.support.colours import contents, reseal
@@ -20,11 +20,13 @@ from tests.support.scripts import run_here
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[Layout, Descriptor]:
+def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
     return built(tmp_path / "images")
 
 
-def test_unpacking_replaces_a_repository_and_nothing_else(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_unpacking_replaces_a_repository_and_nothing_else(
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     with pytest.raises(SpecError, match="not empty, and not written by this stage"):
@@ -34,7 +36,7 @@ def test_unpacking_replaces_a_repository_and_nothing_else(tmp_path: Path, exampl
     assert contents(old) == contents(EXAMPLE)
 
 
-def test_a_layout_holds_one_lane_under_a_tag(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_a_layout_holds_one_lane_under_a_tag(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
     gpu = tmp_path / "gpu"
     shutil.copytree(EXAMPLE, gpu)
     (gpu / "lane.json").write_text((gpu / "lane.json").read_text().replace('"cpu"', '"gpu"'))
@@ -55,7 +57,7 @@ def test_a_layout_lies_neither_in_a_repository_nor_replaces_anything(tmp_path: P
     assert contents(repository) == contents(EXAMPLE)
 
 
-def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: tuple[Layout, Descriptor]) -> None:
+def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: tuple[ImageLayout, Descriptor]) -> None:
     layout, image = example
     (layout.folder / "blobs/sha256/.unfinished-1").write_bytes(b"half")
     assert verify(layout, image).files == 39
@@ -63,25 +65,25 @@ def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: tuple[L
     assert len(list((layout.folder / "blobs/sha256").iterdir())) == 6
 
 
-def test_one_process_writes_to_a_layout(example: tuple[Layout, Descriptor]) -> None:
-    with Layout.writing(example[0].folder), pytest.raises(ImageError, match="another process is writing to it"):
+def test_one_process_writes_to_a_layout(example: tuple[ImageLayout, Descriptor]) -> None:
+    with ImageLayout.writing(example[0].folder), pytest.raises(ImageError, match="another process is writing to it"):
         build(EXAMPLE, LayoutReference(example[0].folder, "v2"))
 
 
 def test_of_several_first_starts_one_makes_the_layout_and_all_write_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = Layout._begin
+    begin = ImageLayout._begin
 
-    def slowly(layout: Layout) -> None:
+    def slowly(layout: ImageLayout) -> None:
         begin(layout)
         time.sleep(0.05)
 
-    monkeypatch.setattr(Layout, "_begin", slowly)
+    monkeypatch.setattr(ImageLayout, "_begin", slowly)
     folder = tmp_path / "cache/layout"
 
     def start(number: int) -> Descriptor:
-        with Layout.writing(folder, wait=True) as layout:
+        with ImageLayout.writing(folder, wait=True) as layout:
             added = layout.add(b"%d" % number, "text/plain")
             if number % 2:
                 raise ImageError("cut short")
@@ -91,7 +93,7 @@ def test_of_several_first_starts_one_makes_the_layout_and_all_write_to_it(
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(start, number) for number in range(8)]
     assert [isinstance(one.exception(), ImageError) for one in done] == [False, True] * 4
-    layout = Layout.open(folder)
+    layout = ImageLayout.open(folder)
     assert [one.tag for one in layout.index.manifests] == ["v0", "v2", "v4", "v6"]
     assert all(layout.has(one.result()) for one in done[::2])
     assert [path.name for path in folder.parent.iterdir()] == ["layout"]
@@ -101,12 +103,12 @@ def test_a_layout_that_its_maker_removes_is_made_again_by_the_one_who_waits(tmp_
     folder = tmp_path / "layout"
 
     def second() -> bool:
-        with Layout.writing(folder, wait=True) as layout:
+        with ImageLayout.writing(folder, wait=True) as layout:
             layout.set_tag("v1", layout.add(b"content", "text/plain"))
         return True
 
     def first(pool: ThreadPoolExecutor, started: list[Future[bool]]) -> None:
-        with Layout.writing(folder):
+        with ImageLayout.writing(folder):
             started.append(pool.submit(second))
             time.sleep(0.1)
             raise ImageError("cut short")
@@ -116,7 +118,7 @@ def test_a_layout_that_its_maker_removes_is_made_again_by_the_one_who_waits(tmp_
         with pytest.raises(ImageError, match="cut short"):
             first(pool, started)
         assert started[0].result()
-    assert [one.tag for one in Layout.open(folder).index.manifests] == ["v1"]
+    assert [one.tag for one in ImageLayout.open(folder).index.manifests] == ["v1"]
 
 
 def test_many_steps_share_layers_and_a_new_one_changes_few() -> None:
@@ -188,7 +190,9 @@ def test_an_image_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) 
         assert (done.returncode, words in done.stderr) == (1, True), done.stderr
 
 
-def test_a_build_replaces_what_was_changed_in_its_layout(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_a_build_replaces_what_was_changed_in_its_layout(
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
+) -> None:
     layout, image = example
     for change in ("byte", "link", "missing"):
         for part in (image, *layout.manifest(image).blobs):
@@ -209,7 +213,7 @@ def test_a_build_replaces_what_was_changed_in_its_layout(tmp_path: Path, example
             assert verify(layout, image).files == 39
 
 
-def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: tuple[Layout, Descriptor]) -> None:
+def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: tuple[ImageLayout, Descriptor]) -> None:
     index = example[0].folder / "index.json"
     index.write_text("{")
     with pytest.raises(ImageError, match=r"index\.json: not valid JSON: .*build or pull the image into a new folder"):
@@ -219,8 +223,8 @@ def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: tupl
         build(EXAMPLE, LayoutReference(example[0].folder, "v1"))
 
 
-def test_a_marker_of_another_version_is_refused(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_a_marker_of_another_version_is_refused(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
     layout = copied(example[0], tmp_path / "copy")
     (layout.folder / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
     with pytest.raises(ImageError, match=r"not that of image layouts 1\.0\.0"):
-        Layout.open(layout.folder)
+        ImageLayout.open(layout.folder)

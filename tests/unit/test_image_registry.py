@@ -9,7 +9,7 @@ from slipway.contract import ImageError
 from slipway.image.artefacts import SBOM
 from slipway.image.build import build
 from slipway.image.documents import MOST_BYTES, Descriptor
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.reference import LayoutReference
 from slipway.image.verify import verify
 from tests.support import pushes as fixtures
@@ -25,7 +25,7 @@ PASSWORD = "user:$2y$05$abcdefghijklmnopqrstuuWG29KuyeAicPCJODk1zjyGvyQUU2awu"
 """A line of htpasswd: the user `user` with the password `password`, by bcrypt."""
 
 
-def _round_trip(tmp_path: Path, layout: Layout, image: Descriptor, host: str) -> None:
+def _round_trip(tmp_path: Path, layout: ImageLayout, image: Descriptor, host: str) -> None:
     """Push, pull, push a second version, pull it: the layouts are equal, and what was there is not moved."""
     first = pushed(layout, image, host)
     whole = sum(path.stat().st_size for path in (layout.folder / "blobs/sha256").iterdir())
@@ -42,13 +42,13 @@ def _round_trip(tmp_path: Path, layout: Layout, image: Descriptor, host: str) ->
     assert (second.moved, second.moved_bytes) == (4, sum(part.size for part in new))
     assert [layer.step.partition("_")[0] for layer in done.written] == ["post", "rest"]
     assert pulled(host, tmp_path / "there", name="team/colours:v2") == second
-    there = Layout.open(tmp_path / "there")
+    there = ImageLayout.open(tmp_path / "there")
     assert verify(there, there.find(LayoutReference(there.folder, "v1"))).image.digest == done.image.digest
 
 
 @pytest.mark.parametrize("lists_artefacts", [False, True], ids=["tag of artefacts", "API of artefacts"])
 def test_only_what_is_missing_moves(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored, lists_artefacts: bool
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, lists_artefacts: bool
 ) -> None:
     registry.lists_artefacts = lists_artefacts
     _round_trip(tmp_path, *example, registry.host)
@@ -56,13 +56,13 @@ def test_only_what_is_missing_moves(
     assert bool(tags) is not lists_artefacts
 
 
-def test_docker_registry_takes_and_gives_it(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_docker_registry_takes_and_gives_it(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
     with docker_registry(tmp_path) as host:
         _round_trip(tmp_path, *example, host)
 
 
 def test_a_manifest_that_was_changed_in_the_storage_of_docker_registry_is_named(
-    tmp_path: Path, example: tuple[Layout, Descriptor]
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
 ) -> None:
     layout, image = example
     with docker_registry(tmp_path) as host:
@@ -73,7 +73,7 @@ def test_a_manifest_that_was_changed_in_the_storage_of_docker_registry_is_named(
             pulled(host, tmp_path / "there")
 
 
-def test_docker_registry_asks_who(tmp_path: Path, example: tuple[Layout, Descriptor], no_logins: Path) -> None:
+def test_docker_registry_asks_who(tmp_path: Path, example: tuple[ImageLayout, Descriptor], no_logins: Path) -> None:
     with docker_registry(tmp_path, htpasswd=PASSWORD) as host:
         with pytest.raises(ImageError, match=r"refuses anonymous users for team/colours .*log in \(docker login"):
             pushed(*example, host)
@@ -86,7 +86,7 @@ def test_docker_registry_asks_who(tmp_path: Path, example: tuple[Layout, Descrip
 
 
 def test_a_token_is_asked_for_and_used(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored, no_logins: Path
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, no_logins: Path
 ) -> None:
     registry.token = "secret"
     with pytest.raises(ImageError, match="refuses anonymous users"):
@@ -103,7 +103,7 @@ def test_a_token_is_asked_for_and_used(
 @pytest.mark.parametrize("point", range(0, 40, 4))
 @pytest.mark.parametrize("status", [0, 503])
 def test_a_push_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored, point: int, status: int
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, point: int, status: int
 ) -> None:
     registry.fault = lambda _: status if len(registry.asked) == point + 1 else None
     with contextlib.suppress(ImageError):
@@ -122,7 +122,7 @@ def test_a_push_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
 
 @pytest.mark.parametrize("point", range(0, 24, 4))
 def test_a_pull_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored, point: int
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, point: int
 ) -> None:
     pushed(*example, registry.host)
     before = len(registry.asked)
@@ -131,13 +131,13 @@ def test_a_pull_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
         pulled(registry.host, tmp_path / "there")
         return
     if (tmp_path / "there").exists():
-        assert all(one.tag is None for one in Layout.open(tmp_path / "there").index.manifests)
+        assert all(one.tag is None for one in ImageLayout.open(tmp_path / "there").index.manifests)
     pulled(registry.host, tmp_path / "there")
     assert contents(tmp_path / "there") == contents(example[0].folder)
 
 
 def test_what_a_registry_changed_or_lost_is_refused(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
 ) -> None:
     layout, image = example
     pushed(layout, image, registry.host)
@@ -153,7 +153,7 @@ def test_what_a_registry_changed_or_lost_is_refused(
         registry.blobs |= {} if bad is None else {layer.digest: bad}
         with pytest.raises(ImageError, match=words):
             pulled(registry.host, tmp_path / "there")
-        assert Layout.open(tmp_path / "there").index.manifests[0].tag is None
+        assert ImageLayout.open(tmp_path / "there").index.manifests[0].tag is None
         registry.blobs[layer.digest] = good
     other, media_type = registry.manifests["v1"]
     registry.manifests[image.digest] = (other + b" ", media_type)
@@ -161,7 +161,7 @@ def test_what_a_registry_changed_or_lost_is_refused(
         pulled(registry.host, tmp_path / "there", name=f"team/colours@{image.digest}")
 
 
-def test_a_push_of_a_changed_layer_names_its_file(example: tuple[Layout, Descriptor], registry: Stored) -> None:
+def test_a_push_of_a_changed_layer_names_its_file(example: tuple[ImageLayout, Descriptor], registry: Stored) -> None:
     layout, image = example
     path = layout.path(layout.manifest(image).layers[1])
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -171,7 +171,7 @@ def test_a_push_of_a_changed_layer_names_its_file(example: tuple[Layout, Descrip
 
 
 def test_a_pull_replaces_what_was_changed_in_its_layout(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
 ) -> None:
     pushed(*example, registry.host)
     pulled(registry.host, tmp_path / "there")
@@ -188,7 +188,7 @@ def test_a_pull_replaces_what_was_changed_in_its_layout(
 
 
 def test_artefacts_that_are_too_large_or_too_many_are_refused_before_they_are_pulled(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, image = example
     huge = layout.attach(image, b" " * (MOST_BYTES + 1), SBOM)
@@ -204,7 +204,7 @@ def test_artefacts_that_are_too_large_or_too_many_are_refused_before_they_are_pu
 
 
 def test_an_image_that_is_not_trusted_is_not_downloaded(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
 ) -> None:
     pushed(*example, registry.host)
 
@@ -216,11 +216,11 @@ def test_an_image_that_is_not_trusted_is_not_downloaded(
         pulled(registry.host, tmp_path / "there", trust=trust)
     layers = {layer.digest for layer in example[0].manifest(example[1]).layers}
     assert not any(digest in asked for digest in layers for asked in registry.asked[before:])
-    assert Layout.open(tmp_path / "there").index.manifests == ()
+    assert ImageLayout.open(tmp_path / "there").index.manifests == ()
 
 
 def test_a_tag_of_something_else_or_of_another_lane_is_not_taken(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
 ) -> None:
     pushed(*example, registry.host)
     data, media_type = registry.manifests["v1"]

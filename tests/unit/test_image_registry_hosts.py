@@ -8,7 +8,7 @@ import pytest
 from slipway.contract import ImageError, SpecError
 from slipway.image.credentials import find_credentials
 from slipway.image.documents import Descriptor
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.reference import RegistryReference
 from slipway.image.registry import Registry
 from slipway.operations.gateway.made import self_signed
@@ -23,7 +23,7 @@ example, registry, no_logins = fixtures.example, fixtures.registry, fixtures.no_
 
 
 def test_what_docker_pushed_is_said_to_be_something_else(
-    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
 ) -> None:
     registry.manifests["v1"] = (b"{}", "application/vnd.docker.distribution.manifest.v2+json")
     with pytest.raises(ImageError, match="not the image of a model repository; give one that"):
@@ -32,7 +32,7 @@ def test_what_docker_pushed_is_said_to_be_something_else(
         pushed(*example, registry.host)
 
 
-def test_addresses_that_nobody_can_ask_are_said(example: tuple[Layout, Descriptor]) -> None:
+def test_addresses_that_nobody_can_ask_are_said(example: tuple[ImageLayout, Descriptor]) -> None:
     with pytest.raises(ImageError, match="cannot be reached"):
         pushed(*example, f"{'a' * 64}.example")
     with small_registry() as stored:
@@ -58,7 +58,7 @@ def test_a_certificate_of_another_name_is_not_said_to_lack_an_authority(
 
 
 def test_credentials_stay_with_the_registry_that_they_are_of(
-    example: tuple[Layout, Descriptor], registry: Stored, no_logins: Path
+    example: tuple[ImageLayout, Descriptor], registry: Stored, no_logins: Path
 ) -> None:
     log_in(no_logins, registry.host, "password")
     with small_registry() as other:

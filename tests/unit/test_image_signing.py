@@ -11,7 +11,7 @@ from model_signing import verifying
 from slipway.contract import ImageError, Lane, SpecError, StorageError
 from slipway.image.artefacts import SBOM, SIGNATURE, of_type
 from slipway.image.documents import Descriptor
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.sbom import Lock, sbom
 from slipway.image.signing import sign, verify_signatures
 from slipway.image.verify import verify
@@ -24,18 +24,18 @@ LOCK = ROOT / "build/images/cpu/requirements.lock"
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[Layout, Descriptor]:
+def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
     return built(tmp_path / "images")
 
 
-def _with_sbom(layout: Layout, image: Descriptor) -> Descriptor:
+def _with_sbom(layout: ImageLayout, image: Descriptor) -> Descriptor:
     verified = verify(layout, image)
     return layout.attach(image, sbom(image, verified.manifest, verified.lane, Lock.read(LOCK)), SBOM)
 
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)
 def test_what_is_signed_verifies_and_nothing_is_signed_twice(
-    tmp_path: Path, example: tuple[Layout, Descriptor], curve: ec.EllipticCurve
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], curve: ec.EllipticCurve
 ) -> None:
     secret, public = keys(tmp_path, curve=curve)
     _with_sbom(*example)
@@ -45,14 +45,14 @@ def test_what_is_signed_verifies_and_nothing_is_signed_twice(
     assert verify(*example).files == 39
 
 
-def test_the_sbom_is_one_by_the_strict_schema(example: tuple[Layout, Descriptor]) -> None:
+def test_the_sbom_is_one_by_the_strict_schema(example: tuple[ImageLayout, Descriptor]) -> None:
     layout, image = example
     _with_sbom(layout, image)
     ((_, bill),) = of_type(layout, image, SBOM)
     assert bill_faults(layout.read_artefact(bill, what="a bill").decode()) == []
 
 
-def test_model_signing_itself_verifies_the_signature(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_model_signing_itself_verifies_the_signature(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     sign(layout, image, key=secret)
@@ -62,7 +62,7 @@ def test_model_signing_itself_verifies_the_signature(tmp_path: Path, example: tu
 
 
 def test_an_image_that_nobody_or_somebody_else_signed_is_refused(
-    tmp_path: Path, example: tuple[Layout, Descriptor]
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
 ) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
@@ -76,7 +76,9 @@ def test_an_image_that_nobody_or_somebody_else_signed_is_refused(
     assert verify_signatures(layout, image, key=public) == 1, "several may sign"
 
 
-def test_an_sbom_that_came_after_the_signature_is_refused(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_an_sbom_that_came_after_the_signature_is_refused(
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
+) -> None:
     secret, public = keys(tmp_path)
     sign(*example, key=secret)
     added = _with_sbom(*example)
@@ -84,7 +86,9 @@ def test_an_sbom_that_came_after_the_signature_is_refused(tmp_path: Path, exampl
         verify_signatures(*example, key=public)
 
 
-def test_an_sbom_that_was_dropped_is_said_to_be_missing(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_an_sbom_that_was_dropped_is_said_to_be_missing(
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
+) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     bill = _with_sbom(layout, image)
@@ -97,7 +101,7 @@ def test_an_sbom_that_was_dropped_is_said_to_be_missing(tmp_path: Path, example:
     assert json.loads(done.stdout.splitlines()[-1])["sboms"] == 0
 
 
-def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     sign(layout, image, key=secret)
@@ -110,7 +114,7 @@ def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: 
 
 @pytest.mark.parametrize("junk", [b"", b"{}", b"[]", b"\xff", b'{"dsseEnvelope": {"payload": 1}}', b"[" * 5000])
 def test_a_signature_that_is_junk_does_not_count(
-    tmp_path: Path, example: tuple[Layout, Descriptor], junk: bytes
+    tmp_path: Path, example: tuple[ImageLayout, Descriptor], junk: bytes
 ) -> None:
     layout, image = example
     layout.attach(image, junk, SIGNATURE)
@@ -118,7 +122,7 @@ def test_a_signature_that_is_junk_does_not_count(
         verify_signatures(layout, image, key=keys(tmp_path)[1])
 
 
-def test_a_flipped_byte_of_an_artefact_is_named(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_a_flipped_byte_of_an_artefact_is_named(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     bill = _with_sbom(layout, image)
@@ -138,7 +142,7 @@ def test_a_flipped_byte_of_an_artefact_is_named(tmp_path: Path, example: tuple[L
     assert verify_signatures(layout, image, key=public) == 2
 
 
-def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
     secret, public = keys(tmp_path)
     encrypted, edwards, text = tmp_path / "encrypted.pem", tmp_path / "edwards.pem", tmp_path / "text.pem"
     locked = serialization.BestAvailableEncryption(b"word")
@@ -161,7 +165,9 @@ def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, example: tuple[Layout
         sign(*example, key=tmp_path / "nowhere.pem")
 
 
-def test_an_sbom_lists_the_models_and_the_lane_s_packages_in_equal_bytes(example: tuple[Layout, Descriptor]) -> None:
+def test_an_sbom_lists_the_models_and_the_lane_s_packages_in_equal_bytes(
+    example: tuple[ImageLayout, Descriptor],
+) -> None:
     layout, image = example
     manifest, lane, lock = layout.manifest(image), Lane.read(EXAMPLE / "lane.json"), Lock.read(LOCK)
     data = sbom(image, manifest, lane, lock)

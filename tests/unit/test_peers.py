@@ -17,7 +17,7 @@ from benchmarks.studies.peers.__main__ import spread, times
 from benchmarks.studies.peers.environments import LOCKS, versions_of
 from benchmarks.studies.peers.servers.classifier import Settings, worker_number
 from benchmarks.studies.peers.stacks import PEERS, Http, form, kept_cores, raw
-from slipway.benchmark.server import Answer
+from slipway.benchmark.server import ServedAnswer
 from slipway.contract.evidence.origin import versions
 from tests.support.scripts import ROOT, run_study
 
@@ -42,8 +42,8 @@ async def peer(answer: web.StreamResponse | None) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-def asked(reply: web.StreamResponse | None) -> Answer | str:
-    async def ask() -> Answer | str:
+def asked(reply: web.StreamResponse | None) -> ServedAnswer | str:
+    async def ask() -> ServedAnswer | str:
         async with peer(reply) as url, Http(url, [raw(b"image")]) as connection:
             return await connection.answer(0, deadline_s=0.5)
 
@@ -52,7 +52,7 @@ def asked(reply: web.StreamResponse | None) -> Answer | str:
 
 def test_a_right_answer_is_one_with_status_0() -> None:
     right = {"label": "cat", "score": 0.75, "status": 0}
-    assert asked(web.json_response(right)) == Answer(b"cat", 0.75, b"")
+    assert asked(web.json_response(right)) == ServedAnswer(b"cat", 0.75, b"")
     assert asked(web.json_response(right | {"status": 2})) == "STATUS 2"
 
 
@@ -60,7 +60,7 @@ def test_what_is_no_answer_is_not_taken_for_a_quick_one() -> None:
     assert asked(web.Response(status=503)) == "error 503"
     assert asked(None) == "timed out"
 
-    async def nobody() -> Answer | str:
+    async def nobody() -> ServedAnswer | str:
         async with Http("http://127.0.0.1:9/classify", [raw(b"image")]) as connection:
             return await connection.answer(0, deadline_s=1)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from slipway.contract import SlipwayError
-from slipway.operations.rendering.check import findings
+from slipway.operations.rendering.check import violations
 from slipway.operations.rendering.manifests import Objects
 from slipway.operations.rendering.sizes import bytes_of
 from tests.support.deployment_defects import DEFECTS
@@ -31,7 +31,7 @@ def good(rendered: Path) -> Sequence[Any]:
 
 
 def rules(objects: Sequence[Any]) -> set[str]:
-    return {finding.rule for finding in findings(Objects.of_documents(objects, source="changed"))}
+    return {violation.rule for violation in violations(Objects.of_documents(objects, source="changed"))}
 
 
 def test_nothing_is_found_in_what_is_rendered(good: Sequence[Any]) -> None:
@@ -71,13 +71,13 @@ def test_the_verb_lists_findings_and_ends_with_1(
 ) -> None:
     render("check", rendered, "--kubectl", FOLDER / "bin/kubectl")
     said = capsys.readouterr().out
-    assert said.count(": 0 findings") == 2
+    assert said.count(": 0 violations") == 2
     text = kustomized(rendered / "overlays/stable").replace("@sha256:", ":")
     (tmp_path / "objects.yaml").write_text(text)
     with pytest.raises(SystemExit) as ended:
         render("check", tmp_path / "objects.yaml", "--json")
     assert ended.value.code == 1
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["violations"]
     assert {one["rule"] for one in found} == {"image-digest"}
 
 

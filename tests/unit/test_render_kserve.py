@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from slipway.contract import SlipwayError
-from slipway.operations.rendering.check import findings
+from slipway.operations.rendering.check import violations
 from slipway.operations.rendering.kserve import duration
 from slipway.operations.rendering.manifests import Objects
 from slipway.operations.rendering.plan import host_name
@@ -49,7 +49,7 @@ def with_pods(objects_: Sequence[Any]) -> Sequence[Any]:
 
 def said(changed: Sequence[Any]) -> list[str]:
     found = faults(with_pods(changed), ["1.35"])
-    return [*found, *map(str, findings(Objects.of_documents(changed, source="changed")))]
+    return [*found, *map(str, violations(Objects.of_documents(changed, source="changed")))]
 
 
 def test_every_validator_accepts_it(good: Sequence[Any]) -> None:
@@ -89,9 +89,9 @@ def test_the_proxies_of_the_gateway_may_run_elsewhere(tmp_path: Path) -> None:
     asked = spec(rendered, "NetworkPolicy")["ingress"][0]["from"]
     labels = [one["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for one in asked]
     assert labels == ["envoy-gateway-system"]
-    assert findings(Objects.of_documents(rendered, source="elsewhere")) == []
+    assert violations(Objects.of_documents(rendered, source="elsewhere")) == []
     next(one for one in rendered if one["kind"] == "HTTPRoute")["metadata"].pop("annotations")
-    assert {one.rule for one in findings(Objects.of_documents(rendered, source="elsewhere"))} == {"network"}
+    assert {one.rule for one in violations(Objects.of_documents(rendered, source="elsewhere"))} == {"network"}
 
 
 def test_a_cluster_that_mounts_no_images_is_refused(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_an_apiversion_of_another_time_is_found_by_the_rule_and_by_the_validator
     require_validators()
     changed = copy.deepcopy(list(good))
     other_versions(changed)
-    assert {one.rule for one in findings(Objects.of_documents(changed, source="changed"))} == {"kind"}
+    assert {one.rule for one in violations(Objects.of_documents(changed, source="changed"))} == {"kind"}
     found = [one.removeprefix("1.35: ").partition("/")[0] for one in faults(changed, ["1.35"])]
     assert sorted(found) == ["HTTPRoute", "ServingRuntime"]
 
@@ -165,7 +165,7 @@ def test_a_time_is_a_duration_of_the_gateway_api(seconds: float, text: str) -> N
 def test_a_mistake_of_a_time_is_found_by_its_rule(good: Sequence[Any]) -> None:
     changed = copy.deepcopy(list(good))
     spec(changed, "HTTPRoute")["rules"][0]["timeouts"]["request"] = "2.5s"
-    assert {one.rule for one in findings(Objects.of_documents(changed, source="changed"))} == {"duration"}
+    assert {one.rule for one in violations(Objects.of_documents(changed, source="changed"))} == {"duration"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from slipway.contract import SlipwayError
 from slipway.image.reference import RegistryReference
 from slipway.operations.rendering.check import check
 from slipway.operations.rendering.objects import deployment
-from slipway.operations.rendering.plan import KUBERNETES, Server
+from slipway.operations.rendering.plan import KUBERNETES, ServerNeeds
 from slipway.repository import assemble
 from tests.support.colours import contents, copy_colours, replaced
 from tests.support.gateways import KEYS
@@ -268,7 +268,7 @@ def test_a_larger_candidate_gets_its_own_sizes(tmp_path: Path) -> None:
     ]
     other = tmp_path / "repository"
     assemble([copy_colours(tmp_path / "colours"), *others], other)
-    more = Server.of(other).memory_bytes - Server.of(EXAMPLE).memory_bytes
+    more = ServerNeeds.of(other).memory_bytes - ServerNeeds.of(EXAMPLE).memory_bytes
     assert more >= 256 << 20
     larger = ("--candidate-repository", other)
     render("kubernetes", file, tmp_path / "out", *BOTH, *larger)

@@ -18,7 +18,7 @@ from slipway.serving.contents import Contents
 from slipway.serving.endpoint import endpoint
 from slipway.serving.limits import Limits
 from slipway.serving.server import Server
-from slipway.serving.status import Status
+from slipway.serving.status import ServingStatus
 from slipway.serving.supervisor import LONGEST_PAUSE_S, LONGEST_REST_S, pause_s
 from tests.support.gpu_lanes import gpu_classifier
 
@@ -74,7 +74,7 @@ def test_a_step_on_eight_gpus_lacks_a_process_as_soon_as_one_of_eight_is_gone(
 
 
 def test_the_vital_classifiers_alone_decide_where_they_are_named() -> None:
-    status, port = Status(), Ports.free().http
+    status, port = ServingStatus(), Ports.free().http
     status.set_all({"a": "", "b": "", "c": "lost"}, alone=())
     expected = {
         "/ready": 503,

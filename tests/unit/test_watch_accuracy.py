@@ -9,8 +9,8 @@ from benchmarks.studies.watch.accuracy import STREAMS, Stream, estimated
 from slipway.errors import DataError, SpecError
 from slipway.operations.labels.select import SelectSettings, probabilities, select, systematic
 from slipway.operations.watch.accuracy import (
-    Accuracy,
-    Answers,
+    LabelledAnswers,
+    LiveAccuracy,
     RecallReference,
     Weighed,
     accuracy_of,
@@ -31,7 +31,7 @@ def rows(number, *, seed=0):
 def answers(correct, *, labelled=None, probability=1.0, confidence=0.9):
     """Rows of class 0 and 1 by turns, predicted rightly where `correct`."""
     truth = np.arange(len(correct)) % 2
-    return Answers(
+    return LabelledAnswers(
         confidence=np.full(len(correct), confidence),
         class_id=np.where(correct, truth, 1 - truth),
         probability=np.full(len(correct), probability),
@@ -98,7 +98,9 @@ def test_one_label_says_little():
 
 def test_a_class_that_the_reference_lacks_is_listed_without_an_alarm():
     told = answers(np.ones(40, dtype=bool))
-    strange = Answers(told.confidence, told.class_id, told.probability, told.labelled, np.where(told.truth == 1, 7, 0))
+    strange = LabelledAnswers(
+        told.confidence, told.class_id, told.probability, told.labelled, np.where(told.truth == 1, 7, 0)
+    )
     found = {each.class_id: each for each in accuracy_of(strange, reference=REFERENCE).classes}
     assert found[7].recall.value == 0
     assert not found[7].known
@@ -109,7 +111,7 @@ def test_a_class_that_the_reference_lacks_is_listed_without_an_alarm():
 
 def test_unknown_is_never_right_and_no_class_of_its_own():
     told = answers(np.ones(40, dtype=bool))
-    unsure = Answers(told.confidence, np.full(40, -1), told.probability, told.labelled, told.truth)
+    unsure = LabelledAnswers(told.confidence, np.full(40, -1), told.probability, told.labelled, told.truth)
     found = accuracy_of(unsure, reference=REFERENCE)
     assert found.overall.value == pytest.approx(0)
     assert [each.class_id for each in found.classes] == [0, 1]
@@ -117,7 +119,7 @@ def test_unknown_is_never_right_and_no_class_of_its_own():
 
 def test_a_confidence_that_is_not_a_number_spoils_nothing():
     told = answers(np.arange(200) % 10 > 0)
-    broken = Answers(
+    broken = LabelledAnswers(
         np.where(np.arange(200) % 3, told.confidence, np.nan),
         told.class_id,
         told.probability,
@@ -135,7 +137,7 @@ def test_a_probability_that_is_none_is_refused(probability):
 
 def test_an_accuracy_is_stored_and_read_again():
     found = accuracy_of(answers(np.arange(100) % 7 > 0), reference=REFERENCE)
-    assert Accuracy.parse(found.plain(), source="an accuracy") == found
+    assert LiveAccuracy.parse(found.plain(), source="an accuracy") == found
 
 
 @given(st.floats(0, 1), st.floats(0, 0.05), st.integers(1, 300))
@@ -211,7 +213,7 @@ def test_a_small_test_split_gives_no_more_false_alarms_than_stated(times):
         )
         truth = rng.integers(0, classes, 200)
         class_id = np.where(rng.random(200) < 0.9, truth, (truth + 1) % classes)
-        found = accuracy_of(Answers(confidence, class_id, np.ones(200), every, truth), reference=reference)
+        found = accuracy_of(LabelledAnswers(confidence, class_id, np.ones(200), every, truth), reference=reference)
         alarms += any(each.alarm for each in found.classes)
     assert alarms <= 0.05 * times
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from slipway.errors import DataError
 from slipway.operations.watch.drift import Detectors, DriftState, DriftWatch
-from slipway.operations.watch.reference import Reference
+from slipway.operations.watch.reference import WatchReference
 from slipway.operations.watch.rows import ClassMeans, Rows
 
 MEAN_ROWS = 432_000
@@ -29,7 +29,7 @@ def rows(number, *, seed, shift=0.0, classes=5, foreign=0.0):
 
 @pytest.fixture(scope="module")
 def watch():
-    return DriftWatch(Reference.of(rows(1000, seed=0)))
+    return DriftWatch(WatchReference.of(rows(1000, seed=0)))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_the_bounds_hold_for_new_rows(watch):
 def test_the_bounds_hold_for_nearly_every_reference():
     new, failed = rows(20_000, seed=2), 0
     for seed in range(40):
-        reference = Reference.of(rows(200, seed=100 + seed))
+        reference = WatchReference.of(rows(200, seed=100 + seed))
         failed += bool(
             (reference.happened(new).mean(axis=0) > [event.bound + 0.003 for event in reference.events]).any()
         )
@@ -74,7 +74,7 @@ def test_the_evidence_is_at_most_the_number_of_rows_on_average():
     """E M_n <= n, which is what makes the mean time between false alarms."""
     found = []
     for seed in range(60):
-        watch = DriftWatch(Reference.of(rows(400, seed=1000 + seed)))
+        watch = DriftWatch(WatchReference.of(rows(400, seed=1000 + seed)))
         state = watch.feed(watch.start(rows_between_false_alarms=MEAN_ROWS), rows(500, seed=2000 + seed))
         found.append(10**state.log10_evidence)
     assert np.mean(found) < 500
@@ -96,14 +96,14 @@ def test_an_alarm_names_the_detector_and_the_beginning(watch, start, kind, detec
 
 
 def test_classes_of_half_a_percent_each_are_silent_while_nothing_changes():
-    watch = DriftWatch(Reference.of(rows(4000, seed=0, classes=200)))
+    watch = DriftWatch(WatchReference.of(rows(4000, seed=0, classes=200)))
     state = watch.feed(watch.start(rows_between_false_alarms=MEAN_ROWS), rows(12_000, seed=1, classes=200))
     assert state.alarm is None
     assert 10**state.log10_evidence < 12_000
 
 
 def test_a_class_that_every_row_has_is_not_bet_on():
-    watch = DriftWatch(Reference.of(rows(400, seed=0, classes=1)))
+    watch = DriftWatch(WatchReference.of(rows(400, seed=0, classes=1)))
     assert {event.kind for event in watch.reference.events if event.detector == "class"} == {"is_not", "other"}
     state = watch.feed(watch.start(rows_between_false_alarms=MEAN_ROWS), rows(5000, seed=1, classes=1))
     assert state.alarm is None
@@ -197,17 +197,17 @@ def test_evidence_that_grows_without_end_stays_a_number(watch, start):
 
 
 def test_a_state_belongs_to_its_reference(start):
-    other = DriftWatch(Reference.of(rows(500, seed=14)))
+    other = DriftWatch(WatchReference.of(rows(500, seed=14)))
     with pytest.raises(DataError, match="start the watch again"):
         other.feed(start, rows(10, seed=0))
 
 
 def test_a_reference_needs_rows_and_numbers():
     with pytest.raises(DataError, match="give at least 100"):
-        Reference.of(rows(99, seed=0))
+        WatchReference.of(rows(99, seed=0))
     bad = rows(200, seed=0)
     with pytest.raises(DataError, match="under 100 values that are numbers in norm"):
-        Reference.of(Rows(bad.confidence, bad.distance, np.full(200, np.nan), bad.class_id))
+        WatchReference.of(Rows(bad.confidence, bad.distance, np.full(200, np.nan), bad.class_id))
     with pytest.raises(DataError, match="equal length"):
         Rows(bad.confidence, bad.distance, bad.norm[:3], bad.class_id)
 
@@ -215,15 +215,15 @@ def test_a_reference_needs_rows_and_numbers():
 def test_a_reference_is_stored_and_read_again_and_brightness_is_optional():
     known = rows(300, seed=15)
     bright = Rows(known.confidence, known.distance, known.norm, known.class_id, np.linspace(0, 1, 300))
-    reference = Reference.of(bright)
-    assert Reference.parse(json.loads(reference.to_json()), source="a reference") == reference
+    reference = WatchReference.of(bright)
+    assert WatchReference.parse(json.loads(reference.to_json()), source="a reference") == reference
     with pytest.raises(DataError, match="rows without brightness"):
         reference.happened(known)
 
 
 def test_equal_values_and_a_single_class_are_a_reference_too():
     same = Rows(np.ones(150), np.zeros(150), np.ones(150), np.zeros(150, dtype=np.int64))
-    watch = DriftWatch(Reference.of(same))
+    watch = DriftWatch(WatchReference.of(same))
     assert watch.feed(watch.start(rows_between_false_alarms=1000), same).alarm is None
 
 

@@ -20,7 +20,7 @@ from benchmarks.studies.robustness.launcher import Launcher, launched
 from benchmarks.studies.robustness.load import run_load
 from benchmarks.studies.robustness.parts import meanwhile, proportional_mib
 from slipway.benchmark.processes import give_way
-from slipway.benchmark.server import HttpServer
+from slipway.benchmark.server import HttpConnection
 from slipway.client import Client
 from slipway.contract import Bundle, Fleet
 from slipway.contract.bundle import HEAD
@@ -66,7 +66,7 @@ def serving(fleet: Fleet, folder: Path) -> Iterator[tuple[Launcher, Started]]:
 class Spread:
     """Asks many classifiers of one server, each in turn. Use as an async context manager."""
 
-    def __init__(self, connects: Sequence[Callable[[], HttpServer]]) -> None:
+    def __init__(self, connects: Sequence[Callable[[], HttpConnection]]) -> None:
         self._servers = [connect() for connect in connects]
         self._asked = 0
 
@@ -95,9 +95,9 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
             print(f"{what}: {found[what]}", flush=True)
         further_mib = found["among"].memory_mib - found["alone"].memory_mib
 
-        def connect(server: Launcher, model: str) -> Callable[[], HttpServer]:
+        def connect(server: Launcher, model: str) -> Callable[[], HttpConnection]:
             url = f"127.0.0.1:{server.ports.http}"
-            return partial(HttpServer, server.grpc_url, http_url=url, model=model, images=images)
+            return partial(HttpConnection, server.grpc_url, http_url=url, model=model, images=images)
 
         among = [connect(servers["among"], run.name) for run in runs]
         sides: dict[str, Callable[[], Any]] = {

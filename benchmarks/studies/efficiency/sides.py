@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.studies.climbing import SETTLE_S
 from slipway.benchmark.figures import step_time
-from slipway.benchmark.pool import Answer, Connection, Pool, Work
+from slipway.benchmark.pool import Connection, Pool, Work, WorkerAnswer
 from slipway.benchmark.processes import give_way, snapshot
-from slipway.benchmark.server import HttpServer, Server
+from slipway.benchmark.server import HttpConnection, TritonConnection
 from slipway.contract import GateError
 from slipway.contract.serving import CpuServing, Serving
 from slipway.repository import Classifier
@@ -37,7 +37,7 @@ Spent = dict[str, float]
 class Side:
     """Somebody who classifies images, and lets the client go first."""
 
-    connect: Callable[[], Connection | Server]
+    connect: Callable[[], Connection | TritonConnection]
     pid: int
     """Process id of its first process; the others descend from it."""
 
@@ -86,7 +86,7 @@ def serve_alone(stack: ExitStack, classifier: Classifier, images: Sequence[bytes
     plan(contents([classifier], lane="cpu", multi={}), folder).write()
     server = stack.enter_context(serve(folder, ports=Ports.free(), log=folder.with_suffix(".log")))
     give_way(server.process.pid)
-    connect = partial(HttpServer, server.grpc_url, http_url=server.http_url, model=classifier.name, images=images)
+    connect = partial(HttpConnection, server.grpc_url, http_url=server.http_url, model=classifier.name, images=images)
     return Side(connect, server.process.pid)
 
 
@@ -123,14 +123,14 @@ async def pool_parts(connection: Connection, images: Sequence[int], pid: int) ->
             started_s = time.perf_counter()
             answer = await connection.answer(image, deadline_s=SETTLE_S)
             client_ms.append((time.perf_counter() - started_s) * 1000)
-            if not isinstance(answer, Answer):
+            if not isinstance(answer, WorkerAnswer):
                 raise GateError(f"the pool, image {image}: {answer}")
             answers.append((answer.preprocess_ms, answer.engine_ms, answer.post_ms))
     steps = zip(("preprocess", "engine", "post"), np.mean(answers, axis=0).tolist(), strict=True)
     return {"client": float(np.mean(client_ms)), **{f"{step} infer": step_ms for step, step_ms in steps}}, spent
 
 
-async def served_parts(server: Server, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
+async def served_parts(server: TritonConnection, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
     models, before = await server.steps(), await server.counters()
     with processor_time(pid, images=len(images)) as spent:
         started_s = time.perf_counter()

@@ -15,7 +15,7 @@ from benchmarks.studies.gateway.parts import all_stopped
 from benchmarks.studies.gateway.rows import Costs, row_of
 from benchmarks.studies.robustness.launcher import launched
 from slipway.benchmark.figures import rates_per_s
-from slipway.benchmark.server import Server
+from slipway.benchmark.server import TritonConnection
 from slipway.benchmark.statistics import histogram_of
 from slipway.contract.evidence.latency import rate_at
 from slipway.operations.gateway.made import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
@@ -63,13 +63,15 @@ def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source:
         all_stopped(asked.parts, source, server.ports, repository) as parts,
     ):
 
-        def through(address: str, *, tls: bool = True) -> Callable[[], Server]:
+        def through(address: str, *, tls: bool = True) -> Callable[[], TritonConnection]:
             certificate = work / CERTIFICATE if tls else None
             headers = {KEY_HEADER: key}
-            return partial(Server, address, model=BACKBONE, images=images, certificate=certificate, headers=headers)
+            return partial(
+                TritonConnection, address, model=BACKBONE, images=images, certificate=certificate, headers=headers
+            )
 
         sides: dict[str, Connect] = {
-            "direct": partial(Server, server.grpc_url, model=BACKBONE, images=images),
+            "direct": partial(TritonConnection, server.grpc_url, model=BACKBONE, images=images),
             "gateway": through(address),
             **{name: through(f"localhost:{part.port}", tls=part.has_tls) for name, part in parts.items()},
         }

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.studies.gpu_proof.folder import ROOT, ProofError, read_arrays, read_json
 from benchmarks.studies.gpu_proof.precision import LOGITS
 from slipway.contract.evidence.gate import FAIL
-from slipway.contract.evidence.gate import GateResult as Gated
+from slipway.contract.evidence.gate import AccuracyResult as Gated
 from slipway.contract.evidence.gpu_proof import Agreement, GpuProofResult, KeptFacts
 from slipway.engines.gate import compare
 from slipway.errors import SpecError

@@ -165,7 +165,7 @@ async def same_answers(sides: "dict[str, Side]", labels: Sequence[str]) -> dict[
                 answer = await connection.answer(image, deadline_s=SETTLE_S)
                 if isinstance(answer, str):
                     raise GateError(f"{name}, image {image}: {answer}")
-                label = labels[answer.class_id] if isinstance(answer, pool.Answer) else answer.label.decode()
+                label = labels[answer.class_id] if isinstance(answer, pool.WorkerAnswer) else answer.label.decode()
                 found[name].append((label, answer.score))
     shares = {}
     for name, answers in found.items():

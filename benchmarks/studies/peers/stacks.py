@@ -25,7 +25,7 @@ from benchmarks.studies.study import ROOT
 from slipway.benchmark.http_client import HttpClient, message
 from slipway.benchmark.pool import Connection, Pool
 from slipway.benchmark.processes import give_way
-from slipway.benchmark.server import Answer, HttpServer, Server
+from slipway.benchmark.server import HttpConnection, ServedAnswer, TritonConnection
 from slipway.contract import GateError
 from slipway.contract.serving import Serving, settle
 from slipway.repository import Classifier
@@ -92,7 +92,7 @@ POOL = "pool"
 
 
 class Http:
-    """A peer over HTTP. Use as `async with`; asks as `slipway.benchmark.server.Server`."""
+    """A peer over HTTP. Use as `async with`; asks as `slipway.benchmark.server.TritonConnection`."""
 
     def __init__(self, url: str, bodies: Sequence[Body]) -> None:
         self._messages = [message(url, body, headers) for body, headers in bodies]
@@ -109,7 +109,7 @@ class Http:
         answer = await self.answer(image, deadline_s=deadline_s)
         return answer if isinstance(answer, str) else None
 
-    async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
+    async def answer(self, image: int, *, deadline_s: float) -> ServedAnswer | str:
         try:
             status, _, text = await self._client.post(self._messages[image], deadline_s=deadline_s)
         except TimeoutError:
@@ -121,10 +121,10 @@ class Http:
         answer = json.loads(text)
         if answer["status"]:
             return f"STATUS {answer['status']}"
-        return Answer(answer["label"].encode(), answer["score"], b"")
+        return ServedAnswer(answer["label"].encode(), answer["score"], b"")
 
 
-Client = Http | Server | Connection
+Client = Http | TritonConnection | Connection
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def peer(
         process = subprocess.Popen(
             list(map(str, command)), stdout=file, stderr=file, start_new_session=True, env=environment
         )
-    client: Callable[[], Client] = partial(Server, f"{HOST}:{port}", model="peer", images=images)
+    client: Callable[[], Client] = partial(TritonConnection, f"{HOST}:{port}", model="peer", images=images)
     if kind.path is not None:
         client = partial(Http, f"http://{HOST}:{port}{kind.path}", [kind.body(image) for image in images])
     side = Side(process.pid, client)
@@ -217,9 +217,9 @@ def ours(
     # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
     plan(contents([served], lane="cpu", multi={}), work).write()
     with serve(work, ports=Ports.free(), log=work.with_suffix(".log")) as server:
-        connect: Callable[..., Client] = partial(HttpServer, http_url=server.http_url)
+        connect: Callable[..., Client] = partial(HttpConnection, http_url=server.http_url)
         if name.endswith("_grpc"):
-            connect = Server
+            connect = TritonConnection
         side = Side(server.process.pid, partial(connect, server.grpc_url, model=classifier.name, images=images))
         try:
             yield side

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.studies.robustness.launcher import Launcher
 from slipway.benchmark.load import Block, Seconds, offer, poisson_schedule, precise_loop
-from slipway.benchmark.server import Server
+from slipway.benchmark.server import TritonConnection
 from slipway.contract import ServingError
 
 LIMIT_MS = 50.0
@@ -62,7 +62,7 @@ def run_load(
     order = rng.integers(len(images), size=count)
 
     async def offered() -> Block:
-        async with Server(launcher.grpc_url, model=model, images=images) as server:
+        async with TritonConnection(launcher.grpc_url, model=model, images=images) as server:
             scores: dict[tuple[int, str], tuple[bytes, float]] = {}
 
             async def ask(index: int) -> str | None:
@@ -94,7 +94,7 @@ def run_load(
 async def saturation(url: str, model: str, images: Sequence[bytes], *, clients: int = 16, seconds: float = 8) -> float:
     """Right answers a second of a closed loop that keeps every queue filled."""
     answered = 0
-    async with Server(url, model=model, images=images) as server:
+    async with TritonConnection(url, model=model, images=images) as server:
         over = time.monotonic() + seconds
 
         async def client(offset: int) -> None:

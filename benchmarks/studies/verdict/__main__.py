@@ -21,7 +21,7 @@ from slipway.system.targets import write_file
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions
     from slipway.benchmark.looks import Look
-    from slipway.contract.evidence.latency import Verdict
+    from slipway.contract.evidence.latency import LatencyVerdict
 
 RESULT = ROOT / "benchmarks/results/verdict.json"
 UTILISATIONS = {
@@ -153,7 +153,7 @@ def progress(judge: Callable[[Workload], dict[str, Any]], servers: list[Workload
 def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_BLOCKS) -> dict[str, Any]:
     """The shares of runs that pass and fail, and their mean length, by where the true P99 is."""
     from slipway.benchmark.looks import planned
-    from slipway.contract.evidence.latency import Verdict
+    from slipway.contract.evidence.latency import LatencyVerdict
 
     rng = np.random.default_rng([seed, *workload.name.encode(), int(100 * (workload.utilisation or 0))])
     p99 = float(np.quantile(workload.simulate(rng, (long_blocks, LONG_REQUESTS))[:, LONG_WARM_UP:], 0.99))
@@ -165,8 +165,8 @@ def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_
         draws = (np.random.default_rng([seed, int(1e6 * p99), run]) for run in range(runs))
         ended = [one_run(workload, looks, rng, limit=limit_by_p99 * p99) for rng in draws]
         shares[place] = {
-            "rule": sum(verdict is Verdict.PASS for verdict, _ in ended) / runs,
-            "fails": sum(verdict is Verdict.FAIL for verdict, _ in ended) / runs,
+            "rule": sum(verdict is LatencyVerdict.PASS for verdict, _ in ended) / runs,
+            "fails": sum(verdict is LatencyVerdict.FAIL for verdict, _ in ended) / runs,
             "seconds": round(sum(requests for _, requests in ended) / runs / workload.rate_per_s, 1),
         }
     return {
@@ -181,18 +181,18 @@ def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_
 
 def one_run(
     workload: Workload, looks: "Sequence[Look]", rng: np.random.Generator, *, limit: float
-) -> "tuple[Verdict, int]":
+) -> "tuple[LatencyVerdict, int]":
     """The verdict, and the requests that were sent, warm-ups included. A block starts with an empty queue."""
     from slipway.benchmark.statistics import judge_run, weigh
-    from slipway.contract.evidence.latency import Verdict
+    from slipway.contract.evidence.latency import LatencyVerdict
 
     warm_up, blocks = options().warm_up_requests, []
-    verdict = Verdict.TOO_FEW
+    verdict = LatencyVerdict.TOO_FEW
     for look in looks:
         blocks += [workload.simulate(rng, (warm_up + requests,))[warm_up:] for requests in look.blocks]
         evidence = weigh(blocks, limit_ms=limit, error=look.error)
         verdict = judge_run(evidence, last=look.last, offered_per_s=1.0, achieved_per_s=1.0).verdict
-        if verdict is not Verdict.TOO_FEW:
+        if verdict is not LatencyVerdict.TOO_FEW:
             break
     return verdict, sum(warm_up + block.size for block in blocks)
 

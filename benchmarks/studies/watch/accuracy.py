@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from slipway.contract.evidence.studies import Part
 from slipway.operations.labels.select import SelectSettings, select
-from slipway.operations.watch.accuracy import Answers, RecallReference, accuracy_of
+from slipway.operations.watch.accuracy import LabelledAnswers, RecallReference, accuracy_of
 from slipway.operations.watch.rows import Rows
 
 CLASSES = 10
@@ -35,7 +35,7 @@ class Stream:
     """Whether class 0 has a recall of 0.6, with confidences as before."""
     width_judged: bool = True
 
-    def answers(self, rng: np.random.Generator, seed: int) -> tuple[Answers, npt.NDArray[np.bool_]]:
+    def answers(self, rng: np.random.Generator, seed: int) -> tuple[LabelledAnswers, npt.NDArray[np.bool_]]:
         """Rows with labels, and which are right (the truth that only the study knows)."""
         truth = rng.integers(0, CLASSES, ROWS)
         new = rng.random(ROWS) < self.new_share
@@ -50,7 +50,7 @@ class Stream:
         distance = rng.normal(size=ROWS) + 1.5 * new
         rows = Rows(confidence, distance, np.ones(ROWS), predicted.astype(np.int64))
         chosen = select(rows, labels=self.labels, settings=SelectSettings(), seed=seed)
-        answers = Answers(confidence, rows.class_id, chosen.probability, chosen.chosen, truth.astype(np.int64))
+        answers = LabelledAnswers(confidence, rows.class_id, chosen.probability, chosen.chosen, truth.astype(np.int64))
         return answers, right
 
     def true_accuracy(self) -> float:

@@ -9,7 +9,7 @@ from benchmarks.studies.watch.oracle import mixed
 from benchmarks.studies.watch.together import Drawn, alarms_of, first_rows
 from slipway.contract.evidence.studies import Part
 from slipway.operations.watch.drift import Alarm, DriftWatch
-from slipway.operations.watch.reference import Reference
+from slipway.operations.watch.reference import WatchReference
 from slipway.operations.watch.rows import Floats, Ints, Rows
 
 ROWS_BETWEEN_FALSE_ALARMS = 432_000
@@ -124,7 +124,7 @@ def _alarms(
     for first in range(0, runs, TOGETHER):
         drawn = []
         for _ in range(min(TOGETHER, runs - first)):
-            reference = Reference.of(unchanged.take(rng.integers(0, len(unchanged), reference_rows)))
+            reference = WatchReference.of(unchanged.take(rng.integers(0, len(unchanged), reference_rows)))
             drawn.append(Drawn(DriftWatch(reference), _places(population, kind, rows, rng)))
         found += alarms_of(drawn, every, rows_between_false_alarms=ROWS_BETWEEN_FALSE_ALARMS)
     return found

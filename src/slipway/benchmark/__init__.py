@@ -3,13 +3,13 @@
 from slipway.benchmark.capacity import find_capacity
 from slipway.benchmark.gate import run_gate
 from slipway.benchmark.summary import capacity_summary, rung_line, summary
-from slipway.contract.evidence.latency import CapacityResult, GateOptions, GateResult, Verdict
+from slipway.contract.evidence.latency import CapacityResult, GateOptions, LatencyResult, LatencyVerdict
 
 __all__ = [
     "CapacityResult",
     "GateOptions",
-    "GateResult",
-    "Verdict",
+    "LatencyResult",
+    "LatencyVerdict",
     "capacity_summary",
     "find_capacity",
     "run_gate",

@@ -22,7 +22,7 @@ from typing import Any
 from slipway.benchmark.gate import measure, meet, provenance
 from slipway.benchmark.looks import Look, planned, single
 from slipway.benchmark.statistics import MIN_REQUESTS
-from slipway.contract.evidence.latency import CapacityResult, GateOptions, Rung, Verdict
+from slipway.contract.evidence.latency import CapacityResult, GateOptions, LatencyVerdict, Rung
 from slipway.errors import SpecError
 
 STEP = 2.0
@@ -32,7 +32,7 @@ MAX_SEARCHES = 12
 SEARCH_BUDGET_S = 600.0
 """Longest duration of the search; a rate whose schedule exceeds it is skipped, except the first."""
 MAX_CONFIRMATIONS = 4
-_OVER = (Verdict.FAIL, Verdict.LATE)
+_OVER = (LatencyVerdict.FAIL, LatencyVerdict.LATE)
 
 
 def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = lambda _: None) -> CapacityResult:
@@ -47,14 +47,14 @@ def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = l
     subject = asyncio.run(meet(options))
     rungs: list[Rung] = []
 
-    def verdict_at(rate_per_s: float, looks: Sequence[Look], *, confirms: bool) -> Verdict:
+    def verdict_at(rate_per_s: float, looks: Sequence[Look], *, confirms: bool) -> LatencyVerdict:
         drawn = sum(len(rung.blocks) for rung in rungs)
         found = measure(options, subject, rate_per_s=rate_per_s, looks=looks, first_block=drawn)
         rungs.append(Rung(**found.fields(), rate_per_s=rate_per_s, confirms=confirms))
         on_rung(rungs[-1])
         return found.verdict
 
-    def confirmed(rate_per_s: float) -> Verdict:
+    def confirmed(rate_per_s: float) -> LatencyVerdict:
         looks = planned(options, rate_per_s=rate_per_s, minutes=options.minutes / MAX_CONFIRMATIONS)
         return verdict_at(rate_per_s, looks, confirms=True)
 
@@ -69,7 +69,7 @@ def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = l
     return CapacityResult(**_interval(rungs), rungs=tuple(rungs), **provenance(options, subject).fields())
 
 
-def search(verdict_at: Callable[[float], Verdict], *, start_per_s: float, requests: int) -> float | None:
+def search(verdict_at: Callable[[float], LatencyVerdict], *, start_per_s: float, requests: int) -> float | None:
     """Return the highest rate within the limit, sending `requests` at each rate; None where none was."""
     within = over = None
     rate_per_s, spent_s = start_per_s, 0.0
@@ -92,10 +92,10 @@ def search(verdict_at: Callable[[float], Verdict], *, start_per_s: float, reques
     return within
 
 
-def confirm(verdict_at: Callable[[float], Verdict], *, rate_per_s: float) -> None:
+def confirm(verdict_at: Callable[[float], LatencyVerdict], *, rate_per_s: float) -> None:
     """Ask for the full verdict on a rate, and on lower rates until one passes."""
     for number in range(MAX_CONFIRMATIONS):
-        if verdict_at(rate_per_s) is Verdict.PASS:
+        if verdict_at(rate_per_s) is LatencyVerdict.PASS:
             return
         rate_per_s /= RESOLUTION ** (2**number)  # the search can end far too high if the machine slowed down since
 
@@ -103,7 +103,7 @@ def confirm(verdict_at: Callable[[float], Verdict], *, rate_per_s: float) -> Non
 def _interval(rungs: Sequence[Rung]) -> dict[str, Any]:
     """Return the verdict and the interval's ends. A single block that cannot tell is neither end."""
     last = rungs[-1]
-    passed = last if last.confirms and last.verdict is Verdict.PASS else None
+    passed = last if last.confirms and last.verdict is LatencyVerdict.PASS else None
     without = [
         rung
         for rung in rungs

@@ -15,16 +15,16 @@ from slipway.benchmark.figures import Client, looked, measured, server_use, step
 from slipway.benchmark.generators import Generators, Target, choose_generators
 from slipway.benchmark.load import Block, counted, poisson_schedule
 from slipway.benchmark.looks import Look, planned
-from slipway.benchmark.server import Server, StepCounters, on_this_host
+from slipway.benchmark.server import StepCounters, TritonConnection, on_this_host
 from slipway.benchmark.statistics import Judgement
 from slipway.contract.evidence.latency import (
     MIN_DISTINCT_IMAGES,
     GateOptions,
-    GateResult,
+    LatencyResult,
+    LatencyVerdict,
     LookResult,
     Measured,
     Provenance,
-    Verdict,
 )
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.selection import IMAGE_SUFFIXES
@@ -48,7 +48,7 @@ class Subject:
     first_answer_ms: float
 
 
-def run_gate(options: GateOptions) -> GateResult:
+def run_gate(options: GateOptions) -> LatencyResult:
     """Measure and judge one ensemble of a running tritonserver.
 
     Raises:
@@ -59,13 +59,13 @@ def run_gate(options: GateOptions) -> GateResult:
     subject = asyncio.run(meet(options))
     looks = planned(options, rate_per_s=options.rate_per_s, minutes=options.minutes)
     found = measure(options, subject, rate_per_s=options.rate_per_s, looks=looks)
-    return GateResult(**found.fields(), **provenance(options, subject).fields())
+    return LatencyResult(**found.fields(), **provenance(options, subject).fields())
 
 
 async def meet(options: GateOptions) -> Subject:
     """Load the images, find the ensemble and get its first answer. Raises as `run_gate` does."""
     images = load_images(options.images, seed=options.seed)
-    async with Server(options.url, model=options.model, images=images[:1]) as server:
+    async with TritonConnection(options.url, model=options.model, images=images[:1]) as server:
         await server.check_ready()
         started_s = time.perf_counter()
         bundle = await server.first_answer()
@@ -134,7 +134,7 @@ class _Offering:
                     self.blocks, look, limit_ms=self._options.limit_ms, after_s=time.monotonic() - self._started_s
                 )
                 self.looks.append(seen)
-                if judgement.verdict is not Verdict.TOO_FEW:
+                if judgement.verdict is not LatencyVerdict.TOO_FEW:
                     break
                 bar.set_description(
                     f"{rate}, {seen.over_limit} over the limit, worth {seen.independent:,} of {seen.needed:,} "
@@ -155,7 +155,7 @@ class _Offering:
 
 async def _counters(options: GateOptions, subject: Subject, *, settle: bool) -> dict[str, StepCounters]:
     """Read the server's counters, at once or after the queue is empty."""
-    async with Server(options.url, model=options.model, images=subject.images[:1]) as server:
+    async with TritonConnection(options.url, model=options.model, images=subject.images[:1]) as server:
         if settle:
             await server.settle()
         return await server.counters()

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from slipway.benchmark.load import Seconds, Sent, precise_loop, send
 from slipway.benchmark.processes import go_first
-from slipway.benchmark.server import Server
+from slipway.benchmark.server import TritonConnection
 from slipway.errors import GateError, SlipwayError
 
 RATE_PER_GENERATOR = 200.0
@@ -188,7 +188,7 @@ def work(pipe_fd: int) -> None:
 async def _work(pipe: Connection) -> None:
     target: Target = pipe.recv()
     try:
-        async with Server(target.url, model=target.model, images=target.images) as server:
+        async with TritonConnection(target.url, model=target.model, images=target.images) as server:
             await server.check_ready()  # connects, so that the first request does not have to
             pipe.send(Ready(go_first()))
             while True:
@@ -200,7 +200,7 @@ async def _work(pipe: Connection) -> None:
         pipe.send(error)
 
 
-async def _send(share: Share, server: Server, pipe: Connection) -> Sent:
+async def _send(share: Share, server: TritonConnection, pipe: Connection) -> Sent:
     answers, reported_s = 0, time.monotonic()
 
     def on_answer() -> None:

@@ -24,7 +24,7 @@ from slipway.steps.cores import keep_to_cores
 _REQUEST = struct.Struct("=II")
 """Number of the request, then index of the image."""
 _ANSWER = struct.Struct("=Iiif3f")
-"""Number of the request, then the fields of an `Answer`."""
+"""Number of the request, then the fields of a `WorkerAnswer`."""
 MAX_BATCH = 128
 _READY = 2**32 - 1
 """Number that a warm worker sends instead of a request's number."""
@@ -52,7 +52,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorkerAnswer:
     """The best class of an image, and its batch's time in each of the three steps."""
 
     status: int
@@ -124,11 +124,11 @@ class Pool:
 
 
 class Connection:
-    """The client's end of a pool. Use as an async context manager, like `slipway.benchmark.server.Server`."""
+    """The client's end of a pool. Use as an async context manager, like `slipway.benchmark.server.TritonConnection`."""
 
     def __init__(self, queue: int, answers: int, numbers: Iterator[int]) -> None:
         self._queue, self._answers, self._numbers = queue, answers, numbers
-        self._waiting: dict[int, asyncio.Future[Answer | str]] = {}
+        self._waiting: dict[int, asyncio.Future[WorkerAnswer | str]] = {}
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class Connection:
         answer = await self.answer(image, deadline_s=deadline_s)
         return answer if isinstance(answer, str) else None
 
-    async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
+    async def answer(self, image: int, *, deadline_s: float) -> WorkerAnswer | str:
         """Request one image. Returns its answer where the status is 0, otherwise the reason."""
         number = next(self._numbers)
         future = self._waiting[number] = self._loop.create_future()
@@ -156,14 +156,14 @@ class Connection:
             return "no worker"
         finally:
             del self._waiting[number]
-        return f"STATUS {answer.status}" if isinstance(answer, Answer) and answer.status else answer
+        return f"STATUS {answer.status}" if isinstance(answer, WorkerAnswer) and answer.status else answer
 
     def _receive(self) -> None:
         data = os.read(self._answers, _READ_BYTES)
         for number, *fields in _ANSWER.iter_unpack(data):
             future = self._waiting.get(number)
             if future is not None and not future.done():  # otherwise it timed out
-                future.set_result(Answer(*fields))
+                future.set_result(WorkerAnswer(*fields))
         if not data:  # all workers have ended
             self._loop.remove_reader(self._answers)
             for future in self._waiting.values():

@@ -37,7 +37,7 @@ _DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServedAnswer:
     """The best class of one image, and the bundle that answered."""
 
     label: bytes
@@ -56,7 +56,7 @@ class StepCounters:
     duration_ns: dict[str, int]
 
 
-class Server:
+class TritonConnection:
     """A connection to one ensemble of a tritonserver. Use as an async context manager.
 
     Args:
@@ -152,7 +152,7 @@ class Server:
         answer = await self.answer(image, deadline_s=deadline_s)
         return answer if isinstance(answer, str) else None
 
-    async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
+    async def answer(self, image: int, *, deadline_s: float) -> ServedAnswer | str:
         """Send one image. Returns its answer where STATUS is 0, otherwise the reason."""
         try:
             # gRPC's own deadline waits for a body that is being sent, and a stopped server never reads it.
@@ -211,7 +211,7 @@ class Server:
         return ServingError(f"{self.url}, model {self.model!r}: {error.message()}{remedy}")
 
 
-class HttpServer(Server):
+class HttpConnection(TritonConnection):
     """A server that gets images over HTTP, with the binary extension of the V2 protocol; counters still use gRPC.
 
     Args:
@@ -228,7 +228,7 @@ class HttpServer(Server):
         await self._http.__aexit__(*given)
         await super().__aexit__(*given)
 
-    async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
+    async def answer(self, image: int, *, deadline_s: float) -> ServedAnswer | str:
         try:
             status, headers, body = await self._http.post(self._messages[image], deadline_s=deadline_s)
         except TimeoutError:
@@ -241,7 +241,7 @@ class HttpServer(Server):
             tensors = _http_tensors(headers, body)
             (refused,) = struct.unpack("<i", tensors["STATUS"])
             (score,) = struct.unpack_from("<f", tensors["SCORE"])
-            right = Answer(_first_text(tensors["LABEL"]), score, _first_text(tensors["BUNDLE"]))
+            right = ServedAnswer(_first_text(tensors["LABEL"]), score, _first_text(tensors["BUNDLE"]))
         except (KeyError, TypeError, ValueError, struct.error):
             return _OTHER_TENSORS
         return f"STATUS {refused}" if refused else right
@@ -251,11 +251,11 @@ def _code(error: InferenceServerException) -> str:
     return str(error.status()).removeprefix("StatusCode.")
 
 
-def _values(answer: InferResult) -> tuple[Answer, int] | None:
+def _values(answer: InferResult) -> tuple[ServedAnswer, int] | None:
     """Return the best answer and STATUS; None where the tensors are not those of the served interface."""
     try:
         label, score, status, bundle = (answer.as_numpy(name).flat[0] for name in _OUTPUTS)
-        values = Answer(label, float(score), bundle), int(status)
+        values = ServedAnswer(label, float(score), bundle), int(status)
     except (AttributeError, IndexError, TypeError, ValueError, struct.error):  # a tensor is missing, empty or odd
         return None
     return values if isinstance(label, bytes) and isinstance(bundle, bytes) else None

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr
 
-from slipway.contract.evidence.latency import Latency, Verdict
+from slipway.contract.evidence.latency import Latency, LatencyVerdict
 from slipway.errors import MissingDependencyError
 
 try:
@@ -28,10 +28,10 @@ except ImportError:
     raise MissingDependencyError("hdrhistogram", extra="bench") from None
 
 __all__ = [
-    "Evidence",
     "HdrHistogram",
     "Judgement",
     "Latencies",
+    "LimitEvidence",
     "histogram_of",
     "independent_requests",
     "judge_block",
@@ -64,7 +64,7 @@ _SIGNIFICANT_FIGURES = 3
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LimitEvidence:
     """The evidence of all requests so far about the limit."""
 
     requests: int
@@ -77,7 +77,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Judgement:
-    verdict: Verdict
+    verdict: LatencyVerdict
     reason: str
 
 
@@ -115,13 +115,15 @@ def judge_block(over_limit: int, *, requests: int) -> Judgement:
     """
     counted = f"{over_limit:,} of {requests:,} requests over the limit"
     if requests < MIN_REQUESTS:
-        return Judgement(Verdict.TOO_FEW, f"{counted}; fewer than {MIN_REQUESTS} requests can prove nothing")
+        return Judgement(LatencyVerdict.TOO_FEW, f"{counted}; fewer than {MIN_REQUESTS} requests can prove nothing")
     if over_limit > (1 - PERCENTILE) * requests:
-        return Judgement(Verdict.FAIL, f"{counted}: more than 1 %")
+        return Judgement(LatencyVerdict.FAIL, f"{counted}: more than 1 %")
     needed = requests_to_pass(over_limit)
     if requests < needed:
-        return Judgement(Verdict.TOO_FEW, f"{counted}; so many over it are allowed only from {needed:,} requests on")
-    return Judgement(Verdict.PASS, counted)
+        return Judgement(
+            LatencyVerdict.TOO_FEW, f"{counted}; so many over it are allowed only from {needed:,} requests on"
+        )
+    return Judgement(LatencyVerdict.PASS, counted)
 
 
 def lateness_limit_ms(limit_ms: float) -> float:
@@ -135,13 +137,13 @@ def judge_generator(schedule_errors_ms: Latencies, *, limit_ms: float) -> Judgem
     if late_ms <= lateness_limit_ms(limit_ms):
         return None
     return Judgement(
-        Verdict.LATE,
+        LatencyVerdict.LATE,
         f"requests left {late_ms:.1f} ms late at their P99, over {MAX_LATENESS_SHARE:.0%} of the limit: the latencies "
         "are not the server's alone; give the client its own cores, more generators, or a lower rate",
     )
 
 
-def judge_run(evidence: Evidence, *, last: bool, offered_per_s: float, achieved_per_s: float) -> Judgement:
+def judge_run(evidence: LimitEvidence, *, last: bool, offered_per_s: float, achieved_per_s: float) -> Judgement:
     """Judge P99 at one look at the blocks so far.
 
     Fails if the achieved rate is below 99 % of the offered one, if P99 is shown to be over the limit (99 % confidence),
@@ -150,35 +152,35 @@ def judge_run(evidence: Evidence, *, last: bool, offered_per_s: float, achieved_
     """
     if achieved_per_s < MIN_ACHIEVED_SHARE * offered_per_s:
         share = f"{achieved_per_s:.1f} of {offered_per_s:.1f} requests/s achieved"
-        return Judgement(Verdict.FAIL, f"{share}: under {MIN_ACHIEVED_SHARE:.0%} of the offered rate")
+        return Judgement(LatencyVerdict.FAIL, f"{share}: under {MIN_ACHIEVED_SHARE:.0%} of the offered rate")
     counted = f"{evidence.over_limit:,} of {evidence.requests:,} requests over the limit"
     worth = f"worth {evidence.independent:,} independent ones"
     if evidence.over_limit > (1 - PERCENTILE) * evidence.requests:
         if last or _shown_over(evidence):
-            return Judgement(Verdict.FAIL, f"{counted}: more than 1 %")
-        return Judgement(Verdict.TOO_FEW, f"{counted}, {worth}: more than 1 %, which may be chance")
+            return Judgement(LatencyVerdict.FAIL, f"{counted}: more than 1 %")
+        return Judgement(LatencyVerdict.TOO_FEW, f"{counted}, {worth}: more than 1 %, which may be chance")
     if evidence.independent >= evidence.needed:
-        return Judgement(Verdict.PASS, f"{counted}, {worth}; {evidence.needed:,} are enough")
+        return Judgement(LatencyVerdict.PASS, f"{counted}, {worth}; {evidence.needed:,} are enough")
     would_do = math.ceil(evidence.needed * evidence.requests / evidence.independent / 100) * 100
     return Judgement(
-        Verdict.TOO_FEW,
+        LatencyVerdict.TOO_FEW,
         f"{counted}, {worth} (a queue makes neighbours alike) where {evidence.needed:,} are needed; about "
         f"{would_do:,} requests would do",
     )
 
 
-def _shown_over(evidence: Evidence) -> bool:
+def _shown_over(evidence: LimitEvidence) -> bool:
     over_limit = evidence.over_limit * evidence.independent // evidence.requests
     return 1 - probability_at_most(over_limit - 1, requests=evidence.independent) <= 1 - CONFIDENCE
 
 
-def weigh(blocks_ms: Sequence[Latencies], *, limit_ms: float, error: float) -> Evidence:
+def weigh(blocks_ms: Sequence[Latencies], *, limit_ms: float, error: float) -> LimitEvidence:
     """Weigh independent blocks, each in the order of its requests, for a look that may err with probability `error`."""
     requests = sum(block.size for block in blocks_ms)
     over_limit = sum(int((block > limit_ms).sum()) for block in blocks_ms)
     independent = independent_requests(blocks_ms, limit_ms=limit_ms)
     needed = requests_to_pass(math.ceil(over_limit * independent / requests), error=error)
-    return Evidence(requests, over_limit, independent, needed)
+    return LimitEvidence(requests, over_limit, independent, needed)
 
 
 def independent_requests(blocks_ms: Sequence[Latencies], *, limit_ms: float) -> int:

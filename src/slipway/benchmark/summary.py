@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from slipway.contract.evidence.latency import CapacityResult, GateResult, Generator, Latency, Rung
+from slipway.contract.evidence.latency import CapacityResult, Generator, Latency, LatencyResult, Rung
 
 Row = Sequence[str]
 
 
-def summary(result: GateResult) -> str:
+def summary(result: LatencyResult) -> str:
     """Format latency per block and overall, looks, rates, failures, time per step, and the verdict last."""
     return "\n".join(
         [*_latency(result), *_looks(result), "", *_facts(result), "", *_steps(result), "", *_verdict(result)]
     )
 
 
-def _latency(result: GateResult) -> Iterator[str]:
+def _latency(result: LatencyResult) -> Iterator[str]:
     heading = ("latency, ms", "P50", "P90", "P99", "P99.9", "max", "over limit", "verdict")
     rows = [
         (f"block {number}", *_figures(b.latency), f"{b.over_limit} of {b.requests:,}", b.verdict.value)
@@ -25,7 +25,7 @@ def _latency(result: GateResult) -> Iterator[str]:
     return _columns([heading, *rows, together])
 
 
-def _looks(result: GateResult) -> Iterator[str]:
+def _looks(result: LatencyResult) -> Iterator[str]:
     if not result.looks:
         return
     heading = ("look", "after s", "over limit", "worth", "needed", "verdict")
@@ -49,7 +49,7 @@ def _figures(latency: Latency) -> tuple[str, ...]:
     return tuple(f"{value_ms:.1f}" for value_ms in values_ms)
 
 
-def _facts(result: GateResult) -> Iterator[str]:
+def _facts(result: LatencyResult) -> Iterator[str]:
     use, options = result.server_use, result.options
     yield f"rate        {result.offered_per_s:.1f} requests/s offered, {result.achieved_per_s:.1f} achieved"
     yield f"failures    {_failures(result.failures)}"
@@ -83,7 +83,7 @@ def _failures(failures: Mapping[str, int]) -> str:
     return f"{counts}; counted as over the limit, at the client's deadline"
 
 
-def _steps(result: GateResult) -> Iterator[str]:
+def _steps(result: LatencyResult) -> Iterator[str]:
     heading = ("server, µs per request", "queue", "input", "infer", "output", "total", "images/execution")
     rows = []
     for step in result.steps:
@@ -93,7 +93,7 @@ def _steps(result: GateResult) -> Iterator[str]:
     return _columns([heading, *rows])
 
 
-def _verdict(result: GateResult) -> Iterator[str]:
+def _verdict(result: LatencyResult) -> Iterator[str]:
     yield from (f"not for publication: {caveat}" for caveat in result.caveats)
     limit = f"P99 {result.latency.p99_ms:.1f} ms against {result.options.limit_ms:g} ms"
     yield f"{result.verdict.upper()}: {limit} at {result.options.rate_per_s:g}/s; {result.reason}"

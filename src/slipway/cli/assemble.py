@@ -14,7 +14,7 @@ from slipway.system.text import command, few
 
 if TYPE_CHECKING:
     from slipway.contract.lane import LaneName
-    from slipway.repository import BaseHeads, Classifier, Plan
+    from slipway.repository import BaseHeads, Classifier, RepositoryPlan
     from slipway.repository.heads import ServedBase
 
 EPILOG = """example:
@@ -82,7 +82,7 @@ def open_classifiers(
     return [open_engines(bundle, arguments.engine, lane=lane)], [], lane, {}
 
 
-def say(plan: "Plan", classifiers: "Sequence[Classifier]", bases: "Sequence[BaseHeads]") -> None:
+def say(plan: "RepositoryPlan", classifiers: "Sequence[Classifier]", bases: "Sequence[BaseHeads]") -> None:
     """Print the bundle and the engines of each classifier, then the change of every folder."""
     names = [*(f"{c.name} and {c.name}_full" for c in classifiers), *plan.lane.multi]
     names += [
@@ -110,7 +110,7 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]", bases: "Sequence[Base
     _say_folders(plan)
 
 
-def _say_bases(plan: "Plan", bases: "Sequence[BaseHeads]") -> None:
+def _say_bases(plan: "RepositoryPlan", bases: "Sequence[BaseHeads]") -> None:
     for base in (own.base for own in bases):
         name = base.name
         own = plan.lane.bases[name]
@@ -134,7 +134,7 @@ def _say_engines(served: "Classifier | ServedBase") -> None:
         print(f"    left out: {', '.join(served.failed_plans)}; no plan for that GPU passed its accuracy gate")
 
 
-def _say_folders(plan: "Plan") -> None:
+def _say_folders(plan: "RepositoryPlan") -> None:
     heads = {name + suffix for base in plan.lane.bases.values() for name in base.heads for suffix in ("", "_full")}
     for folder in plan.folders:
         if folder.name in heads:  # thousands of small ones; the sums below count them

@@ -27,11 +27,11 @@ def main(arguments: argparse.Namespace) -> int:
     sys.stdout.reconfigure(errors="replace")  # a terminal without the marks still gets the words
     parts: list[str] = []
 
-    def show(finding: Any) -> None:
-        if parts[-1:] != [finding.part]:
-            parts.append(finding.part)
-            print(finding.part if finding.part in ("repository", "machine") else f"{finding.part}s")
-        print(f"  {finding}", flush=True)
+    def show(check: Any) -> None:
+        if parts[-1:] != [check.part]:
+            parts.append(check.part)
+            print(check.part if check.part in ("repository", "machine") else f"{check.part}s")
+        print(f"  {check}", flush=True)
 
     diagnosis = examine(arguments.repository, report=show, timeout_s=arguments.timeout_s)
     print(diagnosis.verdict)

@@ -9,7 +9,7 @@ from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import file_option, write_file
 
 if TYPE_CHECKING:
-    from slipway.benchmark import CapacityResult, GateOptions, GateResult
+    from slipway.benchmark import CapacityResult, GateOptions, LatencyResult
 
 EPILOG = """examples:
   slipway serve model_repository/cpu            # in another terminal
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
     return EXIT_CODES[result.verdict]
 
 
-def gate(options: "GateOptions") -> "GateResult":
+def gate(options: "GateOptions") -> "LatencyResult":
     from slipway.benchmark import run_gate, summary
 
     print(f"{options.model} at {options.url}: {duration(options)}", flush=True)

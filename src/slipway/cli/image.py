@@ -14,7 +14,7 @@ from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.image.documents import Descriptor
-    from slipway.image.layout import Layout
+    from slipway.image.layout import ImageLayout
     from slipway.image.transfer import Moved, Progress
 
 EPILOG = """example:
@@ -74,13 +74,13 @@ def unpack(arguments: argparse.Namespace) -> None:
 
 def sbom(arguments: argparse.Namespace) -> None:
     from slipway.image.artefacts import SBOM
-    from slipway.image.layout import Layout
+    from slipway.image.layout import ImageLayout
     from slipway.image.sbom import Lock
     from slipway.image.sbom import sbom as write_sbom
     from slipway.image.verify import verify as verify_image
 
-    Layout.open(arguments.image.folder)
-    with Layout.writing(arguments.image.folder) as layout:
+    ImageLayout.open(arguments.image.folder)
+    with ImageLayout.writing(arguments.image.folder) as layout:
         image = layout.find(arguments.image)
         verified = verify_image(layout, image)
         path = arguments.lock or Path("build/images", verified.lane.lane, "requirements.lock")
@@ -103,7 +103,7 @@ def push(arguments: argparse.Namespace) -> None:
 
 
 def pull(arguments: argparse.Namespace) -> None:
-    from slipway.image.layout import Layout
+    from slipway.image.layout import ImageLayout
     from slipway.image.registry import Registry
     from slipway.image.transfer import pull as pull_image
 
@@ -111,7 +111,7 @@ def pull(arguments: argparse.Namespace) -> None:
     if arguments.image.digest is not None:
         raise ImageError(f"{arguments.image}: give a tag; the digest follows from the image")
     registry = Registry(arguments.registry, plain_http=arguments.plain_http)
-    with Layout.writing(arguments.image.folder) as layout, _progress("pulling") as progress:
+    with ImageLayout.writing(arguments.image.folder) as layout, _progress("pulling") as progress:
         moved = pull_image(
             registry,
             arguments.registry,
@@ -143,12 +143,12 @@ def _progress(what: str) -> "Iterator[Progress]":
 
 
 def sign(arguments: argparse.Namespace) -> None:
-    from slipway.image.layout import Layout
+    from slipway.image.layout import ImageLayout
     from slipway.image.signing import sign as sign_image
     from slipway.image.verify import verify as verify_image
 
-    Layout.open(arguments.image.folder)
-    with Layout.writing(arguments.image.folder) as layout:
+    ImageLayout.open(arguments.image.folder)
+    with ImageLayout.writing(arguments.image.folder) as layout:
         image = layout.find(arguments.image)
         verify_image(layout, image)  # nobody should sign what is damaged
         made = sign_image(layout, image, key=arguments.key)
@@ -157,18 +157,18 @@ def sign(arguments: argparse.Namespace) -> None:
     print_json(arguments, {"digest": image.digest, "signatures": made})
 
 
-def _open(arguments: argparse.Namespace) -> "tuple[Layout, Descriptor]":
+def _open(arguments: argparse.Namespace) -> "tuple[ImageLayout, Descriptor]":
     """The layout of the command line and the image in it, of the lane that was asked for."""
-    from slipway.image.layout import Layout
+    from slipway.image.layout import ImageLayout
 
-    layout = Layout.open(arguments.image.folder)
+    layout = ImageLayout.open(arguments.image.folder)
     image = layout.find(arguments.image)
     if arguments.lane is not None:
         check_lane(layout, image, wanted=arguments.lane)
     return layout, image
 
 
-def check_lane(layout: "Layout", image: "Descriptor", *, wanted: str) -> None:
+def check_lane(layout: "ImageLayout", image: "Descriptor", *, wanted: str) -> None:
     from slipway.image.documents import LANE
     from slipway.image.verify import open_image
 
@@ -177,7 +177,7 @@ def check_lane(layout: "Layout", image: "Descriptor", *, wanted: str) -> None:
         raise ImageError(f"{image.digest}: of the {found} lane, and the {wanted} lane is wanted; give another image")
 
 
-def check_signature(layout: "Layout", image: "Descriptor", key: Path | None) -> int:
+def check_signature(layout: "ImageLayout", image: "Descriptor", key: Path | None) -> int:
     """The number of manifests that the owner of `key` signed; 0 without a key."""
     if key is None:
         return 0

@@ -12,7 +12,7 @@ from slipway.operations.release.lock import only_operator
 from slipway.operations.release.promotion import check_own_folder, former_repository
 from slipway.operations.release.record import ReleaseRecord, RepositoryFacts, now, read_record, record_path
 from slipway.operations.release.trial import stable_repository
-from slipway.repository import Plan, open_bases, open_fleet, plan_repository
+from slipway.repository import RepositoryPlan, open_bases, open_fleet, plan_repository
 from slipway.system.text import command
 
 
@@ -55,7 +55,7 @@ def write_candidate(gateway: Path, fleet_file: Path, out: Path | None) -> Releas
     return record
 
 
-def _planned(fleet: Fleet, source: Path, out: Path, *, cores: int | None) -> Plan:
+def _planned(fleet: Fleet, source: Path, out: Path, *, cores: int | None) -> RepositoryPlan:
     """The plan of the candidate's repository, for the machine that stable was assembled for."""
     root = source.parent
     classifiers, bases = open_fleet(fleet, root=root), open_bases(fleet, root=root)

@@ -9,7 +9,7 @@ from slipway.system.arguments import Actions, add_action, count
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
-    from slipway.operations.rendering.plan import Plan
+    from slipway.operations.rendering.plan import ClusterPlan
 
 DIGEST = "REGISTRY/NAME@sha256:DIGEST"
 
@@ -46,7 +46,7 @@ def compose(arguments: argparse.Namespace) -> None:
         plan.image_reference(arguments.server_image, what="--server-image")
     settings = plan.tls_settings(arguments.settings)
     repository = plan.repository_of(arguments.settings, settings, given=arguments.repository)
-    server = plan.Server.of(repository)
+    server = plan.ServerNeeds.of(repository)
     plan.check_models(arguments.settings, settings, server)
     candidate = arguments.candidate_repository
     plan.check_beside(repository, candidate, repositories=arguments.repositories, weight_percent=arguments.weight)
@@ -63,7 +63,7 @@ def compose(arguments: argparse.Namespace) -> None:
         ),
         repository=repository.resolve().name,
         candidate=candidate.resolve().name if candidate is not None else None,
-        candidate_server=plan.Server.of(candidate) if candidate is not None else None,
+        candidate_server=plan.ServerNeeds.of(candidate) if candidate is not None else None,
         weight_percent=arguments.weight,
         published=settings.host_port[0],
     )
@@ -77,7 +77,7 @@ def systemd(arguments: argparse.Namespace) -> None:
 
     settings = read_settings(arguments.settings)  # one that serves this machine alone needs no certificate
     repository = plan.repository_of(arguments.settings, settings, given=arguments.repository)
-    server = plan.Server.of(repository)
+    server = plan.ServerNeeds.of(repository)
     plan.check_models(arguments.settings, settings, server)
     candidate = arguments.candidate_repository
     plan.check_beside(repository, candidate, repositories=arguments.repositories)
@@ -93,7 +93,7 @@ def systemd(arguments: argparse.Namespace) -> None:
         user=arguments.user,
         written=written_folders(settings, source=arguments.settings, at=at),
     )
-    other = plan.Server.of(candidate) if candidate is not None else None
+    other = plan.ServerNeeds.of(candidate) if candidate is not None else None
     _write(arguments, systemd_files(settings, server, box, candidate=other), kind=KIND)
 
 
@@ -112,23 +112,23 @@ def check(arguments: argparse.Namespace) -> None:
         source: checks.check(text, source=source)
         for source, text in checks.texts(arguments.folder, kubectl=arguments.kubectl).items()
     }
-    for source, findings in found.items():
-        print(f"{source}: {len(findings)} findings")
-        for finding in findings:
-            print(f"  {finding}")
-    listed = [{"source": source, **one._asdict()} for source, findings in found.items() for one in findings]
-    print_json(arguments, {"findings": listed})
+    for source, violations in found.items():
+        print(f"{source}: {len(violations)} violations")
+        for violation in violations:
+            print(f"  {violation}")
+    listed = [{"source": source, **one._asdict()} for source, violations in found.items() for one in violations]
+    print_json(arguments, {"violations": listed})
     if listed:
         raise SystemExit(1)
 
 
-def _plan(arguments: argparse.Namespace) -> "Plan":
+def _plan(arguments: argparse.Namespace) -> "ClusterPlan":
     from slipway.contract import SpecError
     from slipway.operations.rendering.plan import (
+        ClusterPlan,
         Gpu,
         Images,
-        Plan,
-        Server,
+        ServerNeeds,
         check_candidate,
         check_models,
         cluster_settings,
@@ -142,7 +142,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
     images.checked()
     settings = tls_settings(arguments.settings)
     repository = repository_of(arguments.settings, settings, given=arguments.repository)
-    server = Server.of(repository)
+    server = ServerNeeds.of(repository)
     check_models(arguments.settings, settings, server)
     other = arguments.candidate_repository
     if other is not None:
@@ -156,7 +156,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
     gpu = None if arguments.pods is not None else Gpu.of(arguments.mig)
     if arguments.gpus is None and arguments.mig is None and not server.lane.needs_gpu:
         gpu = None
-    return Plan(
+    return ClusterPlan(
         settings=cluster_settings(arguments.settings, settings, candidate=images.candidate is not None),
         server=server,
         images=images,
@@ -164,7 +164,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
         kubernetes=kubernetes_version(arguments.kubernetes),
         most_pods=arguments.gpus or arguments.pods or 2,
         gpu=gpu,
-        candidate_server=Server.of(other) if other is not None else None,
+        candidate_server=ServerNeeds.of(other) if other is not None else None,
         weight_percent=arguments.weight,
         vital=tuple(arguments.vital or ()),
         queue_ms=arguments.queue_ms,

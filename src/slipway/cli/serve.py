@@ -104,10 +104,10 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, 
     from slipway.serving.endpoint import endpoint  # not at the top: --help needs no library
     from slipway.serving.key import offered_key
     from slipway.serving.limits import raise_open_files
-    from slipway.serving.status import Status
+    from slipway.serving.status import ServingStatus
     from slipway.serving.supervisor import Supervisor
 
-    status, results = Status(), Messages(sys.stdout.fileno())
+    status, results = ServingStatus(), Messages(sys.stdout.fileno())
     status.messages_lost.set_function(lambda: messages.lost)
 
     def event(name: str, message: str, **fields: Any) -> None:

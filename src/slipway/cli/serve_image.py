@@ -7,7 +7,7 @@ from slipway.cli.image import check_signature, signed_line
 from slipway.contract import ServingError
 from slipway.image.cache import cached_repository, folder_of, images_folder
 from slipway.image.documents import LANE, Descriptor
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.serving.binary import installed_server
 from slipway.system.files import sha256_bytes
@@ -31,7 +31,7 @@ def unpacked(
     """
     if isinstance(reference, RegistryReference):
         return _pulled(reference, key=key, say=say, plain_http=plain_http)
-    layout = Layout.open(reference.folder)
+    layout = ImageLayout.open(reference.folder)
     image = layout.find(reference)
     signed = check_signature(layout, image, key)
     say(f"{reference}: {image.digest}; {signed_line(key, signed)}")
@@ -48,7 +48,7 @@ def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[st
     from slipway.image.transfer import pull
 
     tag = f"pulled-{sha256_bytes(str(reference).encode())[:16]}"
-    with Layout.writing(images_folder().with_name("layout"), wait=True) as layout:
+    with ImageLayout.writing(images_folder().with_name("layout"), wait=True) as layout:
         moved = pull(
             Registry(reference, plain_http=plain_http),
             reference,
@@ -63,7 +63,7 @@ def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[st
         return unpacked(LayoutReference(layout.folder, digest=moved.image.digest), key=key, say=say)
 
 
-def _check_lane(layout: Layout, image: Descriptor, reference: LayoutReference) -> None:
+def _check_lane(layout: ImageLayout, image: Descriptor, reference: LayoutReference) -> None:
     """Refuse the gpu lane before gigabytes are unpacked; what else may be missing, the server checks at its start."""
     if layout.manifest(image).annotation(LANE) == "gpu" and installed_server() is None:
         raise ServingError(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from slipway.benchmark import GateOptions, Verdict
+from slipway.benchmark import GateOptions, LatencyVerdict
 from slipway.benchmark.gate import Subject, measure, meet
 from slipway.benchmark.looks import single
 from slipway.benchmark.processes import give_way
@@ -85,7 +85,7 @@ class Bench:
         values = serving.model_dump(mode="json")
         self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), **found.model_dump(mode="json")})
         # One or two blocks can rarely prove that P99 is within the limit, but they can prove that it is not.
-        held = found.verdict in (Verdict.PASS, Verdict.TOO_FEW)
+        held = found.verdict in (LatencyVerdict.PASS, LatencyVerdict.TOO_FEW)
         print(
             f"{len(self.evidence):3}  {described(serving, self._classifier.lane):50} {rate_at(rung):6.1f}/s  "
             f"P99 {found.latency.p99_ms:6.1f} ms  {'held' if held else found.verdict}",

@@ -12,7 +12,7 @@ from slipway.contract import Bundle, Choice, Manifest, SlipwayError, Spec, SpecE
 from slipway.contract.engine import Target
 from slipway.contract.evidence.build import BundleMeasured, CheckpointMeasured, EngineMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
-from slipway.contract.evidence.gate import GateResult
+from slipway.contract.evidence.gate import AccuracyResult
 from slipway.contract.labels import read_label_list
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import SERVED, listed
@@ -241,7 +241,7 @@ def print_summary(run: Run, *, seconds: float) -> None:
     print(f"  and gate:   {command('slipway gate', name)} --images FOLDER")
 
 
-def _verdict(gate: GateResult | None) -> str:
+def _verdict(gate: AccuracyResult | None) -> str:
     if gate is None:
         return "the reference"
     overall = gate.overall

@@ -10,7 +10,7 @@ from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.card import Card
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss, EngineMeasured, GraphMeasured
-from slipway.contract.evidence.gate import PROOF, REFERENCE, Comparison, GateResult
+from slipway.contract.evidence.gate import PROOF, REFERENCE, AccuracyResult, Comparison
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
@@ -180,7 +180,7 @@ def _changed_gate(
         before, after = read_rows(reference.path), read_rows(engine.path)
     except (ManifestError, OSError):
         recorded = None
-    if not isinstance(recorded, GateResult):
+    if not isinstance(recorded, AccuracyResult):
         yield "no gate evidence in the current format"
         return
     if _asked(before) != _asked(after):
@@ -213,7 +213,7 @@ def _asked(rows: list[Row]) -> list[tuple[str, str]]:
     return [(row["image"], row["truth"]) for row in rows]
 
 
-def _changed_limits(recorded: GateResult, now: GateResult) -> Iterator[str]:
+def _changed_limits(recorded: AccuracyResult, now: AccuracyResult) -> Iterator[str]:
     limits = {
         "max_loss_points": (recorded.overall.max_loss_points, now.overall.max_loss_points),
         "max_class_loss_points": tuple(
@@ -228,7 +228,7 @@ def _changed_limits(recorded: GateResult, now: GateResult) -> Iterator[str]:
             yield f"spec.accuracy.{name} {before} → {after}"
 
 
-def _counts(result: GateResult) -> list[tuple[str, int, int, int, str]]:
+def _counts(result: AccuracyResult) -> list[tuple[str, int, int, int, str]]:
     def of(name: str, comparison: Comparison) -> tuple[str, int, int, int, str]:
         return name, comparison.images, comparison.lost, comparison.gained, comparison.verdict
 

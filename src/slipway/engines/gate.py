@@ -11,12 +11,12 @@ from slipway.contract.evidence.gate import (
     FAIL,
     PASS,
     TOO_FEW,
+    AccuracyResult,
+    AccuracyVerdict,
     Comparison,
     Flips,
-    GateResult,
-    Reference,
+    ReferenceAnswers,
     Unit,
-    Verdict,
     tolerated,
 )
 from slipway.contract.selection import listed
@@ -31,7 +31,7 @@ REMEDY = "test on more images, raise these limits"
 
 def compare(
     truth_n: ClassIds, reference_n: ClassIds, candidate_n: ClassIds, labels: Sequence[str], gate: AccuracyGate
-) -> GateResult:
+) -> AccuracyResult:
     """Paired comparison of two classifiers on the same images.
 
     The loss is P(lost) - P(gained), over all images and over those of each class (its loss of recall). Each share has
@@ -58,7 +58,7 @@ def compare(
 
 def compare_labels(
     truth_nc: Table, reference_nc: Table, candidate_nc: Table, labels: Sequence[str], gate: AccuracyGate
-) -> GateResult:
+) -> AccuracyResult:
     """`compare` for multi-label tables `[n, classes]`: an image is right if it is given all of its labels and no other;
     a class, on the images that have it, if it is given."""
     before_n, after_n = ((answered_nc == truth_nc).all(axis=1) for answered_nc in (reference_nc, candidate_nc))
@@ -82,11 +82,11 @@ def _judge(
     after_n: Right,
     of_class: Mapping[str, tuple[Right, Right]],
     gate: AccuracyGate,
-    reference: Reference,
+    reference: ReferenceAnswers,
     *,
     flipped_n: npt.NDArray[np.bool_],
     unit: Unit = "top-1",
-) -> GateResult:
+) -> AccuracyResult:
     error = 1 - gate.confidence
     overall = compare_pairs(before_n, after_n, max_loss_points=gate.max_loss_points, confidence=gate.confidence)
     classes = {
@@ -101,7 +101,7 @@ def _judge(
     flips = count_flips(flipped_n, max_flip_points=gate.flip_limit_points, error=error)
     hindering = [result.verdict for result in classes.values() if not tolerated(result, prove=gate.prove_classes)]
     verdicts = {overall.verdict, flips.verdict, reference.verdict, *hindering}
-    return GateResult(
+    return AccuracyResult(
         verdict=FAIL if FAIL in verdicts else TOO_FEW if TOO_FEW in verdicts else PASS,
         overall=overall,
         classes=classes,
@@ -149,7 +149,7 @@ def count_flips(flipped_n: npt.NDArray[np.bool_], *, max_flip_points: float, err
 
 def better_than_chance(
     right_k: ClassIds, images_k: ClassIds, weight_n: npt.NDArray[np.float64], *, chance: float, error: float
-) -> Reference:
+) -> ReferenceAnswers:
     """Whether answers depend on the images: their mean recall over the kinds is proven to exceed that of chance.
 
     Kinds are the classes or, for multi-label, having and not having each label. Answers that do not depend on the
@@ -170,7 +170,7 @@ def better_than_chance(
     kinds = max(len(images_k), 1)
     recall = float((right_k / images_k).sum()) / kinds
     proof = chance + math.sqrt(-math.log(error) / 2 * float(np.square(weight_n / kinds).sum()))
-    return Reference(
+    return ReferenceAnswers(
         kinds=len(images_k),
         recall_points=100 * recall,
         chance_points=100 * chance,
@@ -179,7 +179,7 @@ def better_than_chance(
     )
 
 
-def _verdict(low: float, high: float, *, limit: float) -> Verdict:
+def _verdict(low: float, high: float, *, limit: float) -> AccuracyVerdict:
     return PASS if high <= limit else FAIL if low > limit else TOO_FEW
 
 
@@ -196,7 +196,7 @@ def too_few(class_ids: Sequence[tuple[int, ...]], labels: Sequence[str], spec: S
     return "\n".join([first, *(f"  {line}" for line in unproven(result))])
 
 
-def flawless(class_ids: Sequence[tuple[int, ...]], labels: Sequence[str], spec: Spec) -> GateResult:
+def flawless(class_ids: Sequence[tuple[int, ...]], labels: Sequence[str], spec: Spec) -> AccuracyResult:
     """The gate's result for an engine that answers every one of these test images right, as FP32 does."""
     if spec.task == "multilabel":
         truth_nc = np.zeros((len(class_ids), len(labels)), np.bool_)
@@ -207,7 +207,7 @@ def flawless(class_ids: Sequence[tuple[int, ...]], labels: Sequence[str], spec: 
     return compare(truth_n, truth_n, truth_n, labels, spec.accuracy)
 
 
-def unproven(result: GateResult) -> Iterator[str]:
+def unproven(result: AccuracyResult) -> Iterator[str]:
     """Each limit that the images of a `flawless` result cannot prove: what they can, and how many images could."""
     overall, flips, reference = result.overall, result.flips, result.reference
     error = 1 - result.confidence

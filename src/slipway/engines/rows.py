@@ -10,7 +10,7 @@ import numpy as np
 from slipway.contract import Bundle
 from slipway.contract.decision import Task
 from slipway.contract.evidence.evaluation import Flip
-from slipway.contract.evidence.gate import GateResult
+from slipway.contract.evidence.gate import AccuracyResult
 from slipway.engines.gate import ClassIds, Table, compare, compare_labels
 from slipway.evaluation.predict import Predictions, table
 from slipway.steps.postprocess import Answers
@@ -64,7 +64,7 @@ def read_rows(engine: Path) -> list[Row]:
         return [{column: from_cell(cell) for column, cell in row.items()} for row in csv.DictReader(file)]
 
 
-def gate_rows(before: list[Row], after: list[Row], bundle: Bundle) -> GateResult:
+def gate_rows(before: list[Row], after: list[Row], bundle: Bundle) -> AccuracyResult:
     """The accuracy gate's result on the answers of FP32 and of an engine to the same images."""
     labels, limits = bundle.labels, bundle.spec.accuracy
     if bundle.decision.task == "multilabel":

@@ -15,7 +15,7 @@ from slipway.contract import Bundle, DataError, QuantizeError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import Search, Sensitivity, Step, Validation
-from slipway.contract.evidence.gate import FAIL, GateResult
+from slipway.contract.evidence.gate import FAIL, AccuracyResult
 from slipway.engines.calibration_pixels import BATCH, CalibrationSample
 from slipway.engines.gate import compare, compare_labels
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
@@ -183,7 +183,7 @@ class _Judge:
             and flips.flip_points <= flips.max_flip_points,
         )
 
-    def _compare(self, answers: npt.NDArray[Any]) -> GateResult:
+    def _compare(self, answers: npt.NDArray[Any]) -> AccuracyResult:
         labels, limits = self._bundle.labels, self._bundle.spec.accuracy
         if self._bundle.decision.task == "multilabel":
             truth_nc = table([image.class_ids for image in self._images], classes=len(labels))

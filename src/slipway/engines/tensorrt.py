@@ -28,11 +28,11 @@ from slipway.engines.tensorrt_library import (
 )
 from slipway.onnx_graph import SERVED_INPUT
 
-__all__ = ["Plan", "PlanTarget", "build_plan", "compute_capability"]
+__all__ = ["BuiltPlan", "PlanTarget", "build_plan", "compute_capability"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuiltPlan:
     """A serialised engine and the facts of its build. Equal graphs do not give equal bytes."""
 
     data: bytes
@@ -57,7 +57,7 @@ def build_plan(
     max_batch_size: int,
     options: TensorRT,
     timing_cache: bytes | None = None,
-) -> Plan:
+) -> BuiltPlan:
     """Compile `graph`, behind its normalisation, for batches of 1 to `max_batch_size`, in the types of its tensors.
 
     A plan of `tensorrt` gets two optimisation profiles: one for all batches, and one for single images, whose kernels
@@ -86,7 +86,9 @@ def build_plan(
     )
 
 
-def _build(graph: Path, *, data: bytes, target: PlanTarget, settings: PlanSettings, timing_cache: bytes | None) -> Plan:
+def _build(
+    graph: Path, *, data: bytes, target: PlanTarget, settings: PlanSettings, timing_cache: bytes | None
+) -> BuiltPlan:
     trt = import_library(target)
     started, log = time.perf_counter(), fresh_log(trt)
     builder = start(trt.Builder, log)
@@ -104,7 +106,7 @@ def _build(graph: Path, *, data: bytes, target: PlanTarget, settings: PlanSettin
         raise CompileError(f"{graph}: {target} {settings.version} could not compile it:{explain(log.errors)}")
     plan, seconds = bytes(serialised), time.perf_counter() - started
     layers, reason = inspect(plan, target=target, settings=settings)
-    return Plan(
+    return BuiltPlan(
         data=plan,
         settings=settings,
         timing_cache=None if cache is None else bytes(cache.serialize()),

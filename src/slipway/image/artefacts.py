@@ -1,13 +1,13 @@
 """The artefacts of an image, by type."""
 
 from slipway.image.documents import Descriptor
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 
 SBOM = "application/vnd.cyclonedx+json"
 SIGNATURE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
-def of_type(layout: Layout, subject: Descriptor, artifact_type: str) -> list[tuple[Descriptor, Descriptor]]:
+def of_type(layout: ImageLayout, subject: Descriptor, artifact_type: str) -> list[tuple[Descriptor, Descriptor]]:
     """The artefacts of an image of one type: the manifest of each, and its blob, both checked."""
     found = []
     for descriptor, manifest in layout.referrers(subject):

@@ -23,7 +23,7 @@ from slipway.image.documents import (
     RootFs,
 )
 from slipway.image.layers import REST, HashingSink, Layer, plan, write_tar
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.reference import TAG, LayoutReference
 from slipway.system.files import sha256_file
 
@@ -57,7 +57,7 @@ def build(repository: Path, target: LayoutReference) -> Built:
         raise SpecError(f"{tag!r}: invalid tag; use up to 128 letters, digits and ._-")
     manifest = Manifest.open(repository, kind="repository")
     lane = Lane.read(repository / LANE_FILE)
-    with Layout.writing(target.folder, inputs=(repository,)) as layout:
+    with ImageLayout.writing(target.folder, inputs=(repository,)) as layout:
         layout.check_tag(tag, lane=lane.lane)
         known = _known_layers(layout)
         files = {*manifest.outputs, MANIFEST_FILE}
@@ -75,7 +75,7 @@ def build(repository: Path, target: LayoutReference) -> Built:
     return Built(descriptor, image, tuple(written))
 
 
-def _known_layers(layout: Layout) -> Mapping[str, Descriptor]:
+def _known_layers(layout: ImageLayout) -> Mapping[str, Descriptor]:
     """Layers of the images that are there, by name: a step is named by its content, so it is likely the same."""
     return {
         layer.step: layer
@@ -86,7 +86,7 @@ def _known_layers(layout: Layout) -> Mapping[str, Descriptor]:
 
 
 def _add_layer(
-    layout: Layout, repository: Path, layer: Layer, *, known: Mapping[str, Descriptor]
+    layout: ImageLayout, repository: Path, layer: Layer, *, known: Mapping[str, Descriptor]
 ) -> tuple[Descriptor, bool]:
     """The descriptor of a layer, and whether it had to be written."""
     annotations = {STEP: layer.name}
@@ -107,7 +107,7 @@ def _check_unchanged(repository: Path, manifest: Manifest) -> None:
         raise ImageError(f"{repository}: assembled again while the image was built; build it again")
 
 
-def _image(layout: Layout, lane: Lane, layers: list[Descriptor], *, sealed: str) -> ImageManifest:
+def _image(layout: ImageLayout, lane: Lane, layers: list[Descriptor], *, sealed: str) -> ImageManifest:
     config = ImageConfig(rootfs=RootFs(diff_ids=tuple(layer.digest for layer in layers)))
     annotations = {
         VERSION: __version__,

@@ -7,7 +7,7 @@ from pathlib import Path
 from slipway.contract import Manifest, SlipwayError
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
 from slipway.image.documents import SEALED, Descriptor, ImageManifest
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.image.verify import open_image, unpack
 from slipway.system.files import locked, sha256_file
 from slipway.system.home import user_folder
@@ -22,7 +22,7 @@ def folder_of(image: Descriptor) -> Path:
     return images_folder() / image.hex
 
 
-def cached_repository(layout: Layout, image: Descriptor, *, say: Callable[[str], None]) -> Path:
+def cached_repository(layout: ImageLayout, image: Descriptor, *, say: Callable[[str], None]) -> Path:
     """The repository of an image as a folder, whose every file has been checked; unpacked unless it is there.
 
     Raises:

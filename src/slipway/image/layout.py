@@ -29,7 +29,7 @@ _ANEW = "pull the image again, or build it into a new folder, and list and sign 
 _UNFINISHED = ".unfinished-"
 
 
-class Layout:
+class ImageLayout:
     """A layout that exists."""
 
     def __init__(self, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from slipway.contract import ImageError, MissingDependencyError, SpecError, StorageError
 from slipway.image.artefacts import SBOM, SIGNATURE, of_type
 from slipway.image.documents import Descriptor
-from slipway.image.layout import Layout
+from slipway.image.layout import ImageLayout
 from slipway.system.text import command
 
 try:
@@ -24,7 +24,7 @@ except ImportError:
 CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
-def sign(layout: Layout, image: Descriptor, *, key: Path) -> int:
+def sign(layout: ImageLayout, image: Descriptor, *, key: Path) -> int:
     """Sign an image and its SBOMs where this key has not; returns the number of new signatures.
 
     Args:
@@ -46,7 +46,7 @@ def sign(layout: Layout, image: Descriptor, *, key: Path) -> int:
     return made
 
 
-def verify_signatures(layout: Layout, image: Descriptor, *, key: Path) -> int:
+def verify_signatures(layout: ImageLayout, image: Descriptor, *, key: Path) -> int:
     """Check that the owner of a key signed an image and each of its SBOMs; returns the number of signed manifests.
 
     Args:
@@ -70,11 +70,11 @@ def verify_signatures(layout: Layout, image: Descriptor, *, key: Path) -> int:
     return len(subjects)
 
 
-def _sboms(layout: Layout, image: Descriptor) -> list[Descriptor]:
+def _sboms(layout: ImageLayout, image: Descriptor) -> list[Descriptor]:
     return [descriptor for descriptor, _ in of_type(layout, image, SBOM)]
 
 
-def _is_signed(layout: Layout, subject: Descriptor, key: Path) -> bool:
+def _is_signed(layout: ImageLayout, subject: Descriptor, key: Path) -> bool:
     """Whether a signature of `subject` verifies with a public key."""
     config = verifying.Config().use_elliptic_key_verifier(public_key=key)
     with tempfile.TemporaryDirectory(prefix="slipway-verify-") as folder:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from slipway.contract import ImageError
 from slipway.image.artefacts import SBOM, SIGNATURE
 from slipway.image.documents import INDEX, LANE, MANIFEST, MOST_BYTES, SEALED, Descriptor, ImageManifest, Index
-from slipway.image.layout import AGAIN, Layout
+from slipway.image.layout import AGAIN, ImageLayout
 from slipway.image.reference import RegistryReference
 from slipway.image.registry import BLOCK_BYTES, AbsentError, Registry, referrers_tag
 from slipway.image.verify import check_kind, open_image
@@ -54,7 +54,9 @@ class _Count:
         return Moved(image.bare(), sum(moved), sum(skipped), len(moved), len(skipped))
 
 
-def push(layout: Layout, image: Descriptor, target: RegistryReference, registry: Registry, progress: Progress) -> Moved:
+def push(
+    layout: ImageLayout, image: Descriptor, target: RegistryReference, registry: Registry, progress: Progress
+) -> Moved:
     """Write an image to a registry, and then its tag.
 
     Raises:
@@ -78,7 +80,9 @@ def push(layout: Layout, image: Descriptor, target: RegistryReference, registry:
     return count.result(image)
 
 
-def _family(layout: Layout, image: Descriptor, manifest: ImageManifest) -> Iterator[tuple[Descriptor, ImageManifest]]:
+def _family(
+    layout: ImageLayout, image: Descriptor, manifest: ImageManifest
+) -> Iterator[tuple[Descriptor, ImageManifest]]:
     """An image, its artefacts, and theirs."""
     yield image, manifest
     for descriptor, artefact in layout.referrers(image):
@@ -100,7 +104,7 @@ def _check_tag(registry: Registry, target: RegistryReference, *, lane: str) -> N
         )
 
 
-def _push_blob(layout: Layout, blob: Descriptor, registry: Registry, count: _Count) -> None:
+def _push_blob(layout: ImageLayout, blob: Descriptor, registry: Registry, count: _Count) -> None:
     what = f"layer {shown(blob.step)}" if blob.step else "a part"
     layout.check_size(blob, what=what)
     there = registry.has_blob(blob)
@@ -116,7 +120,7 @@ def _push_blob(layout: Layout, blob: Descriptor, registry: Registry, count: _Cou
     count.add(blob, moved=not there)
 
 
-def _blocks(layout: Layout, blob: Descriptor) -> Iterator[bytes]:
+def _blocks(layout: ImageLayout, blob: Descriptor) -> Iterator[bytes]:
     with layout.path(blob).open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             yield block
@@ -147,7 +151,7 @@ def _list_artefact(registry: Registry, subject: Descriptor, artefact: Descriptor
 def pull(
     registry: Registry,
     source: RegistryReference,
-    layout: Layout,
+    layout: ImageLayout,
     *,
     tag: str,
     lane: str | None = None,
@@ -204,7 +208,7 @@ def pull(
 
 
 def _pull_blob(
-    registry: Registry, blob: Descriptor, layout: Layout, count: _Count, *, where: str, hashed: bool = True
+    registry: Registry, blob: Descriptor, layout: ImageLayout, count: _Count, *, where: str, hashed: bool = True
 ) -> None:
     there = layout.has(blob, hashed=hashed)
     count.add(blob, moved=not there)
@@ -222,7 +226,7 @@ def _pull_blob(
 
 
 def _pull_artefacts(
-    registry: Registry, subject: Descriptor, layout: Layout, count: _Count, *, where: str, depth: int
+    registry: Registry, subject: Descriptor, layout: ImageLayout, count: _Count, *, where: str, depth: int
 ) -> Iterator[Descriptor]:
     """Pull the SBOM and the signatures of an image or of an SBOM; what else is attached to it stays there."""
     if not depth:

@@ -16,7 +16,7 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
 from slipway.image.artefacts import SBOM
 from slipway.image.documents import LANE, LAYER, SEALED, Descriptor, ImageConfig, ImageManifest
 from slipway.image.layers import BLOCK_BYTES, ArchiveError, HashingSink, Member, members
-from slipway.image.layout import AGAIN, Layout
+from slipway.image.layout import AGAIN, ImageLayout
 from slipway.system.files import complete_folder, sha256_bytes
 from slipway.system.targets import told
 from slipway.system.text import shown
@@ -36,7 +36,7 @@ class Verified(NamedTuple):
     """Number of SBOMs beside it."""
 
 
-def verify(layout: Layout, image: Descriptor) -> Verified:
+def verify(layout: ImageLayout, image: Descriptor) -> Verified:
     """Check every blob of an image and of its artefacts, and every file in it, without writing anything.
 
     Raises:
@@ -84,7 +84,7 @@ class _Read:
         return sorted(path for path, sha256 in self.hashes.items() if sealed.get(path, sha256) != sha256)
 
 
-def open_image(layout: Layout, image: Descriptor) -> ImageManifest:
+def open_image(layout: ImageLayout, image: Descriptor) -> ImageManifest:
     """The manifest of an image, with its configuration checked and all layers there in the right size.
 
     Raises:
@@ -113,7 +113,7 @@ def check_kind(manifest: ImageManifest, *, where: str) -> None:
             )
 
 
-def unpack(layout: Layout, image: Descriptor, target: Path) -> ImageManifest:
+def unpack(layout: ImageLayout, image: Descriptor, target: Path) -> ImageManifest:
     """Write the repository of an image to `target`: whole and equal byte for byte, or not at all.
 
     Raises:
@@ -141,7 +141,7 @@ def unpack(layout: Layout, image: Descriptor, target: Path) -> ImageManifest:
     return manifest
 
 
-def _check_unpacked(folder: Path, manifest: ImageManifest, layout: Layout) -> None:
+def _check_unpacked(folder: Path, manifest: ImageManifest, layout: ImageLayout) -> None:
     """Check the files as they are on the disk, by the repository's own manifest."""
     written = folder / MANIFEST_FILE
     _sealed(written.read_bytes() if written.is_file() else b"", manifest, where=f"{layout.folder}")
@@ -163,7 +163,7 @@ def _sealed(data: bytes, manifest: ImageManifest, *, where: str) -> Mapping[str,
         raise ImageError(f"{where}: {MANIFEST_FILE} in the image cannot be read: {error}") from None
 
 
-def _check_lane(data: bytes, manifest: ImageManifest, layout: Layout) -> Lane:
+def _check_lane(data: bytes, manifest: ImageManifest, layout: ImageLayout) -> Lane:
     try:
         lane = Lane.parse(parse_json(data.decode(errors="replace"), source=LANE_FILE), source=LANE_FILE)
     except SlipwayError as error:
@@ -176,7 +176,7 @@ def _check_lane(data: bytes, manifest: ImageManifest, layout: Layout) -> Lane:
     return lane
 
 
-def _read_layer(layout: Layout, layer: Descriptor, take: Callable[[Member], None]) -> None:
+def _read_layer(layout: ImageLayout, layer: Descriptor, take: Callable[[Member], None]) -> None:
     """Compare the digest of a layer, then give each file of it to `take`.
 
     Raises:
@@ -202,7 +202,7 @@ class _ChangedError(Exception):
 
 
 @contextmanager
-def _naming(layout: Layout, layer: Descriptor, manifest: ImageManifest) -> Iterator[None]:
+def _naming(layout: ImageLayout, layer: Descriptor, manifest: ImageManifest) -> Iterator[None]:
     """Turn a wrong digest into an error that names the layer and the file."""
     try:
         yield
@@ -214,7 +214,7 @@ def _naming(layout: Layout, layer: Descriptor, manifest: ImageManifest) -> Itera
         ) from None
 
 
-def _changed_file(layout: Layout, layer: Descriptor, manifest: ImageManifest) -> str:
+def _changed_file(layout: ImageLayout, layer: Descriptor, manifest: ImageManifest) -> str:
     """Which file of a changed layer differs, as far as it can be told."""
     try:
         sealed = _sealed(_skim(layout, manifest.layers[-1]).kept.get(MANIFEST_FILE, b""), manifest, where="")
@@ -227,7 +227,7 @@ def _changed_file(layout: Layout, layer: Descriptor, manifest: ImageManifest) ->
     return "it is in a header or between the files" + (f", {shown(last)} being the last that was read" if last else "")
 
 
-def _skim(layout: Layout, layer: Descriptor) -> _Read:
+def _skim(layout: ImageLayout, layer: Descriptor) -> _Read:
     """The files of a layer as far as they can be read, whatever its digest."""
     read = _Read()
     with layout.path(layer).open("rb") as file, suppress(ArchiveError):

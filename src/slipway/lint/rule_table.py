@@ -6,7 +6,7 @@ The reactions are those that python -m benchmarks.studies.lint_corpus observed; 
 from dataclasses import dataclass
 from typing import Literal
 
-Server = Literal["refuses", "takes", "hangs", "dies", "unseen"]
+Reaction = Literal["refuses", "takes", "hangs", "dies", "unseen"]
 """The server reports an error and does not load the model; loads it in silence; never becomes ready; or ends while it
 loads. `unseen` was not tried, since that needs a host with a GPU."""
 
@@ -15,12 +15,12 @@ loads. `unseen` was not tried, since that needs a host with a GPU."""
 class Rule:
     """A condition that a repository must meet."""
 
-    server: Server
+    server: Reaction
     goes_wrong: str
     """The harm if the condition is not met."""
 
 
-def _rules(server: Server, **rules: str) -> dict[str, Rule]:
+def _rules(server: Reaction, **rules: str) -> dict[str, Rule]:
     return {name.replace("_", "-"): Rule(server, goes_wrong) for name, goes_wrong in rules.items()}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from slipway.contract.engine import LANES
-from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
+from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, AccuracyResult, Comparison
 from slipway.contract.lane import NO_PLAN, LaneName
 from slipway.contract.selection import SERVED, fallback_engine, has_fp8, listed
 from slipway.evaluation.intervals import images_to_prove
@@ -137,7 +137,7 @@ def _hindered(build: Build) -> Iterator[Todo]:
         )
 
 
-def _reasons(gate: GateResult) -> Iterator[str]:
+def _reasons(gate: AccuracyResult) -> Iterator[str]:
     overall, classes = gate.overall, gate.hindering
     if overall.verdict != PASS:
         yield f"Top-1: {_explain(gate, overall)}"
@@ -161,7 +161,7 @@ def _reasons(gate: GateResult) -> Iterator[str]:
         yield f"And {len(worst) - CLASSES_NAMED} more classes."
 
 
-def _explain(gate: GateResult, result: Comparison, *, comparisons: int = 1) -> str:
+def _explain(gate: AccuracyResult, result: Comparison, *, comparisons: int = 1) -> str:
     low, middle, high = map(points, (result.loss_low_points, result.loss_points, result.loss_high_points))
     text = (
         f"{result.verdict}: {middle} points lost ({result.lost} lost, {result.gained} gained of {result.images} "

@@ -14,10 +14,10 @@ from slipway.contract.evidence.gate import (
     PROOF,
     REFERENCE,
     TOO_FEW,
+    AccuracyResult,
     Comparison,
     Flips,
-    GateResult,
-    Reference,
+    ReferenceAnswers,
 )
 from slipway.pages.tables import Scale, Tone
 from slipway.pages.thumbnails import Thumbnail, Thumbnails
@@ -43,7 +43,7 @@ class Loss:
     recall: float | None = None
     flips: Flips | None = None
     """Flips of all images together; None for a class, like `reference`."""
-    reference: Reference | None = None
+    reference: ReferenceAnswers | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LossTable:
     """A table of losses on one axis, the worst first."""
 
     engine: BuiltEngine
-    gate: GateResult
+    gate: AccuracyResult
     rows: tuple[Loss, ...]
     left_out: int
     scale: Scale
@@ -148,7 +148,7 @@ def class_tables(build: Build) -> list[LossTable]:
     return [_class_table(build, engine, gate) for engine, gate in _gated(build)]
 
 
-def _class_table(build: Build, engine: BuiltEngine, gate: GateResult) -> LossTable:
+def _class_table(build: Build, engine: BuiltEngine, gate: AccuracyResult) -> LossTable:
     in_the_way = gate.hindering
     reference = build.engine("openvino-fp32")
     before = {} if reference is None or reference.evaluation is None else dict(reference.evaluation.per_class)
@@ -279,7 +279,7 @@ def search(build: Build) -> SearchPath | None:
     )
 
 
-def _gated(build: Build) -> list[tuple[BuiltEngine, GateResult]]:
+def _gated(build: Build) -> list[tuple[BuiltEngine, AccuracyResult]]:
     return [(e, e.evaluation.gate) for e in build.engines if e.evaluation is not None and e.evaluation.gate is not None]
 
 

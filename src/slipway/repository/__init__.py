@@ -5,12 +5,12 @@ from slipway.repository.classifier import Classifier
 from slipway.repository.fleet import open_bases, open_fleet
 from slipway.repository.groups import BaseHeads
 from slipway.repository.pick import open_engines, pick_engines
-from slipway.repository.plan import Plan
+from slipway.repository.plan import RepositoryPlan
 
 __all__ = [
     "BaseHeads",
     "Classifier",
-    "Plan",
+    "RepositoryPlan",
     "assemble",
     "open_bases",
     "open_engines",

@@ -11,7 +11,7 @@ from slipway.repository.classifier import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.groups import BaseHeads
 from slipway.repository.lanes import LANE_RULES
-from slipway.repository.plan import Plan, plan, state_of
+from slipway.repository.plan import RepositoryPlan, plan, state_of
 from slipway.repository.taken_over import Present
 from slipway.system.targets import check_folder
 
@@ -27,7 +27,7 @@ def plan_repository(
     multi: Mapping[str, Sequence[str]] = NONE,
     cores: int | None = None,
     inputs: Iterable[Path] = (),
-) -> Plan:
+) -> RepositoryPlan:
     """The plan of what `assemble` writes; `.write()` writes it. `multi` names ensembles for several classifiers.
 
     Groups of heads of which nothing changed are taken over from `out`, and their heads are not opened.

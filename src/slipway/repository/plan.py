@@ -45,7 +45,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RepositoryPlan:
     """The difference between the present repository at `out` and the intended one."""
 
     out: Path
@@ -159,7 +159,7 @@ def state_of(repository: Path) -> str:
         return ""
 
 
-def plan(contents: Contents, out: Path, *, before: str | None = None, present: Present | None = None) -> Plan:
+def plan(contents: Contents, out: Path, *, before: str | None = None, present: Present | None = None) -> RepositoryPlan:
     """Compare `contents` by hash with the repository at `out`; nothing is written.
 
     Args:
@@ -176,7 +176,7 @@ def plan(contents: Contents, out: Path, *, before: str | None = None, present: P
     same = _same(contents.files, out, there, hashed)
     moved = _moved(contents.files, same) if present is not None else {}
     folders = _folders(contents.files, there, same, out)
-    return Plan(
+    return RepositoryPlan(
         out=out,
         before=before,
         lane=contents.lane,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.contract import MissingDependencyError, ServingError
-from slipway.serving.probe import CHANNEL, Answer, Connection, LeftOutError, of_heads, over_grpc, over_http, said
+from slipway.serving.probe import CHANNEL, Connection, LeftOutError, ProbeAnswer, of_heads, over_grpc, over_http, said
 
 try:
     from tritonclient import grpc
@@ -100,7 +100,7 @@ class Control:
             raise ServingError(f"{failure}: {said(error)}") from None
 
 
-def _check(answer: Answer, prefix: str, bundle: str) -> None:
+def _check(answer: ProbeAnswer, prefix: str, bundle: str) -> None:
     """Raises ServingError: an answer to a good image has a status, or is not that of `bundle`."""
     status, found = answer[f"{prefix}STATUS"], answer[f"{prefix}BUNDLE"]
     if status != 0:

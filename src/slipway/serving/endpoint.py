@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from slipway.serving.command import HOST
 from slipway.serving.key import HEADER
-from slipway.serving.status import Status
+from slipway.serving.status import ServingStatus
 
 _REQUEST_TIMEOUT_S = 5.0
 _ROUTES = "GET /live, /ready, /ready/<classifier>, /ready?only=<classifier>,… and /metrics, and POST /reload"
@@ -36,7 +36,7 @@ GatewayRenewed = Callable[[], Renewed | None]
 def endpoint(
     port: int,
     *,
-    status: Status,
+    status: ServingStatus,
     reload: Reload,
     key: str,
     gateway_renewed: GatewayRenewed = lambda: None,
@@ -64,7 +64,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    status: Status
+    status: ServingStatus
     reload: Reload
     gateway_renewed: GatewayRenewed
     key: str

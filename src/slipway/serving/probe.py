@@ -23,7 +23,7 @@ CHANNEL = [
     ("grpc.enable_http_proxy", 0),  # the server is on this machine, and a proxy elsewhere
 ]
 _NEW_CONNECTION = [*CHANNEL, ("grpc.use_local_subchannel_pool", 1)]
-Answer = Mapping[str, Any]
+ProbeAnswer = Mapping[str, Any]
 """The first element of each output, by name."""
 
 
@@ -43,7 +43,7 @@ class BusyError(ServingError):
     """The queue of the first step is full; the server rejects requests, but is alive."""
 
 
-def of_heads(client: Any, step: str, heads: Iterable[str], *, embedding_size: int, timeout_s: float) -> Answer:
+def of_heads(client: Any, step: str, heads: Iterable[str], *, embedding_size: int, timeout_s: float) -> ProbeAnswer:
     """STATUS and BUNDLE of several heads, of the step that has them, for an embedding of zeros.
 
     Raises:
@@ -65,7 +65,7 @@ def of_heads(client: Any, step: str, heads: Iterable[str], *, embedding_size: in
     return _first_elements(answer, names)
 
 
-def over_grpc(url: str, ensemble: str, *, timeout_s: float) -> Answer:
+def over_grpc(url: str, ensemble: str, *, timeout_s: float) -> ProbeAnswer:
     """Ask over gRPC; raises LeftOutError, BusyError or ServingError."""
     image = grpc.InferInput("IMAGE", [1, 1], "BYTES")
     image.set_data_from_numpy(np.array([[PLACEHOLDER]], np.object_))
@@ -77,7 +77,7 @@ def over_grpc(url: str, ensemble: str, *, timeout_s: float) -> Answer:
         return _first_elements(answer, [output.name for output in answer.get_response().outputs])
 
 
-def over_http(url: str, ensemble: str, *, timeout_s: float) -> Answer:
+def over_http(url: str, ensemble: str, *, timeout_s: float) -> ProbeAnswer:
     """Ask over HTTP; raises LeftOutError, BusyError or ServingError."""
     element = struct.pack("<I", len(PLACEHOLDER)) + PLACEHOLDER
     image = {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(element)}}
@@ -106,7 +106,7 @@ def said(error: Any) -> str:
     return str(error.message()).partition("\n")[0]
 
 
-def _first_elements(answer: Any, names: Iterable[str]) -> Answer:
+def _first_elements(answer: Any, names: Iterable[str]) -> ProbeAnswer:
     values = {name: answer.as_numpy(name)[0, 0] for name in names}
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 

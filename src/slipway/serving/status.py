@@ -10,7 +10,7 @@ except ImportError:
     raise MissingDependencyError("prometheus_client", extra="serve") from None
 
 
-class Status:
+class ServingStatus:
     """The state of every classifier, and counters since the start of the supervisor."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from slipway.serving.process import LogError
 from slipway.serving.reload import reload, retire
 from slipway.serving.server import Server, load_all, running
 from slipway.serving.server_log import log_lines
-from slipway.serving.status import Status
+from slipway.serving.status import ServingStatus
 from slipway.serving.turns import Turns
 from slipway.serving.watched import Bell, Watched
 from slipway.serving.workspace import private_workspace
@@ -50,7 +50,7 @@ class Supervisor:
         ports: Ports,
         log: Path | None,
         timeout_s: float,
-        status: Status,
+        status: ServingStatus,
         event: Event,
         ended: threading.Event,
         address: str = HOST,

@@ -4,16 +4,16 @@ from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.cost import Cost, cost_lines, costs
 from slipway.benchmark.page.files import ResultFile, read_files
 from slipway.benchmark.page.render import render
-from slipway.benchmark.page.verdicts import Card, cards
+from slipway.benchmark.page.verdicts import VerdictCard, cards
 from slipway.contract.prices import Priced, Prices
 
 __all__ = [
     "Accuracy",
-    "Card",
     "Cost",
     "Priced",
     "Prices",
     "ResultFile",
+    "VerdictCard",
     "cards",
     "cost_lines",
     "costs",

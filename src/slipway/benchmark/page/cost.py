@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.files import ResultFile, ends_with
-from slipway.contract.evidence.latency import CapacityResult, GateResult, Verdict
+from slipway.contract.evidence.latency import CapacityResult, LatencyResult, LatencyVerdict
 from slipway.contract.prices import Priced, cost_per_million
 from slipway.pages.wording import figures, percent
 
@@ -37,7 +37,7 @@ def costs(
     found = []
     for file in files:
         result = file.result
-        if not isinstance(result, GateResult | CapacityResult):
+        if not isinstance(result, LatencyResult | CapacityResult):
             continue
         images_per_s, basis = _shown(result)
         full = cost_per_million(price.per_hour, images_per_s=images_per_s) if images_per_s else None
@@ -56,18 +56,18 @@ def costs(
     return found
 
 
-def _shown(result: GateResult | CapacityResult) -> tuple[float | None, str]:
+def _shown(result: LatencyResult | CapacityResult) -> tuple[float | None, str]:
     """Return the rate at which P99 was shown to be within the limit, and its meaning."""
     limit = f"P99 within {result.options.limit_ms:g} ms"
     if isinstance(result, CapacityResult):
         above = f", under {result.not_passed_per_s:.1f}/s" if result.not_passed_per_s else ""
         return result.passed_per_s, f"capacity with {limit}{above}" if result.passed_per_s else NOTHING_SHOWN
-    if result.verdict is Verdict.PASS:
+    if result.verdict is LatencyVerdict.PASS:
         return result.options.rate_per_s, f"{limit} at this rate; the capacity may be higher, and the cost lower"
     return None, NOTHING_SHOWN
 
 
-def _caveats(result: GateResult | CapacityResult, price: Priced) -> Iterator[str]:
+def _caveats(result: LatencyResult | CapacityResult, price: Priced) -> Iterator[str]:
     yield from result.caveats
     seen = result.machine.cores
     if price.cores is not None and price.cores != seen:

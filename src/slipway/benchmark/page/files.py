@@ -5,16 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.contract.evidence.latency import CapacityResult, GateResult, Measured, PerfAnalyzerResult
+from slipway.contract.evidence.latency import CapacityResult, LatencyResult, Measured, PerfAnalyzerResult
 from slipway.contract.evidence.studies import EfficiencyResult, PeersResult, RobustnessResult, VerdictResult
 from slipway.errors import SpecError
 from slipway.system.files import sha256_bytes
 
 Sides = EfficiencyResult | PeersResult | RobustnessResult
 """Results that compare stacks or layouts measured in one run."""
-Result = GateResult | CapacityResult | PerfAnalyzerResult | Sides | VerdictResult
+Result = LatencyResult | CapacityResult | PerfAnalyzerResult | Sides | VerdictResult
 KINDS: dict[str, tuple[set[str], type[Result]]] = {
-    "gate.py": ({"generator"}, GateResult),
+    "gate.py": ({"generator"}, LatencyResult),
     "gate.py --find-capacity": ({"rungs"}, CapacityResult),
     "perf_analyzer.py": ({"histogram"}, PerfAnalyzerResult),
     "studies/efficiency": ({"classifiers"}, EfficiencyResult),
@@ -48,7 +48,7 @@ def read_files(paths: Sequence[Path]) -> tuple[ResultFile, ...]:
     return tuple(_read(path, name) for path, name in zip(paths, _names(paths), strict=True))
 
 
-def ends_with(result: GateResult | CapacityResult) -> Measured:
+def ends_with(result: LatencyResult | CapacityResult) -> Measured:
     """Return the gate itself, or the last rate of a search, which its verdict judges."""
     return result.rungs[-1] if isinstance(result, CapacityResult) else result
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.verdicts import TONES
-from slipway.contract.evidence.latency import CapacityResult, GateResult
+from slipway.contract.evidence.latency import CapacityResult, LatencyResult
 from slipway.contract.evidence.studies import RobustnessResult
 from slipway.pages.charts import GOOD_BACK, PAGE, SERIES, Chart, Svg, axes, limit, logarithmic, styled, svg
 from slipway.pages.charts import TONES as COLOURS
@@ -75,7 +75,7 @@ def rates(files: Sequence[ResultFile]) -> Rates | None:
     found = [*_gates(files), *(ladder for file in files for ladder in _ladders(file))]
     if sum(len(seen) for _, seen in found) < 2:
         return None
-    gates = [file.result for file in files if isinstance(file.result, GateResult | CapacityResult)]
+    gates = [file.result for file in files if isinstance(file.result, LatencyResult | CapacityResult)]
     ladders = [
         Ladder(name, tuple(sorted(seen, key=lambda rate: rate.rate_per_s)), number % len(SERIES))
         for number, (name, seen) in enumerate(found)
@@ -93,7 +93,7 @@ def _gates(files: Iterable[ResultFile]) -> Iterator[tuple[str, list[Rate]]]:
     servers: dict[object, list[tuple[str, Rate]]] = {}
     for file in files:
         result = file.result
-        if isinstance(result, GateResult):
+        if isinstance(result, LatencyResult):
             says = f"{file.name}: {result.verdict}, {result.reason}"
             rate = Rate(result.options.rate_per_s, result.latency.p99_ms, TONES[result.verdict], says, whole=True)
             servers.setdefault((result.options.model, result.bundle, result.machine), []).append((file.name, rate))

@@ -10,8 +10,8 @@ from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.statistics import HdrHistogram, merged
 from slipway.contract.evidence.latency import (
     CapacityResult,
-    GateResult,
     Latency,
+    LatencyResult,
     Measured,
     ModelRun,
     PerfAnalyzerResult,
@@ -96,7 +96,7 @@ def all_steps(files: Iterable[ResultFile]) -> list[Steps]:
 
 def _judged(file: ResultFile) -> Iterator[Judged]:
     result = file.result
-    if isinstance(result, GateResult):
+    if isinstance(result, LatencyResult):
         yield Judged(file.name, result, result.options.limit_ms)
     if isinstance(result, CapacityResult):
         for rung in result.rungs:

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.cost import accuracy_of
 from slipway.benchmark.page.files import ResultFile
-from slipway.contract.evidence.latency import CapacityResult, GateResult, PerfAnalyzerResult, Verdict
+from slipway.contract.evidence.latency import CapacityResult, LatencyResult, LatencyVerdict, PerfAnalyzerResult
 from slipway.contract.evidence.studies import EfficiencyResult, PeersResult, RobustnessResult, VerdictResult
 from slipway.pages.tables import Badge, Tone
 from slipway.pages.wording import counted, figures, percent
 
-TONES: dict[Verdict, Tone] = {
-    Verdict.PASS: "good",
-    Verdict.FAIL: "bad",
-    Verdict.TOO_FEW: "warn",
-    Verdict.LATE: "warn",
+TONES: dict[LatencyVerdict, Tone] = {
+    LatencyVerdict.PASS: "good",
+    LatencyVerdict.FAIL: "bad",
+    LatencyVerdict.TOO_FEW: "warn",
+    LatencyVerdict.LATE: "warn",
 }
 
 
 @dataclass(frozen=True)
-class Card:
+class VerdictCard:
     """The summary of one file."""
 
     file: ResultFile
@@ -33,14 +33,14 @@ class Card:
     accuracy: str = ""
 
 
-def cards(files: Sequence[ResultFile], accuracies: Sequence[Accuracy]) -> list[Card]:
+def cards(files: Sequence[ResultFile], accuracies: Sequence[Accuracy]) -> list[VerdictCard]:
     """Make the cards in the order of the files."""
     return [_card(file, accuracies) for file in files]
 
 
-def _card(file: ResultFile, accuracies: Sequence[Accuracy]) -> Card:
+def _card(file: ResultFile, accuracies: Sequence[Accuracy]) -> VerdictCard:
     match result := file.result:
-        case GateResult() | CapacityResult():
+        case LatencyResult() | CapacityResult():
             card = _gate(file, result, accuracy_of(result.bundle, accuracies))
         case PerfAnalyzerResult():
             card = _perf_analyzer(file, result, accuracy_of(result.bundle, accuracies))
@@ -55,28 +55,28 @@ def _card(file: ResultFile, accuracies: Sequence[Accuracy]) -> Card:
     return card
 
 
-def _gate(file: ResultFile, result: GateResult | CapacityResult, accuracy: str) -> Card:
+def _gate(file: ResultFile, result: LatencyResult | CapacityResult, accuracy: str) -> VerdictCard:
     limit = f"{result.options.limit_ms:g} ms"
-    if isinstance(result, GateResult):
+    if isinstance(result, LatencyResult):
         headline = f"P99 {figures(result.latency.p99_ms)} ms of {limit} at {result.options.rate_per_s:g} requests/s"
     else:
         above = f", under {result.not_passed_per_s:.1f}" if result.not_passed_per_s else ""
         found = f"{result.passed_per_s:.1f} requests/s{above}" if result.passed_per_s else "no rate was shown"
         headline = f"{found} with P99 within {limit}"
-    return Card(file, TONES[result.verdict], result.verdict, headline, result.reason, result.caveats, accuracy)
+    return VerdictCard(file, TONES[result.verdict], result.verdict, headline, result.reason, result.caveats, accuracy)
 
 
-def _perf_analyzer(file: ResultFile, result: PerfAnalyzerResult, accuracy: str) -> Card:
+def _perf_analyzer(file: ResultFile, result: PerfAnalyzerResult, accuracy: str) -> VerdictCard:
     whole = result.runs[0]
     load = (
         f"{result.options.rate_per_s:g}/s" if result.options.rate_per_s else f"{result.options.concurrency} at a time"
     )
     headline = f"{figures(whole.throughput_per_s)} requests/s with {load}"
     reason = f"{whole.model}: P99 {figures(result.latency.p99_ms)} ms of {whole.requests:,} requests"
-    return Card(file, "plain", "", headline, reason, result.caveats, accuracy)
+    return VerdictCard(file, "plain", "", headline, reason, result.caveats, accuracy)
 
 
-def _efficiency(file: ResultFile, result: EfficiencyResult) -> Card:
+def _efficiency(file: ResultFile, result: EfficiencyResult) -> VerdictCard:
     shares = [
         (side, found.share_of_pool[side].mean, target)
         for found in result.classifiers.values()
@@ -89,7 +89,7 @@ def _efficiency(file: ResultFile, result: EfficiencyResult) -> Card:
     )
     targets = ", ".join(f"{side} {target:.2f}" for side, target in result.targets.items())
     headline = f"Triton serves at least {min(s for _, s, _ in shares):.0%} of the in-process workers' rate"
-    return Card(
+    return VerdictCard(
         file,
         tone="bad" if missed else "good",
         verdict="target missed" if missed else "targets met",
@@ -98,7 +98,7 @@ def _efficiency(file: ResultFile, result: EfficiencyResult) -> Card:
     )
 
 
-def _peers(file: ResultFile, result: PeersResult) -> Card:
+def _peers(file: ResultFile, result: PeersResult) -> VerdictCard:
     others = {
         name: times
         for name, times in result.times_the_capacity.items()
@@ -110,10 +110,10 @@ def _peers(file: ResultFile, result: PeersResult) -> Card:
         f"{name} {times.mean:.2f} ({times.low:.2f} to {times.high:.2f})" for name, times in others.items()
     )
     missing = tuple(f"{name} was left out: {why.splitlines()[0]}" for name, why in result.left_out.items())
-    return Card(file, "plain", "", headline, f"times theirs: {reason}", missing)
+    return VerdictCard(file, "plain", "", headline, f"times theirs: {reason}", missing)
 
 
-def _robustness(file: ResultFile, result: RobustnessResult) -> Card:
+def _robustness(file: ResultFile, result: RobustnessResult) -> VerdictCard:
     found = []
     if seen := result.reload:
         found.append(f"{seen.reloads} reloads: {seen.requests:,} requests, failed {counted(seen.failed)}")
@@ -126,15 +126,15 @@ def _robustness(file: ResultFile, result: RobustnessResult) -> Card:
     for layout, companies in result.fifty.layouts.items() if result.fifty else ():
         found.append(f"each further classifier, {layout}: {companies.memory_mib_of_each_additional:.0f} MiB")
     parts = [name for name in ("reload", "kills", "overload", "fifty") if getattr(result, name)]
-    return Card(file, "plain", "", ", ".join(parts) or "nothing was run", "; ".join(found))
+    return VerdictCard(file, "plain", "", ", ".join(parts) or "nothing was run", "; ".join(found))
 
 
-def _verdict(file: ResultFile, result: VerdictResult) -> Card:
+def _verdict(file: ResultFile, result: VerdictResult) -> VerdictCard:
     judged = [server for server in result.servers if server.allowed is not None]
     broken = [s for s in judged if s.passes["at the limit"].rule > (s.allowed or 0)]
     worst = max(judged, key=lambda server: server.passes["at the limit"].rule)
     load = f" with a load of {worst.utilisation:g}" if worst.utilisation else ""
-    return Card(
+    return VerdictCard(
         file,
         tone="bad" if broken else "good",
         verdict="fail" if broken else "pass",
@@ -150,12 +150,12 @@ def notices(files: Sequence[ResultFile]) -> list[str]:
     if len(machines) > 1:
         words = "; ".join(sorted(f"{cpu}, {cores} cores" for cpu, cores in machines))
         found.append(f"These files come from {len(machines)} kinds of machine ({words}): do not compare their speeds.")
-    if sum(isinstance(file.result, GateResult | CapacityResult) for file in files) > 1:
+    if sum(isinstance(file.result, LatencyResult | CapacityResult) for file in files) > 1:
         found.append("Gates in separate files ran one after the other, not interleaved: their ratios are not shown.")
     if dirty := [file.name for file in files if (file.result.commit or "").endswith("-dirty")]:
         found.append(f"Measured with uncommitted changes: {', '.join(dirty)}.")
     return found
 
 
-def badge(verdict: Verdict) -> Badge:
+def badge(verdict: LatencyVerdict) -> Badge:
     return Badge(verdict, TONES[verdict])

@@ -9,8 +9,8 @@ from slipway.benchmark.page.verdicts import TONES, badge
 from slipway.contract.evidence.latency import (
     BlockResult,
     CapacityResult,
-    GateResult,
     Latency,
+    LatencyResult,
     LookResult,
     PerfAnalyzerResult,
     Rung,
@@ -153,7 +153,7 @@ def resources(files: Iterable[ResultFile]) -> Table | None:
 
 
 def _resource_rows(file: ResultFile) -> Iterator[tuple[Cell, ...]]:
-    if not isinstance(file.result, GateResult | CapacityResult):
+    if not isinstance(file.result, LatencyResult | CapacityResult):
         return
     seen = ends_with(file.result)
     use, client = seen.server_use, seen.generator
@@ -197,7 +197,7 @@ def facts(file: ResultFile) -> list[tuple[str, str]]:
     return found
 
 
-def _client(result: GateResult | CapacityResult | PerfAnalyzerResult | Sides) -> str:
+def _client(result: LatencyResult | CapacityResult | PerfAnalyzerResult | Sides) -> str:
     """Describe whether the client used the server's cores, and its number of processes."""
     if isinstance(result, Sides):
         shares, processes = result.client_shares_the_cores, ""

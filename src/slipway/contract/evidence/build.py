@@ -8,7 +8,7 @@ from slipway.contract.base import Contract, Evidence
 from slipway.contract.card import Card
 from slipway.contract.decision import Score
 from slipway.contract.evidence.evaluation import Interval, PrimaryMetrics
-from slipway.contract.evidence.gate import GateResult, Ungated, Verdict
+from slipway.contract.evidence.gate import AccuracyResult, AccuracyVerdict, Ungated
 from slipway.contract.spec import Precision
 
 SEARCH = "search.json"
@@ -93,7 +93,7 @@ class Validation(Evidence):
     loss_points: float
     flips: int
     """Images answered differently from FP32, right or wrong."""
-    verdict: Verdict
+    verdict: AccuracyVerdict
     """Verdict of the accuracy gate on these images."""
 
 
@@ -209,7 +209,7 @@ class EngineMeasured(PlanMeasured):
     ece: float | None = None
     unknown_rate: float | None = None
     temperature: float | None = None
-    gate: GateResult | Ungated
+    gate: AccuracyResult | Ungated
     latency: dict[int, BatchLatency] = Field(default_factory=dict)
     """Latency at each batch size."""
     graph: GraphMeasured = GraphMeasured()

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from slipway.contract.base import Evidence
 from slipway.contract.decision import Score, Task
-from slipway.contract.evidence.gate import GateResult
+from slipway.contract.evidence.gate import AccuracyResult
 from slipway.errors import SpecError
 
 EVALUATION = "evaluation.json"
@@ -256,7 +256,7 @@ class _OfEngine(Evidence):
     profile: Literal["batches", "single images"] | None = None
     """The optimisation profile that all figures are of, where a plan has one for each: that with the worse verdict."""
     unknown_rate: float | None = None
-    gate: GateResult | None = None
+    gate: AccuracyResult | None = None
     """Result of the accuracy gate; None for FP32, the reference."""
     flips: tuple[Flip, ...] = ()
 

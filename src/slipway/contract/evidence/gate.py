@@ -9,7 +9,7 @@ FAIL: Final = "fail"
 TOO_FEW: Final = "too few images to tell"
 REFERENCE: Final = "reference"
 PROOF: Final = "proof only"
-Verdict = Literal["pass", "fail", "too few images to tell"]
+AccuracyVerdict = Literal["pass", "fail", "too few images to tell"]
 Unit = Literal["top-1", "all labels"]
 FILE_NAME = "old_test.json"
 
@@ -26,7 +26,7 @@ class Comparison(Contract):
     loss_low_points: float
     loss_high_points: float
     max_loss_points: float
-    verdict: Verdict
+    verdict: AccuracyVerdict
 
     def __str__(self) -> str:
         return (
@@ -45,7 +45,7 @@ class Flips(Contract):
     flip_low_points: float
     flip_high_points: float
     max_flip_points: float
-    verdict: Verdict
+    verdict: AccuracyVerdict
 
     def __str__(self) -> str:
         return (
@@ -54,7 +54,7 @@ class Flips(Contract):
         )
 
 
-class Reference(Contract):
+class ReferenceAnswers(Contract):
     """Whether FP32 itself is proven better than chance. A network at chance has nothing to lose."""
 
     kinds: int
@@ -65,7 +65,7 @@ class Reference(Contract):
     """Highest mean recall of answers that do not depend on the image, in percentage points."""
     proof_points: float
     """Lowest mean recall that these images accept as proof, in percentage points."""
-    verdict: Verdict
+    verdict: AccuracyVerdict
 
     def __str__(self) -> str:
         return (
@@ -74,14 +74,14 @@ class Reference(Contract):
         )
 
 
-class GateResult(Contract):
+class AccuracyResult(Contract):
     """The verdict on one engine: on all images, each class's recall, flips, and the reference."""
 
-    verdict: Verdict
+    verdict: AccuracyVerdict
     overall: Comparison
     classes: dict[str, Comparison]
     flips: Flips
-    reference: Reference
+    reference: ReferenceAnswers
     confidence: float
     prove_classes: bool
     unit: Unit = "top-1"
@@ -150,7 +150,7 @@ class OldTest(Contract):
         return _hindering(self.classes, prove=self.prove_classes)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> AccuracyVerdict:
         verdicts = {self.overall.verdict, *(result.verdict for result in self.hindering.values())}
         return FAIL if FAIL in verdicts else TOO_FEW if verdicts - {PASS} else PASS
 

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from slipway.contract.base import Evidence
-from slipway.contract.evidence.gate import GateResult
+from slipway.contract.evidence.gate import AccuracyResult
 from slipway.contract.spec import AccuracyGate
 
 ProofVerdict = Literal["pass", "fail", "could not run"]
@@ -63,7 +63,7 @@ class GpuProofResult(Evidence):
     versions: dict[str, str]
     machine: GpuMachine
     measured: dict[str, Any]
-    gates: dict[str, GateResult] | None = None
+    gates: dict[str, AccuracyResult] | None = None
     """By graph: the accuracy gate against FP32 on a CPU, for the networks with trained weights."""
     agreement: dict[str, Agreement] | None = None
     """By graph, for the networks with random weights."""

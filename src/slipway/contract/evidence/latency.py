@@ -18,7 +18,7 @@ LOWEST_PER_S = 10.0
 """Rate of rung 0; below it there is nothing to compare."""
 
 
-class Verdict(StrEnum):
+class LatencyVerdict(StrEnum):
     PASS = "pass"
     FAIL = "fail"
     TOO_FEW = "too few requests to tell"
@@ -81,7 +81,7 @@ class Latency(Contract):
 class BlockResult(Contract):
     """Results of one block; `histogram` has its latencies in µs (HdrHistogram V2, compressed, base64)."""
 
-    verdict: Verdict
+    verdict: LatencyVerdict
     reason: str
     requests: int
     over_limit: int
@@ -93,7 +93,7 @@ class BlockResult(Contract):
 class LookResult(Contract):
     """One look of the gate at all blocks so far."""
 
-    verdict: Verdict
+    verdict: LatencyVerdict
     after_s: float
     """Time since the first block began."""
     requests: int
@@ -152,7 +152,7 @@ class ServerUse(Contract):
 class Measured(Contract):
     """Results at one rate."""
 
-    verdict: Verdict
+    verdict: LatencyVerdict
     reason: str
     offered_per_s: float
     achieved_per_s: float
@@ -182,7 +182,7 @@ class Provenance(Origin):
     server: str
 
 
-class GateResult(Measured, Provenance):
+class LatencyResult(Measured, Provenance):
     """Complete result of one run of the latency gate."""
 
 
@@ -197,7 +197,7 @@ class Rung(Measured):
 class CapacityResult(Provenance):
     """The interval that contains the capacity, and every rate tried, in order."""
 
-    verdict: Verdict
+    verdict: LatencyVerdict
     """Verdict of the last rung: `pass` if the capacity is confirmed."""
     reason: str
     passed_per_s: float | None

@@ -34,7 +34,7 @@ SHOWN = (
 
 
 @dataclass(frozen=True)
-class Status:
+class JournalStatus:
     """The state of a journal and its spool."""
 
     journal: str
@@ -72,7 +72,7 @@ class Status:
         ]
 
 
-def status_of(settings: GatewaySettings) -> Status:
+def status_of(settings: GatewaySettings) -> JournalStatus:
     """Look at the journal and the spool of a gateway.
 
     Raises:
@@ -88,7 +88,7 @@ def status_of(settings: GatewaySettings) -> Status:
             parity[labels[-1]] = parity.get(labels[-1], 0) + value
     sizes = list(_sizes(settings.journal / IMAGES))
     spooled = tap_files(settings.spool)
-    return Status(
+    return JournalStatus(
         journal=str(settings.journal),
         rows=rows,
         first=time_text(first),

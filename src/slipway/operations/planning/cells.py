@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from slipway.operations.planning.demand import Demand, Machine
+from slipway.operations.planning.demand import Demand, PricedMachine
 from slipway.operations.planning.measured import Capacity
 from slipway.operations.planning.workload import Load
 
@@ -28,7 +28,7 @@ class Offer:
     """A kind of machine, and what each load can do on it."""
 
     name: str
-    machine: Machine
+    machine: PricedMachine
     demand: Demand
     capacities: tuple[Capacity | None, ...]
     """By the place of the load; None if nobody measured it."""

@@ -18,7 +18,7 @@ MOST_PER_S = 1_000_000
 """Images a second that a plan is made for at most."""
 
 
-class Machine(Price):
+class PricedMachine(Price):
     """A kind of machine on offer, with its price."""
 
     memory_gib: float = Field(gt=0, le=MOST_GIB)
@@ -62,7 +62,7 @@ class Demand(Contract):
     """True if a figure of fewer cores may count on a machine with more, in proportion to the cores. Nobody measured
     that; without it a machine needs figures of its own number of cores."""
     currency: str = "USD"
-    machines: dict[str, Machine] = Field(min_length=1)
+    machines: dict[str, PricedMachine] = Field(min_length=1)
     """Kinds of machine by name; any number of each can be had."""
     classifiers: dict[Name, Rates] = Field(default={})
     each: Rates | None = None

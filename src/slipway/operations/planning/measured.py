@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slipway.contract.evidence.latency import CapacityResult, GateResult, Measured, Verdict, rate_at
+from slipway.contract.evidence.latency import CapacityResult, LatencyResult, LatencyVerdict, Measured, rate_at
 from slipway.contract.evidence.studies import DensityResult, EfficiencyResult, RobustnessResult
 from slipway.errors import SpecError
 from slipway.system.yaml_json import parse_json
@@ -105,7 +105,7 @@ def _of_kind(data: dict[str, Any], path: Path) -> MeasuredFigures:
     if "passed_per_s" in keys:
         return _of_search(CapacityResult.parse(data, source=str(path)), path)
     if "generator" in keys:
-        return _of_gate(GateResult.parse(data, source=str(path)), path)
+        return _of_gate(LatencyResult.parse(data, source=str(path)), path)
     if "after_to_before" in keys:
         return _of_tuning(data, path)
     if "backbone" in keys and keys & {"latency", "changes", "whole"}:
@@ -120,15 +120,15 @@ def _of_kind(data: dict[str, Any], path: Path) -> MeasuredFigures:
 def _of_search(result: CapacityResult, path: Path) -> MeasuredFigures:
     if result.passed_per_s is None:
         raise SpecError(f"{path}: the search confirmed no rate ({result.reason}); measure again: docs/benchmarks.md")
-    confirmed = [r for r in result.rungs if r.confirms and r.verdict is Verdict.PASS]
+    confirmed = [r for r in result.rungs if r.confirms and r.verdict is LatencyVerdict.PASS]
     at = min(confirmed or result.rungs, key=lambda rung: abs(rung.rate_per_s - result.passed_per_s))
     about = f"capacity confirmed by the gate ({path.name})"
     peaks = [rung.server_use.peak_rss_mib for rung in result.rungs if rung.server_use]
     return _of_server(result.passed_per_s, at, result, about=about, path=path, peak_mib=max(peaks, default=None))
 
 
-def _of_gate(result: GateResult, path: Path) -> MeasuredFigures:
-    if result.verdict is not Verdict.PASS:
+def _of_gate(result: LatencyResult, path: Path) -> MeasuredFigures:
+    if result.verdict is not LatencyVerdict.PASS:
         raise SpecError(f"{path}: verdict {result.verdict}: no rate was shown to hold the limit; gate a lower --rate")
     about = f"a rate that passed the gate; the capacity may be higher ({path.name})"
     peak = result.server_use.peak_rss_mib if result.server_use else None
@@ -136,7 +136,13 @@ def _of_gate(result: GateResult, path: Path) -> MeasuredFigures:
 
 
 def _of_server(
-    per_s: float, at: Measured, result: GateResult | CapacityResult, *, about: str, path: Path, peak_mib: float | None
+    per_s: float,
+    at: Measured,
+    result: LatencyResult | CapacityResult,
+    *,
+    about: str,
+    path: Path,
+    peak_mib: float | None,
 ) -> MeasuredFigures:
     use = at.server_use
     capacity = Capacity(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slipway.contract.fleet import Fleet
 from slipway.errors import SpecError
-from slipway.operations.planning.demand import BaseRates, Demand, Machine, Rates
+from slipway.operations.planning.demand import BaseRates, Demand, PricedMachine, Rates
 from slipway.operations.planning.measured import WRITTEN_BY, Capacity, MeasuredFigures, Memory, read_measured
 from slipway.system.text import command, few
 
@@ -38,7 +38,7 @@ class Load:
     def title(self) -> str:
         return self.name if self.heads is None else f"{self.name} ({self.heads:,} head{'s' * (self.heads != 1)})"
 
-    def capacity_on(self, machine: Machine, demand: Demand) -> Capacity | None:
+    def capacity_on(self, machine: PricedMachine, demand: Demand) -> Capacity | None:
         """The measured capacity on a machine of so many cores; None if nobody measured it."""
         fitting = [c for c in self.figures.capacities if c.limit_ms <= demand.limit_ms and c.cores <= machine.cores]
         best = max(fitting, key=lambda capacity: capacity.cores, default=None)

@@ -7,26 +7,26 @@ from pathlib import Path
 
 from slipway.contract import SpecError
 from slipway.operations.rendering.field_rules import field_findings
-from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.link_rules import link_findings
 from slipway.operations.rendering.manifests import WANTED, Objects
 from slipway.operations.rendering.network_rules import network_findings
 from slipway.operations.rendering.pod_rules import pod_findings
+from slipway.operations.rendering.violation import Violation
 
 KUSTOMIZE_TIMEOUT_S = 60
 
 
-def check(text: str, *, source: str) -> list[Finding]:
+def check(text: str, *, source: str) -> list[Violation]:
     """What is wrong with objects that are applied together; raises SpecError if they are not such."""
-    return findings(Objects.parse(text, source=source))
+    return violations(Objects.parse(text, source=source))
 
 
-def findings(objects: Objects) -> list[Finding]:
+def violations(objects: Objects) -> list[Violation]:
     """What the rules find; raises SpecError if there is no object, or one is not of its form."""
     if not objects.all:
         raise SpecError(f"{objects.source}: no object; give {WANTED}")
     rules = (pod_findings, link_findings, network_findings, field_findings)
-    return sorted({finding for rule in rules for finding in rule(objects)})
+    return sorted({violation for rule in rules for violation in rule(objects)})
 
 
 def texts(given: Path, *, kubectl: Path | None = None) -> dict[str, str]:

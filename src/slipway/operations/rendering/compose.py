@@ -17,7 +17,7 @@ from slipway.operations.rendering.envoy import (
 )
 from slipway.operations.rendering.files import Document, yaml_file
 from slipway.operations.rendering.observed import rule_groups
-from slipway.operations.rendering.plan import Server
+from slipway.operations.rendering.plan import ServerNeeds
 from slipway.operations.rendering.pods import CANDIDATE, GATEWAY, STABLE
 from slipway.serving.container import INNER_PORTS, MODELS, TRITON_USER, ULIMITS
 
@@ -38,7 +38,7 @@ def hardened() -> dict[str, Node]:
     }
 
 
-def server_service(server: Server, *, image: str, repositories: str, repository: str) -> dict[str, Node]:
+def server_service(server: ServerNeeds, *, image: str, repositories: str, repository: str) -> dict[str, Node]:
     """The service of one server, on a folder of repositories."""
     command = ["serve", f"{MODELS}/{repository}", "--host", "0.0.0.0", "--timeout-s", str(server.start_s)]
     devices: Node = [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
@@ -61,14 +61,14 @@ def server_service(server: Server, *, image: str, repositories: str, repository:
 
 def compose_files(
     settings: GatewaySettings,
-    server: Server,
+    server: ServerNeeds,
     *,
     image: str,
     gateway_image: str,
     repositories: str,
     repository: str,
     candidate: str | None,
-    candidate_server: Server | None = None,
+    candidate_server: ServerNeeds | None = None,
     weight_percent: int,
     published: str,
 ) -> dict[str, str]:

@@ -4,7 +4,7 @@ from slipway.image.reference import RegistryReference
 from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.files import Document
 from slipway.operations.rendering.objects import DNS_PORTS, policy, ports
-from slipway.operations.rendering.plan import Plan
+from slipway.operations.rendering.plan import ClusterPlan
 from slipway.operations.rendering.pods import (
     CANDIDATE,
     COMPONENT,
@@ -26,7 +26,7 @@ _LOGIN, _TRUSTED = "/login", "/trusted"
 _IMAGES = "/fetched/images:release"
 
 
-def fetching_patches(plan: Plan) -> list[Node]:
+def fetching_patches(plan: ClusterPlan) -> list[Node]:
     """A patch for the Deployment of each arm."""
     images = {STABLE: plan.images.repository, CANDIDATE: plan.images.candidate}
     return [
@@ -52,7 +52,7 @@ def key_document(public_key: str) -> Document:
     )
 
 
-def fetching_document(plan: Plan) -> Document:
+def fetching_document(plan: ClusterPlan) -> Document:
     """The way of an init container to its registry."""
     images = [image for image in (plan.images.repository, plan.images.candidate) if image is not None]
     # 443 too: registries send on to others for tokens and blobs.
@@ -65,7 +65,7 @@ def fetching_document(plan: Plan) -> Document:
     )
 
 
-def _operations(plan: Plan, instance: str, image: str) -> list[Node]:
+def _operations(plan: ClusterPlan, instance: str, image: str) -> list[Node]:
     room: Node = {"sizeLimit": quantity(server_of(plan, instance).tmp_bytes)}
     login: Node = {
         "secretName": LOGIN_SECRET,
@@ -88,7 +88,7 @@ def _operations(plan: Plan, instance: str, image: str) -> list[Node]:
     ]
 
 
-def _container(plan: Plan, name: str, *arguments: str) -> Node:
+def _container(plan: ClusterPlan, name: str, *arguments: str) -> Node:
     mounts: dict[str, str] = {"fetched": "/fetched", "repository": MODELS, "tmp": "/tmp", "login": _LOGIN}
     mounts |= {"trusted": _TRUSTED} if plan.public_key else {}
     signed = ["--key", f"{_TRUSTED}/{PUBLIC_KEY}"] if plan.public_key else []

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 
-from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.manifests import Objects, Part
+from slipway.operations.rendering.violation import Violation
 
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(("ConfigMap", "Namespace", "PersistentVolumeClaim", "Secret", "Service", "ServiceAccount"), "v1"),
@@ -62,24 +62,24 @@ _DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 """A Duration of the Gateway API. Source: GEP-2257."""
 
 
-def field_findings(objects: Objects) -> Iterator[Finding]:
+def field_findings(objects: Objects) -> Iterator[Violation]:
     yield from _kinds(objects)
     yield from _times(objects)
     for one in objects.of(*FIELDS):
         for path, name in _unknown(one.spec, FIELDS[one.kind], "spec"):
-            yield Finding("unknown-field", one.title, f"{path}.{name}: {one.kind} has no such field")
+            yield Violation("unknown-field", one.title, f"{path}.{name}: {one.kind} has no such field")
 
 
-def _kinds(objects: Objects) -> Iterator[Finding]:
+def _kinds(objects: Objects) -> Iterator[Violation]:
     for one in objects.all:
         group = one.api_version.rpartition("/")[0]
         if one.kind not in KINDS and "." in group and not group.endswith("k8s.io") and group not in _GROUPS:
             continue  # an operator's own, whose kinds nobody here knows
         if one.kind not in KINDS:
             known = ", ".join(sorted(KINDS))
-            yield Finding("kind", one.title, f"unknown kind; correct it, or check the rest alone; known are {known}")
+            yield Violation("kind", one.title, f"unknown kind; correct it, or check the rest alone; known are {known}")
         elif one.api_version != KINDS[one.kind]:
-            yield Finding("kind", one.title, f"apiVersion {one.api_version}; write {KINDS[one.kind]}")
+            yield Violation("kind", one.title, f"apiVersion {one.api_version}; write {KINDS[one.kind]}")
 
 
 class _Rule(Part):
@@ -90,11 +90,11 @@ class _Timed(Part):
     rules: tuple[_Rule, ...] = ()
 
 
-def _times(objects: Objects) -> Iterator[Finding]:
+def _times(objects: Objects) -> Iterator[Violation]:
     for one in objects.of("HTTPRoute"):
         for name, text in (pair for rule in objects.read(one, _Timed).rules for pair in rule.timeouts.items()):
             if not _DURATION.fullmatch(str(text)):
-                yield Finding("duration", one.title, f"timeouts.{name}: {text!r}; write whole numbers, as in 2s500ms")
+                yield Violation("duration", one.title, f"timeouts.{name}: {text!r}; write whole numbers, as in 2s500ms")
 
 
 def _unknown(node: object, fields: Mapping[str, str], path: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.files import Document, yaml_file
 from slipway.operations.rendering.manifests import KSERVE_MOUNT
 from slipway.operations.rendering.objects import gateway_api_document, headless_service
-from slipway.operations.rendering.plan import IMAGE_VOLUMES, Plan, dns_label, host_name, image_volumes
+from slipway.operations.rendering.plan import IMAGE_VOLUMES, ClusterPlan, dns_label, host_name, image_volumes
 from slipway.operations.rendering.pods import (
     CANDIDATE,
     DRAIN_S,
@@ -32,7 +32,9 @@ FORMAT = "slipway"
 CONTAINER = "kserve-container"
 
 
-def kserve_files(plan: Plan, *, name: str, host: str, gateway: str, gateway_pods: str | None = None) -> dict[str, str]:
+def kserve_files(
+    plan: ClusterPlan, *, name: str, host: str, gateway: str, gateway_pods: str | None = None
+) -> dict[str, str]:
     """Every file by its path; equal plans give equal bytes.
 
     Args:
@@ -75,7 +77,7 @@ def kserve_files(plan: Plan, *, name: str, host: str, gateway: str, gateway_pods
     }
 
 
-def _runtime(plan: Plan) -> Document:
+def _runtime(plan: ClusterPlan) -> Document:
     made = server_container(plan.server, plan.images.server, ready=ready_probe(plan.vital), repository=KSERVE_MOUNT)
     mounts = made["volumeMounts"]
     assert isinstance(mounts, list)
@@ -107,11 +109,11 @@ def _runtime(plan: Plan) -> Document:
     )
 
 
-def _runtime_name(plan: Plan) -> str:
+def _runtime_name(plan: ClusterPlan) -> str:
     return f"slipway-{plan.server.lane.lane}"
 
 
-def _inference_service(plan: Plan, name: str) -> Document:
+def _inference_service(plan: ClusterPlan, name: str) -> Document:
     canary: dict[str, Node] = {}
     if plan.images.candidate is not None:
         predictor = _predictor(plan, CANDIDATE, plan.images.candidate, replicas=1)
@@ -140,7 +142,7 @@ def _inference_service(plan: Plan, name: str) -> Document:
     return Document(node, about="All classifiers of one repository.", reasons=reasons)
 
 
-def _predictor(plan: Plan, arm: str, image: str, *, replicas: int) -> Mapping[str, Node]:
+def _predictor(plan: ClusterPlan, arm: str, image: str, *, replicas: int) -> Mapping[str, Node]:
     user, _, group = TRITON_USER.partition(":")
     gpu: dict[str, Node] = {}
     tolerations: dict[str, Node] = {}
@@ -170,7 +172,7 @@ def _predictor(plan: Plan, arm: str, image: str, *, replicas: int) -> Mapping[st
     }
 
 
-def _route(plan: Plan, name: str, host: str, gateway: tuple[str, str], pods: str) -> Document:
+def _route(plan: ClusterPlan, name: str, host: str, gateway: tuple[str, str], pods: str) -> Document:
     elsewhere: dict[str, Node] = {} if pods == gateway[0] else {"annotations": {GATEWAY_PODS: pods}}
     grpc: Node = {"type": "RegularExpression", "name": "content-type", "value": "application/grpc.*"}
     service: Node = {"type": "PathPrefix", "value": "/inference.GRPCInferenceService"}
@@ -209,14 +211,14 @@ def duration(seconds: float) -> str:
     return (f"{whole}s" if whole else "") + (f"{thousandths}ms" if thousandths else "")
 
 
-def _backends(plan: Plan, port: int) -> list[Node]:
+def _backends(plan: ClusterPlan, port: int) -> list[Node]:
     shares = {STABLE: 100 - plan.weight_percent}
     if plan.images.candidate is not None:
         shares[CANDIDATE] = plan.weight_percent
     return [{"name": arm, "port": port, "weight": share} for arm, share in shares.items()]
 
 
-def _readme(plan: Plan, name: str, pods: str) -> str:
+def _readme(plan: ClusterPlan, name: str, pods: str) -> str:
     lines = [
         "# A Slipway repository in KServe",
         "",

@@ -8,7 +8,7 @@ from slipway.operations.rendering.fetching import LOGIN_SECRET, fetching_documen
 from slipway.operations.rendering.files import Document, yaml_file
 from slipway.operations.rendering.objects import gateway_documents, network_documents, server_documents
 from slipway.operations.rendering.observed import adapter_values, monitor_documents, rule_documents
-from slipway.operations.rendering.plan import IMAGE_VOLUMES, Gpu, Plan
+from slipway.operations.rendering.plan import IMAGE_VOLUMES, ClusterPlan, Gpu
 from slipway.operations.rendering.pods import (
     CANDIDATE,
     COMPONENT,
@@ -26,7 +26,7 @@ KUSTOMIZATION = "kustomization.yaml"
 _SERVERS: Node = {"kind": "Deployment", "labelSelector": f"{COMPONENT}={SERVER}"}
 
 
-def kubernetes_files(plan: Plan) -> dict[str, str]:
+def kubernetes_files(plan: ClusterPlan) -> dict[str, str]:
     """Every file by its path; equal plans give equal bytes.
 
     Raises:
@@ -91,7 +91,7 @@ def _base() -> str:
     )
 
 
-def _overlay(plan: Plan, extra: Iterable[str]) -> str:
+def _overlay(plan: ClusterPlan, extra: Iterable[str]) -> str:
     components = [*extra, *(["gpu"] if plan.gpu else []), *([INIT] if plan.fetches else [])]
     content: dict[str, Node] = {"namespace": plan.namespace, "resources": ["../../base"]}
     if components:
@@ -100,7 +100,7 @@ def _overlay(plan: Plan, extra: Iterable[str]) -> str:
     return _kustomization(content, about=f"{what}, for Kubernetes {plan.kubernetes}.")
 
 
-def _candidate(plan: Plan, image: str) -> dict[str, str]:
+def _candidate(plan: ClusterPlan, image: str) -> dict[str, str]:
     files = gateway_files(plan.settings, plan.server.models, vital=plan.vital, weight_percent=plan.weight_percent)
     content: dict[str, Node] = {
         "resources": [f"{CANDIDATE}.yaml"],
@@ -145,7 +145,7 @@ def _gpu(gpu: Gpu) -> str:
     )
 
 
-def _readme(plan: Plan) -> str:
+def _readme(plan: ClusterPlan) -> str:
     overlay = CANDIDATE if plan.images.candidate else STABLE
     lines = [
         "# A Slipway deployment",

@@ -6,10 +6,10 @@ import yaml
 from pydantic import Field
 
 from slipway.operations.rendering.envoy import BOOTSTRAP
-from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.link_rules import Route, addresses
 from slipway.operations.rendering.manifests import LOADER, Deployed, Object, Objects, Part, Selector
 from slipway.operations.rendering.pods import COMPONENT, GATEWAY, GATEWAY_PODS, SERVER
+from slipway.operations.rendering.violation import Violation
 from slipway.serving.container import INNER_PORTS
 
 ASKED = [INNER_PORTS[name] for name in ("grpc", "http")]
@@ -53,7 +53,7 @@ class _Policy(Part):
 Policies = list[tuple[Object, _Policy]]
 
 
-def network_findings(objects: Objects) -> Iterator[Finding]:
+def network_findings(objects: Objects) -> Iterator[Violation]:
     """Every pod is of a policy, only the gateway reaches the ports of tritonserver, and it reaches all that it asks."""
     gateways = {parent.namespace for one in objects.of("HTTPRoute") for parent in objects.read(one, Route).parents}
     gateways |= {one.metadata.annotations.get(GATEWAY_PODS, "") for one in objects.of("HTTPRoute")} - {""}
@@ -61,7 +61,7 @@ def network_findings(objects: Objects) -> Iterator[Finding]:
     for deployed in objects.deployed:
         own = _own(policies, deployed)
         if not own:
-            yield Finding("network", deployed.title, "no NetworkPolicy says who may reach it")
+            yield Violation("network", deployed.title, "no NetworkPolicy says who may reach it")
         if deployed.labels.get(COMPONENT) != SERVER:
             continue
         for one, policy in own:
@@ -75,17 +75,17 @@ def _own(policies: Policies, deployed: Deployed) -> Policies:
     ]
 
 
-def _open_ports(one: Object, policy: _Policy, gateways: Container[str]) -> Iterator[Finding]:
+def _open_ports(one: Object, policy: _Policy, gateways: Container[str]) -> Iterator[Violation]:
     for rule in policy.ingress:
         if not any(rule.covers(port) for port in ASKED):
             continue
         for peer in rule.peers or (_Peer(),):
             wanted = peer.pods.match_labels if peer.pods else {}
             if wanted.get(COMPONENT) != GATEWAY and peer.namespace not in gateways:
-                yield Finding("network", one.title, "others than the gateway reach tritonserver")
+                yield Violation("network", one.title, "others than the gateway reach tritonserver")
 
 
-def _closed_ports(objects: Objects, policies: Policies) -> Iterator[Finding]:
+def _closed_ports(objects: Objects, policies: Policies) -> Iterator[Violation]:
     """Ports that Envoy asks, health checks included, where the policies of those pods do not let it in."""
     gateways = [one for one in objects.deployed if one.labels.get(COMPONENT) == GATEWAY]
     for host, port in sorted(set(_asked(objects))):
@@ -97,7 +97,9 @@ def _closed_ports(objects: Objects, policies: Policies) -> Iterator[Finding]:
             own = _own(policies, deployed)
             rules = [rule for _, policy in own for rule in policy.ingress if rule.covers(port)]
             if own and not all(any(_lets_in(rule, one) for rule in rules) for one in gateways):
-                yield Finding("network", own[0][0].title, f"the gateway does not reach port {port} of {deployed.title}")
+                yield Violation(
+                    "network", own[0][0].title, f"the gateway does not reach port {port} of {deployed.title}"
+                )
 
 
 def _asked(objects: Objects) -> Iterator[tuple[str, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.files import Document
-from slipway.operations.rendering.plan import Plan
+from slipway.operations.rendering.plan import ClusterPlan
 from slipway.operations.rendering.pods import (
     COMPONENT,
     GATEWAY,
@@ -38,7 +38,7 @@ def metadata(name: str, component: str, instance: str, namespace: str | None = N
     return {"name": name, **placed, "labels": labels(component, instance)}
 
 
-def server_documents(plan: Plan, instance: str, image: str) -> list[Document]:
+def server_documents(plan: ClusterPlan, instance: str, image: str) -> list[Document]:
     """Deployment, Service, scaling and budget of one arm's servers."""
     return [
         deployment(
@@ -60,7 +60,7 @@ def server_documents(plan: Plan, instance: str, image: str) -> list[Document]:
     ]
 
 
-def gateway_documents(plan: Plan) -> list[Document]:
+def gateway_documents(plan: ClusterPlan) -> list[Document]:
     made = deployment(
         GATEWAY,
         GATEWAY,
@@ -83,7 +83,7 @@ def gateway_documents(plan: Plan) -> list[Document]:
     return [made, service, _budget(GATEWAY, GATEWAY)]
 
 
-def _about_server(plan: Plan, instance: str) -> str:
+def _about_server(plan: ClusterPlan, instance: str) -> str:
     lines = [f"The {instance} release: the lane's image of Slipway, with the repository mounted by its digest."]
     if instance == STABLE:
         lines.append("replicas is left out on purpose: the HorizontalPodAutoscaler sets it.")
@@ -151,7 +151,7 @@ def _service(
     }
 
 
-def _scaling(plan: Plan) -> Document:
+def _scaling(plan: ClusterPlan) -> Document:
     metric: Node = {
         "type": "Pods",
         "pods": {
@@ -195,7 +195,7 @@ def _budget(name: str, component: str) -> Document:
     return Document(node)
 
 
-def network_documents(plan: Plan) -> list[Document]:
+def network_documents(plan: ClusterPlan) -> list[Document]:
     """Who may reach whom."""
     servers: Node = {NAME: "slipway", COMPONENT: SERVER}
     gateways: Node = {NAME: "slipway", COMPONENT: GATEWAY}
@@ -233,7 +233,7 @@ def network_documents(plan: Plan) -> list[Document]:
     ]
 
 
-def gateway_api_document(plan: Plan, namespace: str) -> Document:
+def gateway_api_document(plan: ClusterPlan, namespace: str) -> Document:
     """Only pods of that namespace, where the Gateway's proxies run, and Prometheus reach the servers."""
 
     def peers(name: str) -> Node:

@@ -7,7 +7,7 @@ from slipway.operations.monitoring.budgets import recording_rules
 from slipway.operations.monitoring.scraped import ARM, SCRAPE, SCRAPE_TRITON, SHOWN
 from slipway.operations.rendering.files import Document, yaml_file
 from slipway.operations.rendering.objects import QUEUE_METRIC
-from slipway.operations.rendering.plan import Plan
+from slipway.operations.rendering.plan import ClusterPlan
 from slipway.operations.rendering.pods import COMPONENT, GATEWAY, NAME, SERVER
 
 QUEUE_RULE = (
@@ -65,7 +65,7 @@ def rule_groups(settings: GatewaySettings, *, candidate: bool) -> list[Node]:
     ]
 
 
-def rule_documents(plan: Plan, *, candidate: bool) -> list[Document]:
+def rule_documents(plan: ClusterPlan, *, candidate: bool) -> list[Document]:
     """The PrometheusRule of the operator."""
     node: Node = {
         "apiVersion": "monitoring.coreos.com/v1",

@@ -135,7 +135,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerNeeds:
     """What a server of the repository needs, on a machine with one GPU at most."""
 
     lane: Lane
@@ -168,7 +168,7 @@ class Server:
             start_s=FALLBACK_START_S if lane.fallback else 120 + 2 * stubs,
         )
 
-    def or_larger(self, other: "Server | None") -> "Server":
+    def or_larger(self, other: "ServerNeeds | None") -> "ServerNeeds":
         """This server with room for the other one too."""
         if other is None:
             return self
@@ -177,18 +177,18 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClusterPlan:
     """A gateway and the servers behind it, in a cluster."""
 
     settings: GatewaySettings
-    server: Server
+    server: ServerNeeds
     images: Images
     namespace: str
     kubernetes: str
     most_pods: int
     """Most pods of the stable release."""
     gpu: Gpu | None
-    candidate_server: Server | None = None
+    candidate_server: ServerNeeds | None = None
     """What the candidate's server needs; without its repository, it is taken for as large as the stable one."""
     weight_percent: int = 0
     """Share of the requests that the candidate answers."""
@@ -286,7 +286,7 @@ def cluster_settings(source: Path, settings: GatewaySettings, *, candidate: bool
     return settings.model_copy(update=changes)
 
 
-def check_models(source: Path, settings: GatewaySettings, server: Server) -> None:
+def check_models(source: Path, settings: GatewaySettings, server: ServerNeeds) -> None:
     """Raises SpecError if the settings have a budget of a classifier that is not served."""
     try:
         check_budgets(settings, server.models)
@@ -319,7 +319,7 @@ def check_beside(
         )
 
 
-def check_candidate(server: Server, folder: Path) -> None:
+def check_candidate(server: ServerNeeds, folder: Path) -> None:
     """Raises SpecError if the candidate in `folder` cannot take the place of the stable release."""
     candidate = Contents.open(folder).lane
     if candidate.lane != server.lane.lane:

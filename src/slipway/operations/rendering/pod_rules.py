@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.manifests import Container, Deployed, Objects, Pod
 from slipway.operations.rendering.pods import COMPONENT, SERVER
 from slipway.operations.rendering.sizes import bytes_of
+from slipway.operations.rendering.violation import Violation
 
 DIGEST = "@sha256:"
 GPU = "nvidia.com/"
 
 
-def pod_findings(objects: Objects) -> Iterator[Finding]:
+def pod_findings(objects: Objects) -> Iterator[Violation]:
     for one in objects.deployed:
         yield from _images(one)
         yield from _rights(one)
@@ -23,61 +23,61 @@ def pod_findings(objects: Objects) -> Iterator[Finding]:
             yield from _probes(one, container)
 
 
-def _images(one: Deployed) -> Iterator[Finding]:
+def _images(one: Deployed) -> Iterator[Violation]:
     named = {container.name: container.image for container in one.pod.all_containers}
     named |= {f"volume {volume.name}": volume.image.reference for volume in one.pod.volumes if volume.image}
     for what, image in named.items():
         if DIGEST not in image:
-            yield Finding("image-digest", one.title, f"{what}: {image!r} has no digest; a tag may change its image")
+            yield Violation("image-digest", one.title, f"{what}: {image!r} has no digest; a tag may change its image")
 
 
-def _probes(one: Deployed, container: Container) -> Iterator[Finding]:
+def _probes(one: Deployed, container: Container) -> Iterator[Violation]:
     for name, probe in container.probes.items():
         where = f"{container.name}: {name}"
         if probe is None:
-            yield Finding("probe-missing", one.title, f"{where} is missing")
+            yield Violation("probe-missing", one.title, f"{where} is missing")
             continue
         if probe.port is not None and not container.has_port(probe.port):
-            yield Finding("probe-port", one.title, f"{where}: no port {probe.port!r} in the container")
+            yield Violation("probe-port", one.title, f"{where}: no port {probe.port!r} in the container")
         if one.labels.get(COMPONENT) != SERVER:
             continue
         path = probe.http.path if probe.http else ""
         asked = " ".join(probe.command.command) if probe.command else ""
         if name != "livenessProbe" and not (path.startswith("/ready") or "/ready" in asked):
-            yield Finding(
+            yield Violation(
                 "probe-answers",
                 one.title,
                 f"{where} asks {path or asked or 'a port'!r}; only the supervisor's /ready asks classifiers",
             )
         if name == "livenessProbe" and path.startswith("/ready"):
-            yield Finding("probe-answers", one.title, f"{where} asks {path}; one broken classifier would end the pod")
+            yield Violation("probe-answers", one.title, f"{where} asks {path}; one broken classifier would end the pod")
 
 
-def _resources(one: Deployed, container: Container) -> Iterator[Finding]:
+def _resources(one: Deployed, container: Container) -> Iterator[Violation]:
     wanted = {"limits": container.resources.limits, "requests": container.resources.requests}
     for kind, given in wanted.items():
         if "memory" not in given:
-            yield Finding("resources", one.title, f"{container.name}: {kind}.memory is missing")
+            yield Violation("resources", one.title, f"{container.name}: {kind}.memory is missing")
     if "cpu" not in container.resources.requests:
-        yield Finding("resources", one.title, f"{container.name}: requests.cpu is missing")
+        yield Violation("resources", one.title, f"{container.name}: requests.cpu is missing")
     gpus = {name: value for name, value in container.resources.limits.items() if name.startswith(GPU)}
     if (gpus and {str(value) for value in gpus.values()} != {"1"}) or len(gpus) > 1:
-        yield Finding("one-gpu", one.title, f"{container.name}: {gpus}; a server uses one GPU or one slice")
+        yield Violation("one-gpu", one.title, f"{container.name}: {gpus}; a server uses one GPU or one slice")
 
 
-def _rights(one: Deployed) -> Iterator[Finding]:
+def _rights(one: Deployed) -> Iterator[Violation]:
     pod = one.pod
     shared = {"hostNetwork": pod.host_network, "hostPID": pod.host_pid, "hostIPC": pod.host_ipc}
     for name in (name for name, given in shared.items() if given):
-        yield Finding("host", one.title, f"{name}: the pod sees the machine")
+        yield Violation("host", one.title, f"{name}: the pod sees the machine")
     for volume in pod.volumes:
         if volume.host_path is not None:
-            yield Finding("host", one.title, f"volume {volume.name}: hostPath: the pod sees the machine")
+            yield Violation("host", one.title, f"volume {volume.name}: hostPath: the pod sees the machine")
     if pod.token is not False:
-        yield Finding("token", one.title, "automountServiceAccountToken is not false; nothing here asks Kubernetes")
+        yield Violation("token", one.title, "automountServiceAccountToken is not false; nothing here asks Kubernetes")
     for container in pod.all_containers:
         for missing in _missing_rights(pod, container):
-            yield Finding("rights", one.title, f"{container.name}: {missing}")
+            yield Violation("rights", one.title, f"{container.name}: {missing}")
 
 
 def _missing_rights(pod: Pod, container: Container) -> Iterator[str]:
@@ -98,19 +98,21 @@ def _missing_rights(pod: Pod, container: Container) -> Iterator[str]:
         yield "seccompProfile is not RuntimeDefault"
 
 
-def _volumes(one: Deployed) -> Iterator[Finding]:
+def _volumes(one: Deployed) -> Iterator[Violation]:
     there = {volume.name for volume in one.pod.volumes}
     for container in one.pod.all_containers:
         for mount in container.mounts:
             if mount.name not in there:
-                yield Finding("volume", one.title, f"{container.name}: the volume {mount.name} is not in the pod")
+                yield Violation("volume", one.title, f"{container.name}: the volume {mount.name} is not in the pod")
         if one.labels.get(COMPONENT) == SERVER and container.args[:1] == ("serve",):
             served = container.args[1] if len(container.args) > 1 else ""
             if not any(served == mount.path or served.startswith(f"{mount.path}/") for mount in container.mounts):
-                yield Finding("volume", one.title, f"{container.name}: serves {served!r}, and nothing is mounted there")
+                yield Violation(
+                    "volume", one.title, f"{container.name}: serves {served!r}, and nothing is mounted there"
+                )
 
 
-def _memory(one: Deployed) -> Iterator[Finding]:
+def _memory(one: Deployed) -> Iterator[Violation]:
     """Shared memory: there, limited, and within the limit of the container."""
     volumes = {volume.name: volume.empty_dir for volume in one.pod.volumes if volume.empty_dir}
     for container in one.pod.containers:
@@ -119,6 +121,8 @@ def _memory(one: Deployed) -> Iterator[Finding]:
             continue
         shm = paths.get("/dev/shm")
         if shm is None or shm.medium != "Memory" or shm.size_limit is None:
-            yield Finding("shm", one.title, f"{container.name}: /dev/shm is not an emptyDir of memory with a sizeLimit")
+            yield Violation(
+                "shm", one.title, f"{container.name}: /dev/shm is not an emptyDir of memory with a sizeLimit"
+            )
         elif bytes_of(str(shm.size_limit)) >= bytes_of(str(container.resources.limits.get("memory", "1Ei"))):
-            yield Finding("shm", one.title, f"{container.name}: /dev/shm of {shm.size_limit} exceeds limits.memory")
+            yield Violation("shm", one.title, f"{container.name}: /dev/shm of {shm.size_limit} exceeds limits.memory")

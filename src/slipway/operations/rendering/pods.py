@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from slipway.image.layers import FOLDER
 from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.envoy import BOOTSTRAP, CONFIGURATION, KEY_FOLDER, ROUTE_FOLDER, TLS, ready_path
-from slipway.operations.rendering.plan import MIB, Plan, Server
+from slipway.operations.rendering.plan import MIB, ClusterPlan, ServerNeeds
 from slipway.serving.container import INNER_PORTS, MODELS, TRITON_USER
 
 SERVER, GATEWAY = "server", "gateway"
@@ -51,12 +51,12 @@ def quantity(number: int) -> str:
     return f"{number // MIB}Mi"
 
 
-def server_of(plan: Plan, instance: str) -> Server:
+def server_of(plan: ClusterPlan, instance: str) -> ServerNeeds:
     """What a server of one arm needs."""
     return plan.candidate_server or plan.server if instance == CANDIDATE else plan.server
 
 
-def server_pod(plan: Plan, image: str, instance: str) -> Mapping[str, Node]:
+def server_pod(plan: ClusterPlan, image: str, instance: str) -> Mapping[str, Node]:
     """The PodSpec of a server of one arm."""
     user, _, group = TRITON_USER.partition(":")
     server = server_of(plan, instance)
@@ -72,7 +72,7 @@ def server_pod(plan: Plan, image: str, instance: str) -> Mapping[str, Node]:
     }
 
 
-def server_container(server: Server, image: str, *, ready: Node, repository: str = REPOSITORY) -> dict[str, Node]:
+def server_container(server: ServerNeeds, image: str, *, ready: Node, repository: str = REPOSITORY) -> dict[str, Node]:
     """The container of a server, for the repository at this path."""
     arguments = ["serve", repository, "--host", "0.0.0.0", "--timeout-s", str(server.start_s)]
     live: Node = {"path": "/live", "port": "status"}
@@ -115,7 +115,7 @@ def ready_probe(vital: tuple[str, ...]) -> Node:
     return {"httpGet": {"path": ready_path(vital), "port": "status"}}
 
 
-def gateway_pod(plan: Plan) -> Mapping[str, Node]:
+def gateway_pod(plan: ClusterPlan) -> Mapping[str, Node]:
     """The PodSpec of the gateway."""
     assert plan.images.gateway is not None
     mounts = {CONFIG: CONFIGURATION, ROUTES_CONFIG: ROUTE_FOLDER, KEYS_SECRET: KEY_FOLDER, TLS_SECRET: TLS}

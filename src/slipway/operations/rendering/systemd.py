@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from slipway.contract import SpecError
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
-from slipway.operations.rendering.plan import MIB, Server, absolute_path
+from slipway.operations.rendering.plan import MIB, ServerNeeds, absolute_path
 from slipway.operations.rendering.pods import EXIT_S
 from slipway.serving.container import ULIMITS
 
@@ -120,7 +120,9 @@ class Unit:
         )
 
 
-def systemd_files(settings: GatewaySettings, server: Server, box: Box, *, candidate: Server | None) -> dict[str, str]:
+def systemd_files(
+    settings: GatewaySettings, server: ServerNeeds, box: Box, *, candidate: ServerNeeds | None
+) -> dict[str, str]:
     """Every unit by its file name; equal input gives equal bytes.
 
     Raises:
@@ -143,7 +145,7 @@ def systemd_files(settings: GatewaySettings, server: Server, box: Box, *, candid
     return {**files, TARGET: _target(names), "README.md": _readme(names, box)}
 
 
-def _server(name: str, ports: ServerPorts, server: Server, repository: str, *, program: str) -> Unit:
+def _server(name: str, ports: ServerPorts, server: ServerNeeds, repository: str, *, program: str) -> Unit:
     options = {"grpc": ports.grpc, "http": ports.http, "metrics": ports.metrics_port, "status": ports.status}
     words = [word for option, port in options.items() for word in (f"--{option}-port", str(port))]
     devices = ["PrivateDevices=yes"]

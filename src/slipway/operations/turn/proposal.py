@@ -19,7 +19,7 @@ _UNKNOWN = -1
 """Class id of the answer `unknown`."""
 
 
-class Evidence(Contract):
+class TriggerEvidence(Contract):
     """What one trigger shows."""
 
     trigger: Trigger
@@ -34,15 +34,15 @@ class Proposal(Contract):
     bundle: str
     """Id of the bundle that answers now."""
     time: str
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[TriggerEvidence, ...]
 
     @property
-    def reasons(self) -> list[Evidence]:
+    def reasons(self) -> list[TriggerEvidence]:
         return [one for one in self.evidence if one.is_reason]
 
     def with_person(self, reason: str) -> "Proposal":
         """The same with the reason of a person."""
-        added = Evidence(trigger="a person", is_reason=True, said=reason)
+        added = TriggerEvidence(trigger="a person", is_reason=True, said=reason)
         return self.model_copy(update={"evidence": (*self.evidence, added)})
 
     def keep(self, folder: Path) -> None:
@@ -53,14 +53,14 @@ class Proposal(Contract):
         return [f"{'→' if one.is_reason else ' '} {one.trigger}: {one.said}" for one in self.evidence]
 
 
-def lost_accuracy(watched: Watched | None, settings: FleetTurn, *, missing: str) -> Evidence:
+def lost_accuracy(watched: Watched | None, settings: FleetTurn, *, missing: str) -> TriggerEvidence:
     if not settings.lost_accuracy:
         return _off("lost accuracy", "lost_accuracy: false")
     if watched is None:
-        return Evidence(trigger="lost accuracy", is_reason=False, said=missing)
+        return TriggerEvidence(trigger="lost accuracy", is_reason=False, said=missing)
     found, estimate = watched.accuracy, watched.accuracy.estimate
     if estimate is None:
-        return Evidence(trigger="lost accuracy", is_reason=False, said="not known without a label")
+        return TriggerEvidence(trigger="lost accuracy", is_reason=False, said="not known without a label")
     worse = [one.label for one in watched.recalls if one.alarm]
     shown = (
         f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}) by {estimate.labels:,} labels, "
@@ -68,10 +68,12 @@ def lost_accuracy(watched: Watched | None, settings: FleetTurn, *, missing: str)
     )
     recall = f"; recall proved to be lost: {', '.join(worse)}" if worse else ""
     proved = f"; a loss of over {found.points:g} points is {'proved' if found.alarm else 'not proved'}"
-    return Evidence(trigger="lost accuracy", is_reason=bool(found.alarm or worse), said=f"{shown}{proved}{recall}")
+    return TriggerEvidence(
+        trigger="lost accuracy", is_reason=bool(found.alarm or worse), said=f"{shown}{proved}{recall}"
+    )
 
 
-def drift(watched: Watched | None, settings: FleetTurn, *, missing: str, has_unknown: bool = True) -> Evidence:
+def drift(watched: Watched | None, settings: FleetTurn, *, missing: str, has_unknown: bool = True) -> TriggerEvidence:
     """An alarm alone may be a change that costs nothing; with more `unknown` answers the network meets what it does not
     know.
 
@@ -82,18 +84,18 @@ def drift(watched: Watched | None, settings: FleetTurn, *, missing: str, has_unk
         return _off("drift", "unknown_points: null")
     if watched is None or watched.drift is None:
         said = missing if watched is None else "not watched yet; slipway watch status says why"
-        return Evidence(trigger="drift", is_reason=False, said=said)
+        return TriggerEvidence(trigger="drift", is_reason=False, said=said)
     alarm = watched.drift.alarm
     said = f"alarm: {alarm.event}, since row {alarm.since_row:,}" if alarm else "no alarm"
     if not has_unknown:
         never = (
             "the classifier never answers unknown (decision.unknown in the spec), so that drift is no reason by itself"
         )
-        return Evidence(trigger="drift", is_reason=False, said=f"{said}; {never}")
+        return TriggerEvidence(trigger="drift", is_reason=False, said=f"{said}; {never}")
     now, before = _unknown_share(watched, "rows"), _unknown_share(watched, "reference_rows")
     rise = 100 * (now - before)
     shares = f"{now:.1%} of the answers are unknown, {before:.1%} on the test split"
-    return Evidence(
+    return TriggerEvidence(
         trigger="drift",
         is_reason=alarm is not None and rise >= settings.unknown_points,
         said=f"{said}; {shares}; a reason with an alarm and from {settings.unknown_points:g} points more on",
@@ -108,7 +110,7 @@ def _unknown_share(watched: Watched, column: Literal["rows", "reference_rows"]) 
 
 def new_labels(
     store: Store, classifier: str, dataset: Dataset, settings: FleetTurn, *, since_s: float | None = None
-) -> Evidence:
+) -> TriggerEvidence:
     """Labelled images that are kept and that the active run does not have.
 
     Args:
@@ -130,25 +132,25 @@ def new_labels(
     after = "" if since_s is None else ", labelled since the turn before began"
     classes = f", with new classes: {few(foreign)}" if foreign else ""
     said = f"{len(new):,} labelled images that the active run does not have{after}{classes}"
-    return Evidence(
+    return TriggerEvidence(
         trigger="new labels",
         is_reason=len(new) >= settings.new_labels,
         said=f"{said}; a reason from {settings.new_labels:,} on",
     )
 
 
-def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> Evidence:
+def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> TriggerEvidence:
     if settings.every_days is None:
         return _off("calendar", "every_days: null")
     if created is None:
-        return Evidence(trigger="calendar", is_reason=False, said="the active run does not say when it was made")
+        return TriggerEvidence(trigger="calendar", is_reason=False, said="the active run does not say when it was made")
     made = datetime.fromisoformat(created)
     days = (now - made.replace(tzinfo=made.tzinfo or UTC)).total_seconds() / 86_400
     if days < 0:
         said = f"the active run is of {created}, which is yet to come; look at the clocks of both machines"
-        return Evidence(trigger="calendar", is_reason=False, said=said)
+        return TriggerEvidence(trigger="calendar", is_reason=False, said=said)
     said = f"the active run is {days:.0f} days old; a reason from {settings.every_days:g} on"
-    return Evidence(trigger="calendar", is_reason=days >= settings.every_days, said=said)
+    return TriggerEvidence(trigger="calendar", is_reason=days >= settings.every_days, said=said)
 
 
 def watched_of(facts: Facts | None, *, bundle: str) -> tuple[Watched | None, str]:
@@ -162,5 +164,5 @@ def watched_of(facts: Facts | None, *, bundle: str) -> tuple[Watched | None, str
     return facts.watched, "no reference; slipway watch reference"
 
 
-def _off(trigger: Trigger, key: str) -> Evidence:
-    return Evidence(trigger=trigger, is_reason=False, said=f"not looked at (turn: {{{key}}})")
+def _off(trigger: Trigger, key: str) -> TriggerEvidence:
+    return TriggerEvidence(trigger=trigger, is_reason=False, said=f"not looked at (turn: {{{key}}})")

@@ -35,7 +35,7 @@ the estimate's variance is itself estimated from few."""
 
 
 @dataclass(frozen=True)
-class Answers:
+class LabelledAnswers:
     """Rows of one period, with the labels of those that were chosen.
 
     Raises:
@@ -85,7 +85,7 @@ class ClassAccuracy(Evidence):
     """Whether the reference has this class."""
 
 
-class Accuracy(Evidence):
+class LiveAccuracy(Evidence):
     rows: int
     labels: int
     overall: Estimate | None
@@ -151,7 +151,7 @@ def least(share: float, *, images: int, error: float) -> float:
     return float(betaincinv(right, images - right + 1, error)) if right > 0 else 0.0
 
 
-def accuracy_of(answers: Answers, *, reference: RecallReference) -> Accuracy:
+def accuracy_of(answers: LabelledAnswers, *, reference: RecallReference) -> LiveAccuracy:
     """Estimate the accuracy overall and by class, at one time.
 
     The intervals and alarms hold for one reading of a period. A class of the reference without a label is listed, with
@@ -160,7 +160,7 @@ def accuracy_of(answers: Answers, *, reference: RecallReference) -> Accuracy:
     rows, labelled = len(answers.class_id), answers.labelled
     seen = set(answers.truth[labelled].tolist()) | set(answers.class_id[labelled].tolist()) | set(reference.recall)
     classes = tuple(_class(answers, id_, reference) for id_ in sorted(seen - {-1}))
-    return Accuracy(
+    return LiveAccuracy(
         rows=rows,
         labels=int(labelled.sum()),
         overall=_powered(answers, np.ones(rows, dtype=bool)),
@@ -200,7 +200,7 @@ def _confidence(given: Floats) -> Floats:
     return np.where(np.isfinite(given), np.clip(given, 0, 1), 0.5)
 
 
-def _powered(answers: Answers, among: npt.NDArray[np.bool_]) -> Estimate | None:
+def _powered(answers: LabelledAnswers, among: npt.NDArray[np.bool_]) -> Estimate | None:
     """The prediction-powered share of right answers among some rows."""
     labelled, rows = answers.labelled[among], int(among.sum())
     labels = int(labelled.sum())
@@ -215,7 +215,7 @@ def _powered(answers: Answers, among: npt.NDArray[np.bool_]) -> Estimate | None:
     return Estimate(value=value, low=low, high=high, labels=labels)
 
 
-def _class(answers: Answers, class_id: int, reference: RecallReference) -> ClassAccuracy:
+def _class(answers: LabelledAnswers, class_id: int, reference: RecallReference) -> ClassAccuracy:
     among = answers.labelled & (answers.truth == class_id)
     known = class_id in reference.recall
     recall, alarm = None, False

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from slipway.contract.base import Evidence
 from slipway.errors import DataError
-from slipway.operations.watch.reference import WEIGHTS, Detector, Event, Reference
+from slipway.operations.watch.reference import WEIGHTS, Detector, Event, WatchReference
 from slipway.operations.watch.rows import Floats, Ints, Rows
 
 LIFTS = (2.5, 5.0, 12.0)
@@ -69,7 +69,7 @@ class DriftState(Evidence):
 class DriftWatch:
     """The detectors of a reference."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: WatchReference) -> None:
         self.reference = reference
         self.bets = Bets(reference.events)
         self._digest = hashlib.sha256(reference.to_json().encode()).hexdigest()[:16]

@@ -9,10 +9,10 @@ from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import truths
 from slipway.operations.watch.accuracy import (
     CONFIDENCE,
-    Accuracy,
-    Answers,
     ClassAccuracy,
     Estimate,
+    LabelledAnswers,
+    LiveAccuracy,
     RecallReference,
     accuracy_of,
     least,
@@ -77,7 +77,7 @@ def is_lower(overall: Estimate, reference: TestReference, *, points: float) -> b
     return overall.high < known - points / 100
 
 
-def _recalls(found: Accuracy, reference: TestReference, names: dict[int, str]) -> tuple[ClassRecall, ...]:
+def _recalls(found: LiveAccuracy, reference: TestReference, names: dict[int, str]) -> tuple[ClassRecall, ...]:
     def recall(one: ClassAccuracy) -> ClassRecall:
         return ClassRecall(
             label=names[one.class_id],
@@ -96,7 +96,7 @@ def _interval(estimate: Estimate | None) -> Interval | None:
     return Interval(value=estimate.value, low=estimate.low, high=estimate.high, labels=estimate.labels)
 
 
-def _answers(store: Store, reference: TestReference) -> tuple[Answers, dict[int, str]]:
+def _answers(store: Store, reference: TestReference) -> tuple[LabelledAnswers, dict[int, str]]:
     """The considered rows of the newest selections that have labels, and the names of all classes by id."""
     said = truths(store, reference.classifier, bundle=reference.bundle)
     ids = {label: id_ for id_, label in enumerate(reference.labels)}
@@ -110,7 +110,7 @@ def _answers(store: Store, reference: TestReference) -> tuple[Answers, dict[int,
             label = said.get(one.row) if one.chosen else None
             rows.append(_Considered(one.row, one.probability * share, one.chosen, one.class_id, one.confidence))
             truth.append(None if label is None else ids[label])
-    columns = Answers(
+    columns = LabelledAnswers(
         confidence=np.array([one.confidence for one in rows], np.float64),
         class_id=np.array([one.class_id for one in rows], np.int64),
         probability=np.array([one.probability for one in rows], np.float64),

@@ -72,7 +72,7 @@ class Event(Evidence):
         return "a class that the reference does not have" if self.kind == "other" else "a value that is not a number"
 
 
-class Reference(Evidence):
+class WatchReference(Evidence):
     """The events of a reference. All bounds hold together with probability 1 - `error`."""
 
     rows: int

@@ -10,7 +10,7 @@ from slipway.contract.base import Contract
 from slipway.errors import SpecError
 from slipway.operations.watch.drift import DriftState
 from slipway.operations.watch.facts import DriftAlarm, Gap, Point, Source
-from slipway.operations.watch.reference import Reference
+from slipway.operations.watch.reference import WatchReference
 from slipway.operations.watch.test_split import FOLDER, TestReference, folder_of, write_private
 
 FILE, LOCK = "state.json", "watch.lock"
@@ -39,7 +39,7 @@ class Seen(Contract):
 class LiveReference(Contract):
     """The drift reference that live rows gave."""
 
-    drift: Reference
+    drift: WatchReference
     rows: int
     taken_s: float
     told: str
@@ -83,7 +83,7 @@ class Current(Contract):
     restarts: tuple[float, ...] = ()
     """Times (Unix, s) of the restarts that are carried out, or passed over as those of another bundle."""
 
-    def drift(self, reference: TestReference) -> tuple[Source, Reference] | None:
+    def drift(self, reference: TestReference) -> tuple[Source, WatchReference] | None:
         """The reference of drift: the live one as soon as there is one.
 
         None without one: the test split is too small, or a person has said that live rows differ from it rightly, and

@@ -25,7 +25,7 @@ LATE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Status:
+class WatchStatus:
     """The classifiers of a journal, and whether somebody looks at it."""
 
     journal: Path
@@ -65,7 +65,7 @@ class Status:
         return f"watched, the last look was at {time_text(self.looked_s)}"
 
 
-def status_of(settings: GatewaySettings, settings_file: Path) -> Status:
+def status_of(settings: GatewaySettings, settings_file: Path) -> WatchStatus:
     """Read what the watch keeps, without changing it.
 
     Raises:
@@ -85,7 +85,7 @@ def status_of(settings: GatewaySettings, settings_file: Path) -> Status:
     restarts = {facts.classifier: entries for facts, entries in known}
     served = tuple(still_served([facts for facts, _ in known], settings))
     gone = tuple(sorted(restarts.keys() - {facts.classifier for facts in served}))
-    return Status(settings.journal, looked_s, served, restarts, gone)
+    return WatchStatus(settings.journal, looked_s, served, restarts, gone)
 
 
 def _known(

@@ -13,7 +13,7 @@ from slipway.contract.base import Contract
 from slipway.contract.spec import check_name
 from slipway.errors import SpecError
 from slipway.operations.watch.facts import BRIGHTNESS_BINS, CONFIDENCE_BINS, Count, Quantiles
-from slipway.operations.watch.reference import MEASURES, MIN_ROWS, MOST_MISSING, Detector, Reference
+from slipway.operations.watch.reference import MEASURES, MIN_ROWS, MOST_MISSING, Detector, WatchReference
 from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
 from slipway.system.targets import write_file
 
@@ -93,7 +93,7 @@ class TestReference(Contract):
     means: Means | None
     """Class means of the validation split, so that no row's distance is to a mean that contains the row itself. None
     for a network without an embedding."""
-    drift: Reference | None
+    drift: WatchReference | None
     """None with fewer than 100 usable rows, which are too few to bound anything."""
     confidence: tuple[int, ...]
     """Rows by bin of their confidence."""
@@ -146,7 +146,7 @@ def write_private(path: Path, content: str) -> None:
     write_file(path, content)
 
 
-def drift_reference(rows: Rows, *, has_embedding: bool) -> Reference | None:
+def drift_reference(rows: Rows, *, has_embedding: bool) -> WatchReference | None:
     """The events of unchanged rows. Brightness is left out where more than 1 % of them have none.
 
     Returns:
@@ -156,7 +156,7 @@ def drift_reference(rows: Rows, *, has_embedding: bool) -> Reference | None:
     columns = rows.columns()
     if min(int(np.isfinite(columns[name]).sum()) for name in measures) < MIN_ROWS:
         return None
-    return Reference.of(rows, measures=measures)
+    return WatchReference.of(rows, measures=measures)
 
 
 def watched_measures(rows: Rows, *, has_embedding: bool) -> tuple[Detector, ...]:

@@ -1,4 +1,4 @@
-"""All findings on a repository and this machine, in the order in which serving would fail, and the verdict.
+"""All checks on a repository and this machine, in the order in which serving would fail, and the verdict.
 
 The findings of the lint come first, then the machine, each step (started in a process of its own by the interpreter
 that would serve it), and each ensemble. Nothing is written to the repository.
@@ -16,8 +16,8 @@ from slipway.lint import Finding as Fault
 from slipway.lint import lint
 from slipway.lint.heads import FOLDER, GROUP
 from slipway.lint.models import AGAIN, Model, ensembles, read_models
-from slipway.serving.doctor.findings import Finding, Part, Verdict, judge
-from slipway.serving.doctor.machine import Machine, check_memory, look
+from slipway.serving.doctor.checks import Check, Part, Servable, judge
+from slipway.serving.doctor.machine import Host, check_memory, look
 from slipway.serving.doctor.steps import check_step
 from slipway.system.text import few
 
@@ -32,10 +32,10 @@ LEFT_OUT = ("head-left-out", "bundle-differs")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, and the verdict."""
+    """All checks, and the verdict."""
 
-    findings: tuple[Finding, ...]
-    verdict: Verdict
+    checks: tuple[Check, ...]
+    verdict: Servable
 
 
 @dataclass(frozen=True)
@@ -88,25 +88,25 @@ def _head_of(fault: Fault) -> str:
 
 
 def examine(
-    repository: Path, *, report: Callable[[Finding], None] = lambda _: None, timeout_s: float = TIMEOUT_S
+    repository: Path, *, report: Callable[[Check], None] = lambda _: None, timeout_s: float = TIMEOUT_S
 ) -> Diagnosis:
-    """Examine `repository` on this machine; `report` is called with each finding as it is made."""
-    findings: list[Finding] = []
+    """Examine `repository` on this machine; `report` is called with each check as it is made."""
+    checks: list[Check] = []
     files = Files.read(repository)
-    for finding in _look(repository, files, timeout_s=timeout_s):
-        findings.append(finding)
-        report(finding)
-    return Diagnosis(tuple(findings), judge(findings, files.needs, faulty=files.faulty))
+    for check in _look(repository, files, timeout_s=timeout_s):
+        checks.append(check)
+        report(check)
+    return Diagnosis(tuple(checks), judge(checks, files.needs, faulty=files.faulty))
 
 
-def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Finding]:
-    """Yield all findings in order."""
+def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Check]:
+    """Yield all checks in order."""
     yield from _repository(repository, files)
     if not files.models:
         return
     with tempfile.TemporaryDirectory(prefix="slipway-doctor-") as workspace:
         machine = look(files.lane, files.models.values(), Path(workspace))
-        yield from machine.findings
+        yield from machine.checks
         yield from _steps(repository, files, machine, timeout_s=timeout_s)
     sound: dict[tuple[str, ...], list[str]] = {}
     for name, steps in files.needs.items():
@@ -115,30 +115,30 @@ def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Findi
         elif steps and steps[-1].startswith(GROUP):
             sound.setdefault(steps, []).append(name)
         else:
-            yield Finding("ensemble", name, "ok", " → ".join(steps))
-    yield from (Finding("ensemble", few(names), "ok", " → ".join(steps)) for steps, names in sound.items())
+            yield Check("ensemble", name, "ok", " → ".join(steps))
+    yield from (Check("ensemble", few(names), "ok", " → ".join(steps)) for steps, names in sound.items())
 
 
-def _repository(repository: Path, files: Files) -> Iterator[Finding]:
-    """Findings on the repository's own files, and on files that differ from the assembled ones."""
+def _repository(repository: Path, files: Files) -> Iterator[Check]:
+    """Checks on the repository's own files, and on files that differ from the assembled ones."""
     about = [fault for fault in files.faults if not fault.model or fault.rule in UNTRUSTED]
     for fault in about:
-        yield Finding("repository", fault.file, "fail", fault.reason, fault.remedy)
+        yield Check("repository", fault.file, "fail", fault.reason, fault.remedy)
     wrong = {fault.file for fault in about}
     if not files.models:
         return
     if not (repository / MANIFEST).is_file() and MANIFEST not in wrong:
-        yield Finding("repository", MANIFEST, "fail", "missing, so the files cannot be checked", AGAIN)
+        yield Check("repository", MANIFEST, "fail", "missing, so the files cannot be checked", AGAIN)
     elif not any(fault.rule in UNTRUSTED or fault.file == MANIFEST for fault in about):
         count = len(Manifest.read(repository / MANIFEST).outputs)
-        yield Finding("repository", MANIFEST, "ok", f"{count} files, all as assembled")
+        yield Check("repository", MANIFEST, "ok", f"{count} files, all as assembled")
     if files.lane is not None and LANE not in wrong:
         named = few([f"{name} (bundle {bundle:.12})" for name, bundle in sorted(files.lane.classifiers.items())])
-        yield Finding("repository", LANE, "ok", f"{files.lane.lane} lane with {named}")
+        yield Check("repository", LANE, "ok", f"{files.lane.lane} lane with {named}")
 
 
-def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float) -> Iterator[Finding]:
-    """Findings on every step, in the order in which a request passes through them; then on their memory."""
+def _steps(repository: Path, files: Files, machine: Host, *, timeout_s: float) -> Iterator[Check]:
+    """Checks on every step, in the order in which a request passes through them; then on their memory."""
     sealed = (repository / MANIFEST).is_file() and not any(fault.file == MANIFEST for fault in files.faults)
     in_order = dict.fromkeys([*(step for steps in files.needs.values() for step in steps), *files.models])
     peak_mb = {}
@@ -152,19 +152,19 @@ def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float
         refused = any(fault.about.server in ("refuses", "hangs", "dies") for fault in faults)
         if doubt or refused:
             reason = f"not started: {doubt} cannot be trusted" if doubt else "not started: it would not load"
-            yield Finding("step", name, "untold", reason)
+            yield Check("step", name, "untold", reason)
             continue
         trial = check_step(
             files.models[name], machine, lane=files.lane, timeout_s=timeout_s, without=files.broken_heads
         )
-        yield from trial.findings
+        yield from trial.checks
         if trial.peak_mb is not None:
             peak_mb[name] = trial.peak_mb
     yield check_memory(peak_mb, files.models, gpus=len(machine.gpus) or 1)
 
 
-def _said(part: Part, fault: Fault, model: str) -> Finding:
+def _said(part: Part, fault: Fault, model: str) -> Check:
     """A finding of the lint, under the name of a model that cannot answer because of it."""
     inside = fault.file.partition("/")[2] if fault.model == model else fault.file
     reason = ": ".join(filter(None, (inside, fault.field, fault.reason)))
-    return Finding(part, model, "fail", reason, fault.remedy, bool(_head_of(fault)) and fault.rule not in LEFT_OUT)
+    return Check(part, model, "fail", reason, fault.remedy, bool(_head_of(fault)) and fault.rule not in LEFT_OUT)

@@ -9,7 +9,7 @@ from slipway.contract.card import Card, cards
 from slipway.contract.releases import RELEASES, release, release_of
 from slipway.lint.models import Model
 from slipway.lint.plans import plan_facts
-from slipway.serving.doctor.findings import Finding
+from slipway.serving.doctor.checks import Check
 
 ON_GPU = "compile it there (slipway compile --target tensorrt), choose (slipway choose), and assemble again"
 IN_RELEASE = "compile it in the release that serves it, or with tensorrt.version_compatible, and assemble again"
@@ -46,7 +46,7 @@ def driver_problem(gpus: Sequence[Card], lane: Lane | None) -> str:
     return "" if wanted is None else wanted.driver_problem(gpus)
 
 
-def check_plans(model: Model, gpus: Sequence[Card], *, installed: str | None, lane: Lane | None) -> Iterator[Finding]:
+def check_plans(model: Model, gpus: Sequence[Card], *, installed: str | None, lane: Lane | None) -> Iterator[Check]:
     """Check every plan against every GPU and the `installed` TensorRT. The lint has checked the recorded facts."""
     plans: dict[str, PlanSettings] = {}
     for file in model.config.cc_model_filenames.values():
@@ -64,14 +64,14 @@ def check_plans(model: Model, gpus: Sequence[Card], *, installed: str | None, la
     problems += [(_version_unfit(file, plan, installed, told=told), IN_RELEASE) for file, plan in plans.items()]
     problems = [(reason, remedy) for reason, remedy in problems if reason]
     for reason, remedy in problems:
-        yield Finding("step", model.name, "fail", reason, remedy)
+        yield Check("step", model.name, "fail", reason, remedy)
     built = (f"{name} by TensorRT {plan.version} for {plan.compute_capability}" for name, plan in plans.items())
     what = f"{', '.join(built)}; " if plans else ""
     missing = [*(["a GPU"] if not gpus else []), *(["TensorRT"] if installed is None else [])]
     if missing:
-        yield Finding("step", model.name, "untold", f"{what}cannot be checked without {' and '.join(missing)}")
+        yield Check("step", model.name, "untold", f"{what}cannot be checked without {' and '.join(missing)}")
     elif not problems:
-        yield Finding("step", model.name, "ok", f"{what}fits TensorRT {installed} and every GPU of this machine")
+        yield Check("step", model.name, "ok", f"{what}fits TensorRT {installed} and every GPU of this machine")
 
 
 def _unfit(model: Model, plans: dict[str, PlanSettings], gpu: Card) -> str:

@@ -19,7 +19,7 @@ from slipway.contract.installed import NAMES, Installed, differences
 from slipway.lint.models import GPU, Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports
-from slipway.serving.doctor.findings import Finding, State
+from slipway.serving.doctor.checks import Check, State
 from slipway.serving.doctor.gpu import driver_problem, find_gpus
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
@@ -84,7 +84,7 @@ def _first_line(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Host:
     """The parts of this machine that the steps are tried with."""
 
     tritonserver: TritonBinary | None
@@ -92,7 +92,7 @@ class Machine:
     packages: Mapping[str, Any]
     """Importable module to its version; for `openvino` also the capabilities of the processor."""
     gpus: tuple[Card, ...]
-    findings: tuple[Finding, ...]
+    checks: tuple[Check, ...]
 
     @property
     def backends(self) -> Path:
@@ -101,7 +101,7 @@ class Machine:
         return self.tritonserver.backend_directory
 
 
-def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine:
+def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Host:
     """Examine this machine; `workspace` is an empty folder for the server's backends."""
     models = list(models)
     tritonserver, found = _tritonserver(workspace)
@@ -111,7 +111,7 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
     interpreter = Interpreter(Path(python3 or sys.executable), environment, isolated=from_wheel)
     packages, about_python = _python3(interpreter, models, from_wheel=from_wheel)
     gpus, about_gpus = _gpus(lane)
-    findings = (
+    checks = (
         found,
         about_python,
         *([_shared_memory(lane, models, gpus=len(gpus) or 1)] if lane is not None else []),
@@ -120,10 +120,10 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
         about_gpus,
         *_decoder(lane, models),
     )
-    return Machine(tritonserver, interpreter, packages, gpus, findings)
+    return Host(tritonserver, interpreter, packages, gpus, checks)
 
 
-def backend_problem(machine: Machine, model: Model) -> str | None:
+def backend_problem(machine: Host, model: Model) -> str | None:
     """The reason why the server on this machine has no backend for the model; None if it has one."""
     if (machine.backends / model.backend).is_dir():
         return None
@@ -133,7 +133,7 @@ def backend_problem(machine: Machine, model: Model) -> str | None:
     return f"no {model.backend} backend in {machine.backends}"
 
 
-def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model], *, gpus: int = 1) -> Finding:
+def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model], *, gpus: int = 1) -> Check:
     """Compare the memory of the tried steps, times their instances, with the free memory."""
     needed_mb = sum(peak * models[name].instances(gpus=gpus) for name, peak in peak_mb.items())
     free_mb = _free_mb()
@@ -145,7 +145,7 @@ def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model], *, g
     return _finding("memory", "ok" if peak_mb else "untold", what)
 
 
-def _tritonserver(workspace: Path) -> tuple[TritonBinary | None, Finding]:
+def _tritonserver(workspace: Path) -> tuple[TritonBinary | None, Check]:
     try:
         binary = find_tritonserver(workspace)
     except ServingError as error:
@@ -157,9 +157,7 @@ def _tritonserver(workspace: Path) -> tuple[TritonBinary | None, Finding]:
     return binary, _finding("tritonserver", "ok", f"{binary.path}, {binary.reason}")
 
 
-def _python3(
-    interpreter: Interpreter, models: Iterable[Model], *, from_wheel: bool
-) -> tuple[Mapping[str, Any], Finding]:
+def _python3(interpreter: Interpreter, models: Iterable[Model], *, from_wheel: bool) -> tuple[Mapping[str, Any], Check]:
     needed = sorted({"numpy"}.union(*(imported_modules(model) for model in models)))
     job = {"backend": "packages", "modules": needed}
     tried = interpreter.run(job, timeout_s=IMPORT_TIMEOUT_S)
@@ -202,7 +200,7 @@ def imported_modules(model: Model) -> set[str]:
     return {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names | beside}
 
 
-def _shared_memory(lane: Lane, models: Iterable[Model], *, gpus: int) -> Finding:
+def _shared_memory(lane: Lane, models: Iterable[Model], *, gpus: int) -> Check:
     instances = sum(model.instances(gpus=gpus) for model in models if model.backend == "python")
     needed_mb = instances * lane.shm_default_bytes / 1e6
     try:
@@ -221,7 +219,7 @@ def _shared_memory(lane: Lane, models: Iterable[Model], *, gpus: int) -> Finding
     return _finding("shared memory", "ok", what)
 
 
-def _processors(models: Iterable[Model], lane: Lane | None, *, gpus: int) -> Finding:
+def _processors(models: Iterable[Model], lane: Lane | None, *, gpus: int) -> Check:
     here = len(os.sched_getaffinity(0))
     if lane is not None and lane.cores not in {None, here}:
         return _finding(
@@ -253,7 +251,7 @@ def _threads(model: Model) -> int:
     return int(written) if written.isdecimal() else 1
 
 
-def _ports() -> Finding:
+def _ports() -> Check:
     taken = [f"{port} ({name})" for name, port in vars(Ports()).items() if not _is_free(port)]
     if taken:
         reason = f"{', '.join(taken)} on {HOST} in use; other ports can be chosen at the start"
@@ -269,7 +267,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _gpus(lane: Lane | None) -> tuple[tuple[Card, ...], Finding]:
+def _gpus(lane: Lane | None) -> tuple[tuple[Card, ...], Check]:
     gpus, reason = find_gpus()
     if gpus:
         if too_old := driver_problem(gpus, lane):
@@ -282,8 +280,8 @@ def _gpus(lane: Lane | None) -> tuple[tuple[Card, ...], Finding]:
     return (), _finding("GPU", "untold", f"not needed ({reason})")
 
 
-def _decoder(lane: Lane | None, models: Iterable[Model]) -> list[Finding]:
-    """Findings on the decoder that the plans of a gpu lane were evaluated with; their own TensorRT is another check."""
+def _decoder(lane: Lane | None, models: Iterable[Model]) -> list[Check]:
+    """Checks on the decoder that the plans of a gpu lane were evaluated with; their own TensorRT is another check."""
     if lane is None or not lane.needs_gpu or not any(model.backend == "tensorrt" for model in models):
         return []
     needed = {"dali": lane.dali, "nvimgcodec": lane.nvimgcodec}
@@ -309,5 +307,5 @@ def _free_mb() -> float:
     return free_mb if limit == "max" else min(free_mb, int(limit) / 2**20)
 
 
-def _finding(subject: str, state: State, reason: str, remedy: str = "") -> Finding:
-    return Finding("machine", subject, state, reason, remedy)
+def _finding(subject: str, state: State, reason: str, remedy: str = "") -> Check:
+    return Check("machine", subject, state, reason, remedy)

@@ -13,23 +13,23 @@ from slipway.contract import Lane
 from slipway.contract.installed import tensorrt_version
 from slipway.contract.lane import NO_PLAN
 from slipway.lint.models import AGAIN, GPU, Model, type_name
-from slipway.serving.doctor.findings import Finding
+from slipway.serving.doctor.checks import Check
 from slipway.serving.doctor.gpu import check_plans
-from slipway.serving.doctor.machine import IN_CONTAINER, Machine, Rehearsal, backend_problem
+from slipway.serving.doctor.machine import IN_CONTAINER, Host, Rehearsal, backend_problem
 from slipway.steps.guard import PLACEHOLDER
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The findings on one step."""
+    """The checks on one step."""
 
-    findings: tuple[Finding, ...]
+    checks: tuple[Check, ...]
     peak_mb: float | None = None
     """Peak memory in MB; None if the step was not started."""
 
 
 def check_step(
-    model: Model, machine: Machine, *, lane: Lane | None, timeout_s: float, without: Collection[str] = ()
+    model: Model, machine: Host, *, lane: Lane | None, timeout_s: float, without: Collection[str] = ()
 ) -> Trial:
     """Check the backend of a step that passed the lint, and try the step. This runs its code, which must be trusted.
 
@@ -37,7 +37,7 @@ def check_step(
         without: heads that a group is not asked for, since they are broken and the server leaves them out.
     """
     problem = backend_problem(machine, model)
-    found = () if problem is None else (Finding("step", model.name, "fail", problem, IN_CONTAINER),)
+    found = () if problem is None else (Check("step", model.name, "fail", problem, IN_CONTAINER),)
     if model.backend == "python":
         outputs = [tensor for tensor in model.config.output if tensor.name.rpartition(".")[0] not in without]
         more = _try_python(model, outputs, machine, timeout_s=timeout_s)
@@ -47,10 +47,10 @@ def check_step(
         more = _one(model, "untold", f"a fallback: {NO_PLAN}; only that backend can try it")
     else:
         more = Trial(tuple(check_plans(model, machine.gpus, installed=tensorrt_version(), lane=lane)))
-    return Trial((*found, *more.findings), more.peak_mb)
+    return Trial((*found, *more.checks), more.peak_mb)
 
 
-def _try_python(model: Model, outputs: Sequence[Any], machine: Machine, *, timeout_s: float) -> Trial:
+def _try_python(model: Model, outputs: Sequence[Any], machine: Host, *, timeout_s: float) -> Trial:
     arithmetic = model.parameter("arithmetic")
     capabilities = machine.packages.get("openvino", {}).get("capabilities", ["BF16"])
     if arithmetic == "bf16" and "BF16" not in capabilities:
@@ -72,7 +72,7 @@ def _try_python(model: Model, outputs: Sequence[Any], machine: Machine, *, timeo
     return _one(model, "ok", f"loads, and answers an image, in {took}", "", tried)
 
 
-def _try_dali(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
+def _try_dali(model: Model, machine: Host, *, timeout_s: float) -> Trial:
     tried = machine.interpreter.run({**_job(model), "build": bool(machine.gpus)}, timeout_s=timeout_s)
     if tried.problem:
         return _one(model, "fail", f"dali.py: {tried.problem}", AGAIN, tried)
@@ -105,4 +105,4 @@ def _wrong_outputs(outputs: Sequence[Any], given: Mapping[str, Any]) -> str:
 
 
 def _one(model: Model, state: Any, reason: str, remedy: str = "", tried: Rehearsal | None = None) -> Trial:
-    return Trial((Finding("step", model.name, state, reason, remedy),), None if tried is None else tried.peak_mb)
+    return Trial((Check("step", model.name, state, reason, remedy),), None if tried is None else tried.peak_mb)

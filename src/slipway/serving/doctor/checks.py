@@ -12,7 +12,7 @@ MARKS: dict[State, str] = {"ok": "✓", "fail": "✗", "untold": "–"}  # noqa:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """The result of one check: its subject, its state, and the remedy."""
 
     part: Part
@@ -35,7 +35,7 @@ FAULTY = "has a fault, and may be served all the same"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Servable:
     """The ensembles that may be served here, and the reasons against the others."""
 
     would_serve: tuple[str, ...]
@@ -62,14 +62,14 @@ class Verdict:
         return "\n".join(lines)
 
 
-def judge(findings: Sequence[Finding], ensembles: Mapping[str, Iterable[str]], *, faulty: bool) -> Verdict:
-    """The verdict on `findings`; `ensembles` maps each name to the steps that it needs.
+def judge(checks: Sequence[Check], ensembles: Mapping[str, Iterable[str]], *, faulty: bool) -> Servable:
+    """The verdict on `checks`; `ensembles` maps each name to the steps that it needs.
 
     A failure of the repository or the machine prevents all ensembles, and that of a step those that need it. A
     repository with a fault in its files (`faulty`) must not be served.
     """
-    failed = [finding for finding in findings if finding.state == "fail"]
-    everybody = [_short(finding) for finding in failed if finding.part in ("repository", "machine")]
+    failed = [check for check in checks if check.state == "fail"]
+    everybody = [_short(check) for check in failed if check.part in ("repository", "machine")]
     reasons, may_serve = {}, set[str]()
     for name, steps in sorted(ensembles.items()):
         needed = {name, *steps}
@@ -78,8 +78,8 @@ def judge(findings: Sequence[Finding], ensembles: Mapping[str, Iterable[str]], *
         if own and not everybody and not faulty and all(f.may_serve for f in own):
             may_serve.add(name)
     would_not = {name: why for name, why in reasons.items() if why or faulty}
-    return Verdict(tuple(name for name in reasons if name not in would_not), would_not, tuple(sorted(may_serve)))
+    return Servable(tuple(name for name in reasons if name not in would_not), would_not, tuple(sorted(may_serve)))
 
 
-def _short(finding: Finding) -> str:
-    return f"{finding.subject}: {finding.reason}"
+def _short(check: Check) -> str:
+    return f"{check.subject}: {check.reason}"

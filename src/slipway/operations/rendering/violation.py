@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Finding(NamedTuple):
+class Violation(NamedTuple):
     rule: str
     """Name of the rule."""
     where: str
