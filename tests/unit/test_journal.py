@@ -183,7 +183,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_nobodys_error(parts: Parts) ->
     path = parts.tap(1)
     file = TapFile(path, 1, 1)
     path.unlink()
-    assert parts.collector._take(file, set()) == []
+    assert parts.collector._take(file) == []
 
 
 def test_the_files_of_a_server_that_is_gone_do_not_hold_up_those_of_another(parts: Parts) -> None:
@@ -195,7 +195,7 @@ def test_the_files_of_a_server_that_is_gone_do_not_hold_up_those_of_another(part
 
     def one_is_gone(*words: object, arm: str, **named: object) -> object:
         if arm == "candidate":
-            raise NotYetError("the candidate is gone", arm=arm)
+            raise NotYetError("the candidate is gone")
         return ask(*words, arm=arm, **named)  # type: ignore[arg-type]
 
     parts.replayer.ask = one_is_gone  # type: ignore[method-assign, assignment]

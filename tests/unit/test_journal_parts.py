@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from slipway.client.errors import GoneError
 from slipway.contract import SpecError, StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import read_settings
-from slipway.operations.journal import replay
 from slipway.operations.journal import store as stores
 from slipway.operations.journal.collector import Pruning
 from slipway.operations.journal.folders import in_memory, private_folder
 from slipway.operations.journal.metrics import Metrics
 from slipway.operations.journal.pictures import measure
-from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.rows import parity
 from slipway.operations.journal.spool import Bound, read_dropped, tap_files
 from slipway.operations.journal.status import last_rows, status_of
@@ -240,48 +237,3 @@ def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pyte
     assert 'slipway_journal_files_total{result="taken"} 1.0' in said
     assert "slipway_journal_spool_files 1.0" in said
     assert "slipway_journal_dropped_total 0.0" in said
-
-
-class Losing:
-    """Stands for `Client`: the connection is lost while the image RED is asked, and others are answered."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def classify_many(self, images: list[bytes], **_: object) -> list[object]:
-        if RED in images:
-            raise GoneError("the connection was lost")
-        return [red()] * len(images)
-
-    def close(self) -> None:
-        pass
-
-
-def test_an_image_that_ends_its_server_again_and_again_is_no_longer_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "Client", Losing)
-    with replay.Replayer(lambda: {"stable": 1}) as replayer:
-
-        def ask(request: str, image: bytes) -> object:
-            return replayer.ask(request, "colours", [image], arm="stable", bundles=[BUNDLE])
-
-        for _ in range(5):  # nobody has been answered: the server may just be down
-            with pytest.raises(NotYetError, match="lost"):
-                ask("bad", RED)
-        assert replayer.losses("bad") == 0
-        for lost in range(3):
-            ask("good", b"another")
-            with pytest.raises(NotYetError, match="lost"):
-                ask("bad", RED)
-            assert replayer.losses("bad") == lost + 1
-        assert ask("bad", RED) == [None]
-
-
-def test_a_server_that_stays_away_is_given_up_after_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "Client", Losing)
-    now = 5000.0
-    monkeypatch.setattr(replay.time, "monotonic", lambda: now)
-    with replay.Replayer(lambda: {"stable": 1}) as replayer:
-        with pytest.raises(NotYetError):
-            replayer.ask("1", "colours", [RED], arm="stable", bundles=[BUNDLE])
-        now += 601
-        assert replayer.ask("1", "colours", [RED], arm="stable", bundles=[BUNDLE]) == [None]
