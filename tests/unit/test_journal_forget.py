@@ -1,5 +1,6 @@
 """What the journal removes: by request, by age, and what no row keeps."""
 
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from tritonclient.grpc import service_pb2 as triton
 
 from slipway.contract import SpecError
 from slipway.operations.journal.forget import forget
+from slipway.operations.journal.retention import prune
 from slipway.operations.journal.spool import tap_files
 from slipway.operations.journal.store import Store, image_path, sha256_of
 from tests.support import taps
@@ -30,7 +32,7 @@ def test_an_image_that_was_written_before_a_kill_is_swept_and_one_with_a_row_is_
         path.write_bytes(content)
     path.rename(path.with_name(f".{path.name}.17"))
     (folder := parts.store.folder / "images/ab/a folder of somebody").mkdir(parents=True)
-    assert parts.store.prune(image_days=30, row_days=365, now_s=time.time()) == {"rows": 0, "images": 2}
+    assert prune(parts.store, image_days=30, row_days=365, now_s=time.time()) == {"rows": 0, "images": 2}
     folder.rmdir()
     assert parts.images() == [RED_SHA256]
 
@@ -109,22 +111,45 @@ def test_images_and_rows_are_kept_for_their_days(parts: Parts) -> None:
     parts.collector.look()
     ((time_s,),) = parts.store.query("SELECT max(time_s) FROM rows")
     days = 86_400.0
-    assert parts.store.prune(image_days=30, row_days=365, now_s=time_s + 29 * days) == {"rows": 0, "images": 0}
-    assert parts.store.prune(image_days=30, row_days=365, now_s=time_s + 31 * days) == {"rows": 0, "images": 1}
+    assert prune(parts.store, image_days=30, row_days=365, now_s=time_s + 29 * days) == {"rows": 0, "images": 0}
+    assert prune(parts.store, image_days=30, row_days=365, now_s=time_s + 31 * days) == {"rows": 0, "images": 1}
     assert parts.rows("kept, sha256") == [(0, RED_SHA256), (0, None), (0, RED_SHA256)]
     parts.tap(2, "http_raw")
     parts.collector.look()
     assert parts.images() == [RED_SHA256]
-    assert parts.store.prune(image_days=30, row_days=365, now_s=time_s + 366 * days)["rows"] == 4
+    assert prune(parts.store, image_days=30, row_days=365, now_s=time_s + 366 * days)["rows"] == 4
+
+
+def test_pruning_lets_others_write_between_two_folders_of_images_and_visits_only_what_it_changes(parts: Parts) -> None:
+    for name in ("ab", "cd"):
+        (parts.store.folder / "images" / name).mkdir()
+    other = sqlite3.connect(parts.store.folder / "journal.sqlite", timeout=0, isolation_level=None)
+    updates, writes = [], 0
+
+    def see(statement: str) -> None:
+        nonlocal writes
+        if statement.startswith("BEGIN"):  # fails if the journal is held from the folder before
+            other.execute("INSERT INTO done VALUES (?, 1e18)", (writes,))
+            writes += 1
+        elif statement.startswith("UPDATE rows"):
+            updates.append(statement)
+
+    parts.store._connection.set_trace_callback(see)
+    prune(parts.store, image_days=30, row_days=365, now_s=time.time())
+    parts.store._connection.set_trace_callback(None)
+    other.close()
+    assert writes == 3  # one for the rows, and one for each folder
+    ((_, _, _, plan),) = parts.store.query(f"EXPLAIN QUERY PLAN {updates[0]}")
+    assert "USING INDEX rows_kept" in plan
 
 
 def test_a_request_stays_known_while_its_file_is_in_the_spool(parts: Parts) -> None:
     parts.tap(1)
     parts.collector.look()
     later = time.time() + 2 * 86_400
-    parts.store.prune(image_days=30, row_days=365, now_s=later, spooled=["1"])
+    prune(parts.store, image_days=30, row_days=365, now_s=later, spooled=["1"])
     assert parts.store.is_done("1")
-    parts.store.prune(image_days=30, row_days=365, now_s=later)
+    prune(parts.store, image_days=30, row_days=365, now_s=later)
     assert not parts.store.is_done("1")
 
 

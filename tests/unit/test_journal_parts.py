@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from PIL import Image
 from slipway.contract import SpecError, StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import read_settings
+from slipway.operations.journal import run
 from slipway.operations.journal import store as stores
-from slipway.operations.journal.collector import Pruning
 from slipway.operations.journal.folders import in_memory, private_folder
 from slipway.operations.journal.metrics import Metrics
 from slipway.operations.journal.pictures import measure
+from slipway.operations.journal.retention import Pruning, put_off
 from slipway.operations.journal.rows import parity
 from slipway.operations.journal.spool import Bound, read_dropped, tap_files
 from slipway.operations.journal.status import last_rows, status_of
@@ -66,6 +68,52 @@ def test_a_jump_of_the_clock_puts_pruning_off() -> None:
     assert not pruning.is_due(now_s=1e9 + 4000, monotonic_s=4000)  # and back
     assert not pruning.is_due(now_s=1e9 + 7599, monotonic_s=7599)
     assert pruning.is_due(now_s=1e9 + 7601, monotonic_s=7601)
+
+
+DAY_S = 86_400.0
+
+
+@pytest.mark.parametrize("off_days", [365, -10, 4])
+def test_a_clock_that_is_far_from_the_last_pruning_removes_nothing_until_somebody_prunes_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off_days: float
+) -> None:
+    now_s, said = time.time(), list[str]()
+    monkeypatch.setattr(run.time, "time", lambda: now_s)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    settings = read_settings(write_gateway(tmp_path, tls=False, observe={"image_days": 30, "row_days": 30}))
+    settings.spool.mkdir(parents=True)
+    with Store.open(settings.journal, make=True) as store:
+        parts = Parts(settings.folder, store)
+        parts.tap(1)
+        parts.collector.look()
+        store.write("UPDATE rows SET time_s = ?", [(now_s - 29.5 * DAY_S,)])
+        now_s += 2 * DAY_S  # the collector stood still over a weekend
+        store.write("UPDATE rows SET time_s = ?", [(now_s - 29.5 * DAY_S,)])
+        run.prune_if_sure(store, settings, say=said.append)
+        assert (said, status_of(settings).pruning_put_off) == ([], "")
+        now_s += off_days * DAY_S
+        run.prune_if_sure(store, settings, say=said.append)
+        assert len(parts.rows()) == 3
+        assert f"{abs(off_days)}.0 days {'after' if off_days > 0 else 'before'} the last pruning" in said[0]
+        assert "slipway journal prune gateway.yaml" in said[0]
+        assert status_of(settings).lines()[-1] == said[0]
+        run.prune_now(store, settings)
+        assert len(parts.rows()) == (0 if off_days > 0 else 3)
+        run.prune_if_sure(store, settings, say=said.append)
+        assert (len(said), status_of(settings).pruning_put_off) == (1, "")
+
+
+def test_a_journal_without_a_time_of_the_last_pruning_takes_that_of_its_newest_row(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "journal", make=True) as store:
+        assert put_off(store, image_days=30, now_s=time.time()) == ""
+        parts = Parts(tmp_path, store)
+        parts.tap(1)
+        parts.collector.look()
+        store.write("DROP TABLE pruned", [()])
+        store.write("UPDATE rows SET time_s = 1e9", [()])
+    with Store.open(tmp_path / "journal", make=True) as store:
+        assert put_off(store, image_days=30, now_s=1e9 + DAY_S) == ""
+        assert "10.0 days after" in put_off(store, image_days=30, now_s=1e9 + 10 * DAY_S)
 
 
 def test_two_collectors_at_once_and_a_foreign_database_are_refused(tmp_path: Path) -> None:

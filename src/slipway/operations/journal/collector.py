@@ -171,27 +171,3 @@ def _difference(row: Row) -> str:
         f"{row.classifier} answered request {row.request}, image {row.image}, otherwise when it was asked again "
         f"(served: {row.label}, {row.score}, status {row.status}; bundle {row.bundle!s:.12})"
     )
-
-
-class Pruning:
-    """When to prune: a minute after the start, then each hour; later if the machine's clock has jumped.
-
-    A jump of days would remove what is to be kept, so nothing is removed in the hour after one.
-    """
-
-    FIRST_S, EVERY_S, JUMP_S = 60.0, 3600.0, 60.0
-
-    def __init__(self, *, now_s: float, monotonic_s: float) -> None:
-        self._offset = now_s - monotonic_s
-        self._due = monotonic_s + self.FIRST_S
-
-    def is_due(self, *, now_s: float, monotonic_s: float) -> bool:
-        """Whether to prune now. Call it often: it compares the machine's clock with the monotonic one."""
-        offset = now_s - monotonic_s
-        if abs(offset - self._offset) > self.JUMP_S:
-            self._due = monotonic_s + self.EVERY_S
-        self._offset = offset
-        if monotonic_s < self._due:
-            return False
-        self._due = monotonic_s + self.EVERY_S
-        return True
