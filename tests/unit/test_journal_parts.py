@@ -1,23 +1,23 @@
-"""The parts of the journal one by one: parity, pictures, bound, folders, clocks, settings, status and metrics."""
+"""The parts of the journal one by one: parity, pictures, bound, folders, settings, status and metrics."""
 
 import contextlib
 import os
 import sqlite3
-import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from slipway.contract import SpecError, StorageError
 from slipway.operations.endpoint import endpoint
+from slipway.operations.gateway.process import Gateway
 from slipway.operations.gateway.settings import read_settings
-from slipway.operations.journal import run
 from slipway.operations.journal import store as stores
 from slipway.operations.journal.folders import in_memory, private_folder
 from slipway.operations.journal.metrics import Metrics
 from slipway.operations.journal.pictures import measure
-from slipway.operations.journal.retention import Pruning, put_off
 from slipway.operations.journal.rows import parity
 from slipway.operations.journal.spool import Bound, read_dropped, tap_files
 from slipway.operations.journal.status import last_rows, status_of
@@ -58,62 +58,6 @@ def test_parity_is_claimed_only_where_the_same_bundle_says_the_same(
     served: Served, again: object, expected: str
 ) -> None:
     assert parity(served, again) == expected  # type: ignore[arg-type]
-
-
-def test_a_jump_of_the_clock_puts_pruning_off() -> None:
-    pruning = Pruning(now_s=1e9, monotonic_s=0)
-    assert not pruning.is_due(now_s=1e9 + 30, monotonic_s=30)
-    assert pruning.is_due(now_s=1e9 + 61, monotonic_s=61)
-    assert not pruning.is_due(now_s=1e9 + 90 * 86_400, monotonic_s=3650)  # three months in an hour
-    assert not pruning.is_due(now_s=1e9 + 4000, monotonic_s=4000)  # and back
-    assert not pruning.is_due(now_s=1e9 + 7599, monotonic_s=7599)
-    assert pruning.is_due(now_s=1e9 + 7601, monotonic_s=7601)
-
-
-DAY_S = 86_400.0
-
-
-@pytest.mark.parametrize("off_days", [365, -10, 4])
-def test_a_clock_that_is_far_from_the_last_pruning_removes_nothing_until_somebody_prunes_by_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off_days: float
-) -> None:
-    now_s, said = time.time(), list[str]()
-    monkeypatch.setattr(run.time, "time", lambda: now_s)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    settings = read_settings(write_gateway(tmp_path, tls=False, observe={"image_days": 30, "row_days": 30}))
-    settings.spool.mkdir(parents=True)
-    with Store.open(settings.journal, make=True) as store:
-        parts = Parts(settings.folder, store)
-        parts.tap(1)
-        parts.collector.look()
-        store.write("UPDATE rows SET time_s = ?", [(now_s - 29.5 * DAY_S,)])
-        now_s += 2 * DAY_S  # the collector stood still over a weekend
-        store.write("UPDATE rows SET time_s = ?", [(now_s - 29.5 * DAY_S,)])
-        run.prune_if_sure(store, settings, say=said.append)
-        assert (said, status_of(settings).pruning_put_off) == ([], "")
-        now_s += off_days * DAY_S
-        run.prune_if_sure(store, settings, say=said.append)
-        assert len(parts.rows()) == 3
-        assert f"{abs(off_days)}.0 days {'after' if off_days > 0 else 'before'} the last pruning" in said[0]
-        assert "slipway journal prune gateway.yaml" in said[0]
-        assert status_of(settings).lines()[-1] == said[0]
-        run.prune_now(store, settings)
-        assert len(parts.rows()) == (0 if off_days > 0 else 3)
-        run.prune_if_sure(store, settings, say=said.append)
-        assert (len(said), status_of(settings).pruning_put_off) == (1, "")
-
-
-def test_a_journal_without_a_time_of_the_last_pruning_takes_that_of_its_newest_row(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "journal", make=True) as store:
-        assert put_off(store, image_days=30, now_s=time.time()) == ""
-        parts = Parts(tmp_path, store)
-        parts.tap(1)
-        parts.collector.look()
-        store.write("DROP TABLE pruned", [()])
-        store.write("UPDATE rows SET time_s = 1e9", [()])
-    with Store.open(tmp_path / "journal", make=True) as store:
-        assert put_off(store, image_days=30, now_s=1e9 + DAY_S) == ""
-        assert "10.0 days after" in put_off(store, image_days=30, now_s=1e9 + 10 * DAY_S)
 
 
 def test_two_collectors_at_once_and_a_foreign_database_are_refused(tmp_path: Path) -> None:
@@ -179,11 +123,50 @@ def test_the_bound_drops_what_was_tapped_last_and_counts_it_over_restarts(tmp_pa
         os.utime(path, (number, number))
     (tmp_path / "dropped.json").write_text("damaged")
     for _ in range(2):
-        bound = Bound(tmp_path, limit_bytes=4500, counted_in=tmp_path / "dropped.json")
-        bound.hold()
+        Bound(tmp_path, counted_in=tmp_path / "dropped.json").hold(limit_bytes=4500)
     assert [file.request for file in tap_files(tmp_path)] == ["0", "1", "2", "3"]
-    assert read_dropped(tmp_path / "dropped.json") == bound.dropped == 6
-    assert Bound(tmp_path / "missing", limit_bytes=1, counted_in=tmp_path / "dropped.json").hold() == 0
+    assert read_dropped(tmp_path / "dropped.json") == 6
+    assert Bound(tmp_path / "missing", counted_in=tmp_path / "dropped.json").hold(limit_bytes=1) == 0
+
+
+def test_what_is_dropped_while_its_number_cannot_be_written_is_counted_later(tmp_path: Path) -> None:
+    counted, blocked = tmp_path / "dropped.json", tmp_path / "dropped.new"
+    counted.write_text('{"dropped": 1}')
+    bound = Bound(tmp_path, counted_in=counted)
+    blocked.mkdir()  # as a full disk, nobody can write there
+    for number in range(3):
+        (tmp_path / f"t_{number}.pb").write_bytes(bytes(1000))
+        assert bound.hold(limit_bytes=500) == 1
+        assert bound.problem == f"{counted}: Is a directory"
+    assert read_dropped(counted) == 1
+    blocked.rmdir()
+    assert bound.hold(limit_bytes=500) == 0
+    assert (read_dropped(counted), bound.problem) == (4, "")
+    assert bound.hold(limit_bytes=500) == 0
+    assert read_dropped(counted) == 4
+
+
+def test_the_gateway_counts_what_it_drops_while_its_own_folder_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    settings = read_settings(write_gateway(tmp_path, tls=False, observe={"spool_mib": 0.001}))
+    settings.spool.mkdir(parents=True)
+    (blocked := settings.folder / "dropped.new").mkdir()
+    said: list[str] = []
+    plan: Any = SimpleNamespace(settings=settings)
+    gateway = Gateway(plan, event=lambda _, message: said.append(message))
+    for number in range(4):
+        (settings.spool / f"t_{number}.pb").write_bytes(bytes(1000))
+        gateway._spool_next = 0.0
+        gateway._hold_spool()
+    (sentence,) = said
+    assert "is full, and what is tapped is dropped" in sentence
+    assert f"{settings.folder / 'dropped.json'}: Is a directory" in sentence
+    blocked.rmdir()
+    gateway._spool_next = 0.0
+    gateway._hold_spool()
+    assert read_dropped(settings.folder / "dropped.json") == 3
 
 
 def test_a_tmpfs_is_told_from_other_folders(tmp_path: Path) -> None:
@@ -197,7 +180,7 @@ def test_a_file_that_does_not_fit_into_the_bound_takes_no_other_with_it(tmp_path
         path = tmp_path / f"t_{number}.pb"
         path.write_bytes(bytes(size))
         os.utime(path, (number, number))
-    assert Bound(tmp_path, limit_bytes=4500, counted_in=tmp_path / "dropped.json").hold() == 1
+    assert Bound(tmp_path, counted_in=tmp_path / "dropped.json").hold(limit_bytes=4500) == 1
     assert [file.request for file in tap_files(tmp_path)] == ["0", "2", "3"]
 
 
