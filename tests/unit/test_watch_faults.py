@@ -74,40 +74,6 @@ def test_values_that_are_not_numbers_and_a_class_that_disappears_are_alarms(stor
     assert watched.drift.alarm.detector == "unusable"
 
 
-@pytest.mark.parametrize("after_a_look", [False, True])
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        *(("time_s", float("inf")), ("time_s", float("-inf")), ("time_s", "today"), ("time_s", b"x")),
-        *(("sampled_with", "half"), ("sampled_with", float("inf")), ("status", "fine"), ("score", "high")),
-        *(("class_id", "two"), ("class_id", 2.5), ("brightness", b"dark"), ("bundle", b"x"), ("arm", b"x")),
-        *(("width", "wide"), ("height", 1.5), ("bytes", b"x"), ("format", b"PNG"), ("sampled_with", 0)),
-    ],
-)
-def test_a_value_that_somebody_wrote_into_the_journal_stops_its_classifier_alone_and_names_the_row(
-    store: Store, column: str, value: object, after_a_look: bool
-) -> None:
-    add_drawn(store, drawn(150, seed=2), name="b", classifier="cats")
-    made_reference(store.folder, classifier="cats")
-    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=lambda _: None)
-    if after_a_look:
-        watch.look()
-    odd = add_drawn(store, drawn(150, seed=1), name="a")[70]
-    store.write(f"UPDATE rows SET {column} = ? WHERE id = ?", [(value, odd)])
-    cats, digits = watch.look()
-    assert cats.watched is not None
-    assert cats.watched.drift is not None
-    assert cats.watched.drift.rows == 150
-    assert f"row {odd}: its {column} is {value!r}" in digits.told[0]
-    assert f"slipway journal forget gateway.yaml {odd}" in digits.told[0]
-    store.forget(str(odd))
-    digits = watch.look()[1]
-    assert digits.watched is not None
-    assert digits.watched.drift is not None
-    fed_before = column in ("width", "height", "bytes", "format")  # what is shown alone
-    assert digits.watched.drift.rows == 149 + fed_before
-
-
 def test_clocks_that_jump_change_no_count(store: Store) -> None:
     for number, time_s in enumerate((2e9, 1e9, -5.0, 1e18)):
         add_drawn(store, drawn(50, seed=number), name=f"r{number}", time_s=time_s)
