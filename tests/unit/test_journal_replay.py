@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.client.errors import DeadlineError, GoneError, SlipwayError
+from slipway.client.errors import DeadlineError, GoneError, OverloadedError, SlipwayError
 from slipway.client.result import Result
 from slipway.operations.journal import collector as collectors
 from slipway.operations.journal import replay
@@ -110,6 +110,19 @@ def test_the_files_of_a_server_that_stays_away_are_given_up_together(parts: Part
     world.now_s += 11
     assert parts.collector.look().taken == 4
     assert parts.rows("parity, replayed_bundle") == [("not_replayed", None)] * 4
+
+
+def test_a_server_that_stays_away_is_given_up_only_where_no_other_may_have_its_bundle(world: World) -> None:
+    world.fails(CANDIDATE, GoneError("connection refused"))
+    assert world.ask("1", arm="candidate") == BUNDLE
+    world.now_s += 601
+    world.fails(STABLE, OverloadedError("too many requests"))
+    with pytest.raises(NotYetError, match="connection refused"):
+        world.ask("2", arm="candidate")
+    world.answers(STABLE)
+    assert world.ask("2", arm="candidate") == BUNDLE
+    world.answers(STABLE, bundle=OTHER)
+    assert world.ask("3", arm="candidate") is None
 
 
 def test_a_server_that_was_away_and_came_back_is_not_given_up(world: World) -> None:

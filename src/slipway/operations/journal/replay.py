@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,8 +76,8 @@ class _Server:
 
     def may_have(self, classifier: str, wanted: set[str | None], now_s: float) -> bool:
         """Whether it may serve one of these bundles; no if it has just answered with another one."""
-        bundle, at_s = self.bundles.get(classifier, (None, -AGAIN_S))
-        return bundle in wanted or now_s - at_s >= AGAIN_S
+        bundle, at_s = self.bundles.get(classifier, (None, now_s - AGAIN_S))
+        return bool(wanted) and (bundle in wanted or now_s - at_s >= AGAIN_S)
 
 
 class Replayer:
@@ -131,33 +130,33 @@ class Replayer:
         if tries.losses >= MOST_LOSSES:
             return nothing
         ports = self._ports()
-        own, *others = sorted(ports, key=lambda one: one != arm)
-        first, waits = nothing, None
-        try:
-            first = self._ask_port(request, classifier, images, port=ports[own])
-            if all(a is None or b is None or a.bundle == b for a, b in zip(first, bundles, strict=True)):
-                return first
-        except NotYetError as error:
-            waits = error
+        own, *others = [ports[one] for one in sorted(ports, key=lambda one: one != arm)]
         wanted = set(bundles) - {None}
-        for other in others:
-            if not wanted or not self._server(ports[other]).may_have(classifier, wanted, time.monotonic()):
+        first: Sequence[Result | None] | None = None
+        silent: dict[int, NotYetError] = {}
+        for port in (own, *others):
+            if port != own and not self._server(port).may_have(classifier, wanted, time.monotonic()):
                 continue
-            with suppress(NotYetError):
-                answers = self._ask_port(request, classifier, images, port=ports[other])
-                if _are_by(answers, bundles):
-                    return answers
-        if waits is None:
+            try:
+                answers = self._ask_port(request, classifier, images, port=port)
+            except NotYetError as error:
+                silent[port] = error
+                continue
+            if _are_by(answers, bundles, otherwise=port == own):
+                return answers
+            first = answers if port == own else first
+        if first is not None:
             return first
-        if self._is_given_up(ports[own], tries):
+        if self._are_given_up(silent, tries):
             return nothing
         tries.vain += 1
-        raise waits
+        raise silent[own]
 
-    def _is_given_up(self, port: int, tries: _Tries) -> bool:
-        gone_s = self._server(port).gone_since_s
-        since_s = tries.since_s if gone_s is None else min(gone_s, tries.since_s)
-        return time.monotonic() - since_s > GIVE_UP_S
+    def _are_given_up(self, ports: Iterable[int], tries: _Tries) -> bool:
+        """Whether every server that may have the bundle is gone for too long, or the request has waited so long."""
+        now_s = time.monotonic()
+        gone_s = [self._server(port).gone_since_s for port in ports]
+        return now_s - tries.since_s > GIVE_UP_S or all(one is not None and now_s - one > GIVE_UP_S for one in gone_s)
 
     def _server(self, port: int) -> _Server:
         return self._servers.setdefault(port, _Server())
@@ -194,10 +193,10 @@ class Replayer:
             client.close()
 
 
-def _are_by(answers: Sequence[Result | None], bundles: Sequence[str | None]) -> bool:
-    """Whether there is an answer, and all are by the served bundle."""
-    found = [answer.bundle == bundle for answer, bundle in zip(answers, bundles, strict=True) if answer is not None]
-    return bool(found) and all(found)
+def _are_by(answers: Sequence[Result | None], bundles: Sequence[str | None], *, otherwise: bool) -> bool:
+    """Whether all answers are by the served bundle; `otherwise` where no answer or no bundle tells."""
+    pairs = [(answer.bundle, bundle) for answer, bundle in zip(answers, bundles, strict=True) if answer and bundle]
+    return all(one == served for one, served in pairs) if pairs else otherwise
 
 
 def ports_behind(folder: Path, *, otherwise: Mapping[str, int]) -> Mapping[str, int]:
