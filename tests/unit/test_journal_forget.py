@@ -128,7 +128,7 @@ def test_pruning_lets_others_write_between_two_folders_of_images_and_visits_only
     for name in ("ab", "cd"):
         (parts.store.folder / "images" / name).mkdir()
     other = sqlite3.connect(parts.store.folder / "journal.sqlite", timeout=0, isolation_level=None)
-    updates, writes = [], 0
+    updates, selects, writes = [], [], 0
 
     def see(statement: str) -> None:
         nonlocal writes
@@ -137,14 +137,17 @@ def test_pruning_lets_others_write_between_two_folders_of_images_and_visits_only
             writes += 1
         elif statement.startswith("UPDATE rows"):
             updates.append(statement)
+        elif statement.startswith("SELECT DISTINCT sha256"):
+            selects.append(statement)
 
     parts.store._connection.set_trace_callback(see)
     prune(parts.store, image_days=30, row_days=365, now_s=time.time())
     parts.store._connection.set_trace_callback(None)
     other.close()
     assert writes == 3  # one for the rows, and one for each folder
-    ((_, _, _, plan),) = parts.store.query(f"EXPLAIN QUERY PLAN {updates[0]}")
-    assert "USING INDEX rows_kept" in plan
+    for statement, index in ((updates[0], "rows_kept"), (selects[0], "rows_sha256")):
+        ((_, _, _, plan),) = parts.store.query(f"EXPLAIN QUERY PLAN {statement}")
+        assert f"USING INDEX {index}" in plan
 
 
 def test_a_request_stays_known_while_its_file_is_in_the_spool(parts: Parts) -> None:
@@ -233,3 +236,7 @@ def test_a_journal_without_a_time_of_the_last_pruning_takes_that_of_its_newest_r
     with Store.open(tmp_path / "journal", make=True) as store:
         assert put_off(store, image_days=30, now_s=1e9 + DAY_S) == ""
         assert "10.0 days after" in put_off(store, image_days=30, now_s=1e9 + 10 * DAY_S)
+        store.write("DROP TABLE pruned", [()])
+        store.write("UPDATE rows SET time_s = 'today'", [()])  # somebody changed it by hand
+    with Store.open(tmp_path / "journal", make=True) as store:
+        assert "days after" in put_off(store, image_days=30, now_s=1e9)

@@ -28,8 +28,8 @@ _LATER = (
     "CREATE INDEX IF NOT EXISTS considered_selection ON considered (selection)",
     "CREATE INDEX IF NOT EXISTS rows_kept ON rows (time_s) WHERE kept = 1",
     "CREATE TABLE IF NOT EXISTS pruned (at_s REAL NOT NULL)",
-    "INSERT INTO pruned SELECT coalesce((SELECT time_s FROM rows ORDER BY id DESC LIMIT 1), strftime('%s', 'now')) "
-    "WHERE NOT EXISTS (SELECT 1 FROM pruned)",
+    "INSERT INTO pruned SELECT CAST(coalesce((SELECT time_s FROM rows ORDER BY id DESC LIMIT 1), strftime('%s', 'now'))"
+    " AS REAL) WHERE NOT EXISTS (SELECT 1 FROM pruned)",
 )
 """What a journal of this version may lack, if an earlier release made it: indexes, and the time of the last pruning."""
 _COLUMNS = (
