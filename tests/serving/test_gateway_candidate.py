@@ -30,7 +30,7 @@ def two_servers(
     for one in (stable, candidate):
         one.wait_for('"event": "ready"')
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-    ports = {name: port for name, port in vars(candidate.ports).items() if name != "metrics"}
+    ports = vars(candidate.ports)
     path = write_gateway(folder / "gateway", ports=stable.ports, candidate=ports, repository=str(EXAMPLE))
     with running_gateway(path) as asked:
         yield stable, candidate, asked
