@@ -1,4 +1,4 @@
-"""A stable server and a candidate behind a gateway, with users who never pause and with the monitoring beside them."""
+"""A stable server and a candidate behind a gateway, with users who ask all the time and with the monitoring beside them."""
 
 import contextlib
 import io
