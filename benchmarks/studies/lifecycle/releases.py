@@ -1,15 +1,14 @@
-"""A stable server and a candidate behind a gateway, with users who ask all the time and with the monitoring beside them."""
+"""A stable server and a candidate behind a gateway, with users and the monitoring beside them."""
 
 import contextlib
 import io
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -46,14 +45,14 @@ class Setup:
     users: Users
     hook: Webhook | None
 
-    def verb(self, *words: str) -> tuple[dict[str, Any], float]:
-        """The JSON line of `slipway release WORDS`, and the monotonic time of its call."""
+    def verb(self, *words: str) -> tuple[Mapping[str, float], float]:
+        """What the JSON line of `slipway release WORDS` says in seconds, and the monotonic time of its call."""
         action, *others = words
         called = time.monotonic()
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             code = self.release(action, *others, "--json")
         assert not code, printed.getvalue()
-        told: dict[str, Any] = json.loads(printed.getvalue().splitlines()[-1])
+        told: Mapping[str, float] = json.loads(printed.getvalue().splitlines()[-1])
         time.sleep(SETTLED_S)
         return told, called
 
@@ -99,12 +98,12 @@ def try_releases(work: Path, found: Found, *, rounds: int) -> None:
         users.stop()
         _judge_kills(kills, users.answers, found)
         assert asked.gateway.process is not None
-        memory = found.facts["memory_mib"]
-        memory["envoy"] = _mib(asked.gateway.process.pid)
+        memory = {"envoy": _mib(asked.gateway.process.pid)}
         if prometheus is not None:
             memory["prometheus"] = _mib(prometheus.pid)
             ran = psutil.Process(prometheus.pid).cpu_times()
             found.facts["prometheus_core_percent"] = 100 * (ran.user + ran.system) / (time.monotonic() - began)
+        found.facts["memory_mib"] = memory
 
 
 def _switch(setup: Setup, found: Found, *, rounds: int) -> None:

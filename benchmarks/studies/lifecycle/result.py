@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from pydantic import model_validator
 
@@ -79,7 +79,8 @@ class Found:
     """What the parts of the study have found so far."""
 
     bars: dict[str, Bar] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=lambda: {"memory_mib": {}})
+    facts: dict[str, object] = field(default_factory=dict)
+    """Other fields of the result."""
     not_measured: dict[str, str] = field(default_factory=dict)
 
     def judge(self, name: str, values: Sequence[float], *, limit: float, unit: str) -> None:
