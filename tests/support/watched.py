@@ -52,7 +52,8 @@ def made_watched(
         live_since_s=None,
         live_told="the live reference needs 400 more rows",
         predicted=tuple(
-            PredictedClass(class_id=n, label=label, rows=600 - n, reference_rows=200) for n, label in enumerate(labels)
+            PredictedClass(class_id=n, label=label, rows=600 - n, latest_rows=300 - n, reference_rows=200)
+            for n, label in enumerate(labels)
         ),
         confidence=histogram,
         mean_confidence=0.812,

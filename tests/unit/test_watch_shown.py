@@ -4,6 +4,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from slipway.operations.watch.facts import Facts, PredictedClass, Watched
 from slipway.operations.watch.latency import latency_of
 from slipway.operations.watch.metrics import WatchMetrics
 from slipway.operations.watch.run import Watch
+from slipway.operations.watch.state import WatchState
 from slipway.operations.watch.status import status_of
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
@@ -109,8 +111,27 @@ def test_foreign_images_are_a_reason_for_a_turn_if_they_are_answered_unknown(sto
     found = drift(watched(store), FleetTurn(), missing="")
     assert found.is_reason is is_unknown
     assert found.said.startswith("alarm: ")
-    shares = f"{len(doubted) * is_unknown / 600:.1%} of the answers are unknown, 0.0% on the test split"
+    shares = f"{len(doubted) * is_unknown / 600:.1%} of the newest answers are unknown, 0.0% on the test split"
     assert shares in found.said
+
+
+def test_a_rise_of_unknown_answers_is_a_reason_however_long_nothing_changed(store: Store) -> None:
+    """20,000 known answers before would make 150 unknown ones of the newest 1,000 a rise of 0.7 points."""
+    add_drawn(store, drawn(1000, seed=3), name="before")
+    look(store)
+    state = WatchState.load(store.folder, "digits")
+    assert state.current is not None
+    usual = dict.fromkeys(range(3), 20_000 // 3)
+    state.model_copy(update={"current": state.current.model_copy(update={"predicted": usual})}).keep(store.folder)
+    columns = drawn(1000, seed=4, foreign=0.15)
+    rows = add_drawn(store, columns, name="now")
+    doubted = [(row,) for row, _ in sorted(zip(rows, columns["confidence"].tolist(), strict=True), key=itemgetter(1))]
+    store.write("UPDATE rows SET class_id = -1, label = 'unknown' WHERE id = ?", doubted[:150])
+    found = watched(store)
+    assert sum(one.rows for one in found.predicted if one.class_id != -1) > 20_000
+    reason = drift(found, FleetTurn(), missing="")
+    assert reason.is_reason
+    assert "; 15.0% of the newest answers are unknown, 0.0% on the test split; " in reason.said
 
 
 def test_labels_of_a_part_of_a_selection_are_as_if_chance_had_left_the_others_out(store: Store) -> None:
@@ -253,7 +274,7 @@ def test_classes_beyond_fifty_are_added_up_and_a_class_named_other_is_no_second_
     found = []
     for rows in (range(100, 19, -1), range(200, 281)):  # the rarest class of before becomes the most frequent
         classes = tuple(
-            PredictedClass(class_id=number, label=name, rows=rows[number], reference_rows=0)
+            PredictedClass(class_id=number, label=name, rows=rows[number], latest_rows=0, reference_rows=0)
             for number, name in enumerate(names)
         )
         ordered = tuple(sorted(classes, key=lambda one: -one.rows))

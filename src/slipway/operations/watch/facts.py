@@ -33,6 +33,8 @@ class PredictedClass(Contract):
     label: str
     rows: int
     """Accepted live rows with this answer, of the present bundle."""
+    latest_rows: int
+    """The same among the latest rows, of which shares are: those of all rows would hide a change for weeks."""
     reference_rows: int
     """Rows of the test split with this answer."""
 

@@ -123,20 +123,20 @@ def _mean(histogram: Histogram) -> float | None:
 
 def classes(found: Watched) -> Table:
     recalls = {one.label: one for one in found.recalls}
-    live, test = (sum(getattr(one, name) for one in found.predicted) for name in ("rows", "reference_rows"))
+    live, test = (sum(getattr(one, name) for one in found.predicted) for name in ("latest_rows", "reference_rows"))
     scale = Scale.over([100.0])
     columns = ("Class", "Answers", "Share", Column("Share, test split", wide=True), Column("Recall, %", axis=scale))
     rows: list[tuple[Cell, ...]] = []
     for one in found.predicted[:MOST_CLASSES]:
         recall = recalls.pop(one.label, None)
-        shares = (percent(one.rows / live if live else None), percent(one.reference_rows / test if test else None))
+        shares = (percent(one.latest_rows / live if live else None), percent(one.reference_rows / test if test else None))
         cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm) if recall else ""
         rows.append((shown(one.label), thousands(one.rows), *shares, cell))
     for recall in [one for one in recalls.values() if one.class_id is None or one.alarm][:MOST_CLASSES]:
         cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm)
         rows.append((shown(recall.label), NONE, NONE, NONE, cell))
     more = len(found.predicted) - MOST_CLASSES
-    note = "answers since the watch of this bundle began; recall from labels, with its 95 % interval."
+    note = "answers since the watch of this bundle began, and the share of the newest rows; recall from labels, with its 95 % interval."
     return table("Classes", f"{note} {more} more classes are not shown." if more > 0 else note, columns, rows)
 
 
