@@ -181,19 +181,26 @@ def test_a_look_reads_only_the_selections_that_count_and_asks_for_labels_once(
         rows = add_drawn(store, columns, name=f"r{selection}")
         select(store, rows, chosen=rows, selection=selection, probability=1.0)
         say_labels(store, truth(columns, rows))
-    asked: list[str] = []
+    asked: list[tuple[str, Any]] = []
     query = Store.query
 
-    def counted(self: Store, text: str, *values: Any) -> Any:
-        asked.append(text)
-        return query(self, text, *values)
+    def noted(self: Store, text: str, values: Any = ()) -> Any:
+        asked.append((text, values))
+        return query(self, text, values)
 
-    monkeypatch.setattr(Store, "query", counted)
+    monkeypatch.setattr(Store, "query", noted)
     look(store)
-    assert sum("considered.selection = :selection" in text for text in asked) == 1
-    assert sum("count(*) FROM considered" in text for text in asked) == 1
+    assert sum("considered.selection = :selection" in text for text, _ in asked) == 1
+    assert sum("FROM labels), (SELECT" in text for text, _ in asked) == 1
     indexes = {name for _, name, *_ in query(store, "PRAGMA index_list(rows)")}
     assert "rows_bundle" in indexes
+    plans = [query(store, f"EXPLAIN QUERY PLAN {text}", values) for text, values in asked if "considered" in text]
+    steps = {detail.replace("COVERING ", "") for plan in plans for *_, detail in plan}
+    assert {step for step in steps if step.split()[:2] in (["SCAN", "considered"], ["SEARCH", "considered"])} == {
+        "SEARCH considered USING INDEX considered_selection",
+        "SEARCH considered USING INDEX considered_selection (selection=?)",
+        "SCAN considered USING INDEX considered_chosen",
+    }
 
 
 def test_a_class_that_the_bundle_does_not_know_is_listed_by_its_name(store: Store) -> None:

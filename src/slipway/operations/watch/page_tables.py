@@ -129,14 +129,17 @@ def classes(found: Watched) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for one in found.predicted[:MOST_CLASSES]:
         recall = recalls.pop(one.label, None)
-        shares = (percent(one.latest_rows / live if live else None), percent(one.reference_rows / test if test else None))
+        shares = (
+            percent(one.latest_rows / live if live else None),
+            percent(one.reference_rows / test if test else None),
+        )
         cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm) if recall else ""
         rows.append((shown(one.label), thousands(one.rows), *shares, cell))
     for recall in [one for one in recalls.values() if one.class_id is None or one.alarm][:MOST_CLASSES]:
         cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm)
         rows.append((shown(recall.label), NONE, NONE, NONE, cell))
     more = len(found.predicted) - MOST_CLASSES
-    note = "answers since the watch of this bundle began, and the share of the newest rows; recall from labels, with its 95 % interval."
+    note = "answers since the watch of this bundle began, shares of the newest rows; recall by labels, 95 % interval."
     return table("Classes", f"{note} {more} more classes are not shown." if more > 0 else note, columns, rows)
 
 

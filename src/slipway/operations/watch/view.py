@@ -26,7 +26,14 @@ from slipway.operations.watch.live import gap_of, missing
 from slipway.operations.watch.reference import MIN_ROWS
 from slipway.operations.watch.sentences import sentences
 from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, Seen, WatchState
-from slipway.operations.watch.test_split import Pictures, TestReference, class_counts, confidence_bins, counted, pictures_of
+from slipway.operations.watch.test_split import (
+    Pictures,
+    TestReference,
+    class_counts,
+    confidence_bins,
+    counted,
+    pictures_of,
+)
 from slipway.steps.guard import STATUS_NAMES
 
 UNKNOWN = -1
