@@ -89,6 +89,10 @@ def made_watched(
     )
 
 
+def made_latency(*, requests: int = 20_000, seconds: float | None = 600.0, over_budget: int = 40) -> Latency:
+    return Latency(requests=requests, seconds=seconds, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=over_budget)
+
+
 def made_facts(classifier: str = "colours", **changes: Any) -> Facts:
     values: dict[str, Any] = {
         "classifier": classifier,
@@ -101,7 +105,7 @@ def made_facts(classifier: str = "colours", **changes: Any) -> Facts:
         "statuses": (Count(name="OK", rows=1050), Count(name="NOT_AN_IMAGE", rows=50)),
         "labels_asked": 150,
         "labels_given": 120,
-        "latency": Latency(requests=20_000, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=150),
+        "latency": made_latency(),
         "watched": made_watched(),
     }
     return Facts(**values | changes)

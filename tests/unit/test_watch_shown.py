@@ -1,4 +1,4 @@
-"""What the watch shows: accuracy from labels, metrics, latency, lines of the status, and the verb."""
+"""What the watch shows: accuracy from labels, metrics, lines of the status, and the verb."""
 
 import http.client
 import json
@@ -21,7 +21,6 @@ from slipway.operations.journal.store import Store
 from slipway.operations.turn.proposal import drift, lost_accuracy
 from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts, PredictedClass, Watched
-from slipway.operations.watch.latency import latency_of
 from slipway.operations.watch.metrics import WatchMetrics
 from slipway.operations.watch.run import Watch
 from slipway.operations.watch.state import WatchState
@@ -36,7 +35,7 @@ FILE_OF_SETTINGS = Path("gateway.yaml")
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(latencies, "read_latency", lambda _: {})
+    monkeypatch.setattr(latencies, "read_counts", lambda _: {})
     with Store.open(tmp_path / "journal", make=True) as store:
         made_reference(store.folder)
         yield store
@@ -305,26 +304,6 @@ def test_an_answer_that_cannot_be_made_is_said_and_a_foreign_host_is_refused() -
         assert said == ["alert: watch.metrics_port: / cannot be answered: ValueError: no font"]
         hosts = ("evil.example", f"evil.example:{port}", f"localhost:{port}", "127.0.0.1", "[", "localhost:x")
         assert [get(port, "/metrics", host=host)[0] for host in hosts] == [403, 403, 200, 200, 403, 200]
-
-
-LATENCY = """# TYPE envoy_slipway_latency_us histogram
-envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="10000"} 50
-envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="50000"} 90
-envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="+Inf"} 90
-envoy_slipway_latency_us_sum{arm="stable",model="digits"} 9
-envoy_slipway_latency_us_count{arm="stable",model="digits"} 90
-envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="10000"} 5
-envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="50000"} 8
-envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="+Inf"} 10
-envoy_slipway_latency_us_sum{arm="candidate",model="digits"} 9
-envoy_slipway_latency_us_count{arm="candidate",model="digits"} 10
-"""
-
-
-def test_latency_is_that_of_both_arms_histograms_together(tmp_path: Path) -> None:
-    found = latency_of(LATENCY, watch_settings(tmp_path))["digits"]
-    assert (found.requests, found.p50_ms, found.p99_ms, found.budget_ms) == (100, 10.0, None, 50.0)
-    assert found.over_budget == 2
 
 
 def write_settings(folder: Path, **changes: Any) -> Path:
