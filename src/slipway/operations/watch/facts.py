@@ -1,5 +1,6 @@
 """What the watch knows of one classifier at one time: the content of its page, its metrics and its status."""
 
+import math
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -207,7 +208,7 @@ class Latency(Contract):
         if self.seconds is None or self.over_budget is None:
             return False
         expected = 0.01 * self.requests
-        return self.over_budget > expected + 3 * expected**0.5 + 1
+        return self.over_budget > expected + 3 * math.sqrt(expected) + 1
 
 
 class Watched(Contract):
