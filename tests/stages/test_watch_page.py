@@ -49,6 +49,7 @@ def test_the_page_shows_every_measure_and_what_to_do_about_an_alarm() -> None:
         "slipway watch restart gateway.yaml pets --reason TEXT (docs/runbook.md#slipwaydrift)",
         "(docs/runbook.md#slipwayaccuracylost)",
         "(docs/runbook.md#slipwayrecalllost)",
+        "50.08%",  # the share of the newest rows
         "NOT_AN_IMAGE",
         "Evidence of drift of pets",
         "Confidence of colours",
