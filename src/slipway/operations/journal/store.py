@@ -26,6 +26,7 @@ _SEPARATOR = "\x1f"
 _LATER = (
     "CREATE INDEX IF NOT EXISTS rows_bundle ON rows (classifier, bundle)",
     "CREATE INDEX IF NOT EXISTS considered_selection ON considered (selection)",
+    "CREATE INDEX IF NOT EXISTS considered_chosen ON considered (selection, row) WHERE chosen = 1",
     "CREATE INDEX IF NOT EXISTS rows_kept ON rows (time_s) WHERE kept = 1",
     "CREATE TABLE IF NOT EXISTS pruned (at_s REAL NOT NULL)",
     "INSERT INTO pruned SELECT CAST(coalesce((SELECT time_s FROM rows ORDER BY id DESC LIMIT 1), strftime('%s', 'now'))"
