@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slipway.operations.journal.reading import Columns, read_columns
+from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.accepted import newest_after
 from slipway.operations.watch.drift import DriftWatch
@@ -26,7 +26,14 @@ from slipway.operations.watch.live import gap_of, missing
 from slipway.operations.watch.reference import MIN_ROWS
 from slipway.operations.watch.sentences import sentences
 from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, Seen, WatchState
-from slipway.operations.watch.test_split import Pictures, TestReference, confidence_bins, counted, pictures_of
+from slipway.operations.watch.test_split import (
+    Pictures,
+    TestReference,
+    class_counts,
+    confidence_bins,
+    counted,
+    pictures_of,
+)
 from slipway.steps.guard import STATUS_NAMES
 
 UNKNOWN = -1
@@ -113,7 +120,7 @@ def _watched(state: WatchState, sources: Sources) -> Watched | None:
         live_rows=None if current.live is None else current.live.rows,
         live_since_s=None if current.live is None else current.live.taken_s,
         live_told=lack if current.live is None else current.live.told,
-        predicted=_predicted(current, reference),
+        predicted=_predicted(current, reference, latest),
         confidence=Histogram(reference=reference.confidence, latest=confidence_bins(latest.confidence)),
         mean_confidence=float(confidence.mean()) if confidence.size else None,
         drift=_drift(current, following),
@@ -125,14 +132,15 @@ def _watched(state: WatchState, sources: Sources) -> Watched | None:
     )
 
 
-def _predicted(current: Current, reference: TestReference) -> tuple[PredictedClass, ...]:
-    names = {UNKNOWN: "unknown", **dict(enumerate(reference.labels))}
-    ids = {*range(len(reference.labels)), *current.predicted, *reference.predicted}
+def _predicted(current: Current, reference: TestReference, latest: Columns) -> tuple[PredictedClass, ...]:
+    names, newest = {UNKNOWN: "unknown", **dict(enumerate(reference.labels))}, class_counts(latest.class_id)
+    ids = {*range(len(reference.labels)), *current.predicted, *reference.predicted, *newest}
     found = [
         PredictedClass(
             class_id=one,
             label=names.get(one, f"class {one}"),
             rows=current.predicted.get(one, 0),
+            latest_rows=newest.get(one, 0),
             reference_rows=reference.predicted.get(one, 0),
         )
         for one in ids
@@ -173,16 +181,18 @@ def _latest(store: Store, classifier: str, bundle: str) -> Columns:
 
 
 def _pictures(store: Store, classifier: str, bundle: str) -> Pictures:
+    names = ("id", "format", "width", "height", "bytes", "brightness")
     found = store.query(
-        "SELECT format, width, height, bytes, brightness FROM rows WHERE classifier = ? AND bundle = ? AND status = 0 "
+        f"SELECT {', '.join(names)} FROM rows WHERE classifier = ? AND bundle = ? AND status = 0 "
         "ORDER BY id DESC LIMIT ?",
         (classifier, bundle, LATEST_ROWS),
     )
+    check_values(names, found)
     return pictures_of(
-        [one[0] for one in found],
-        [(one[1], one[2]) for one in found],
-        [one[3] for one in found],
+        [one[1] for one in found],
+        [(one[2], one[3]) for one in found],
         [one[4] for one in found],
+        [one[5] for one in found],
     )
 
 
