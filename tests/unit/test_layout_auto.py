@@ -83,7 +83,8 @@ def test_assemble_prints_what_was_chosen_and_why(tmp_path: Path, capsys: pytest.
 
     assert said(one) == ["fused, since it is the only classifier"]
     assert said(one, steps) == ["shared_decode, since it shares the cores with 1 other"]
-    assert said(one, two, page=["one", "two"]) == 2 * ["steps, since an ensemble for several classifiers takes its steps"]
+    steps_of_page = "steps, since an ensemble for several classifiers takes its steps"
+    assert said(one, two, page=["one", "two"]) == [steps_of_page, steps_of_page]
     assert said(steps) == []
 
 

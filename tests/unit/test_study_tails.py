@@ -16,7 +16,7 @@ class Slow:
     """Answers after 5 ms, image 0 after 50."""
 
     async def ask(self, image: int, *, deadline_s: float) -> str | None:
-        await asyncio.sleep(0.005 if image else 0.05)
+        await asyncio.sleep(min(deadline_s, 0.005 if image else 0.05))
         return None
 
 
