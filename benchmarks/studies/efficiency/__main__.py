@@ -123,10 +123,10 @@ def efficiency(
         rungs = bench.rounds(
             {kind: side.connect for kind, side in chosen.items()}, {kind: rung for kind, (_, rung) in best.items()}
         )
+        if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
+            lowest = f"{rate_at(0):g} requests/s"
+            raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
         tails = bench.tails({kind: chosen[kind].connect for kind in (POOL, AUTO)}, rungs)
-    if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
-        lowest = f"{rate_at(0):g} requests/s"
-        raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
     return {
         "precision": classifier.engine.settings.precision,
         "graph_sha256": classifier.engine.settings.graph_sha256,

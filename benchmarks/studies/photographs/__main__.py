@@ -91,10 +91,10 @@ def measure(
     with running(classifier, sent, work / "all", cores=len(cores)) as (sides, serving):
         start = rung_at(effort.start_per_s)
         rungs = bench.rounds({kind: side.connect for kind, side in sides.items()}, dict.fromkeys(sides, start))
+        if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
+            lowest = f"{rate_at(0):g} requests/s"
+            raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
         tails = bench.tails({SMALL: sides[SMALL].connect}, rungs)
-    if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
-        lowest = f"{rate_at(0):g} requests/s"
-        raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
     with running(classifier, sent, work / "one", cores=1, kept_to=cores[0]) as (sides, _):
         alone = {kind: asyncio.run(one_by_one(sides[kind], arguments.alone)) for kind in (MIXED, SHRUNK)}
     return {
