@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from slipway.contract.evidence.studies import Part, ServedResult, Share
+from pydantic import Field
+
+from slipway.contract.evidence.studies import Part, ServedResult, Share, Tail
 
 
 class Alone(Part):
@@ -28,4 +30,5 @@ class PhotographsResult(ServedResult):
     target: float
     """Least share of the rate of small images that `mixed` should hold."""
     alone: dict[str, Alone]
+    tail: dict[str, Tail] = Field(default={})
     blocks: tuple[dict[str, Any], ...]

@@ -36,6 +36,16 @@ class Share(Part):
     most: float
 
 
+class Tail(Part):
+    """Latency of one side at 70 % of the rate that it held."""
+
+    rate_per_s: float
+    p50_ms: float
+    p99_ms: float
+    ratio: float
+    """P99 over P50."""
+
+
 class Efficient(Part):
     """One classifier: the capacity of each side, and where an image's time goes."""
 
@@ -45,6 +55,7 @@ class Efficient(Part):
     one_by_one_ms: dict[str, dict[str, float]]
     processor_ms: dict[str, dict[str, float]]
     distinct_images: int
+    tail: dict[str, Tail] = Field(default={})
 
 
 class EfficiencyResult(ServedResult):
