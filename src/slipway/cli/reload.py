@@ -35,6 +35,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--status-port", type=port, default=Ports().status, help="that of slipway serve; default: %(default)s")
-    add("--timeout-s", type=seconds, default=120.0, help="half of the longest wait; default: %(default)s")
+    add("--timeout-s", type=seconds, default=120.0, help="that of slipway serve; the longest wait is twice this; default: %(default)s")
     add_json(parser)
     return parser

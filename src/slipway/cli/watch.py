@@ -150,10 +150,10 @@ def parser() -> argparse.ArgumentParser:
     made["reference"].add_argument("--classifier", help="its name in the repository; default: that of its spec")
     made["run"].add_argument("--once", action="store_true", help="end after one look at the journal")
     made["run"].add_argument(
-        "--price-per-hour", type=positive, metavar="X", help="of this machine, for the page's cost"
+        "--price-per-hour", type=positive, metavar="X", help="price of an hour of this machine, for the cost on the page"
     )
-    made["run"].add_argument("--currency", default="USD", help="of that price; default: %(default)s")
-    made["restart"].add_argument("classifier", metavar="CLASSIFIER")
+    made["run"].add_argument("--currency", default="USD", help="currency of this price; default: %(default)s")
+    made["restart"].add_argument("classifier", metavar="CLASSIFIER", help="its name in the repository")
     made["restart"].add_argument("--reason", required=True, help="what was found and done; kept with your name")
     made["restart"].add_argument(
         "--live", action="store_true", help="live traffic is as it should be: its newest rows become the reference"
