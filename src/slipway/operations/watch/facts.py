@@ -117,7 +117,7 @@ class AccuracyFacts(Contract):
     reference: float
     """Accuracy on the test split, as the server answered it."""
     points: float
-    """Loss that is no alarm, in percentage points."""
+    """Loss tolerated without an alarm, in percentage points."""
     alarm: bool
     """Whether the whole interval lies below the lower bound of the reference less `points`."""
     rows: int
