@@ -122,7 +122,7 @@ class Fleet(Contract):
     release: FleetRelease | None = None
     """A candidate that is tried beside this fleet (docs/release.md); what is served does not depend on it."""
     turn: FleetTurn = FleetTurn()
-    """When a classifier is to be trained again (docs/turn.md); what is served does not depend on it."""
+    """Reasons to train a classifier again (docs/turn.md); the served repository does not depend on them."""
 
     @field_validator("multi")
     @classmethod
@@ -166,7 +166,7 @@ class Fleet(Contract):
         return self
 
     def with_candidate(self) -> Self:
-        """The same fleet with the candidate's runs active, and without `release`.
+        """Return this fleet with the candidate's runs active, and without `release`.
 
         Raises:
             SpecError: the fleet has no `release`.

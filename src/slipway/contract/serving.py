@@ -113,7 +113,7 @@ class CpuServing(Contract):
         return cls.model_validate({name: getattr(serving, name) for name in cls.model_fields})
 
     def __str__(self) -> str:
-        """For whoever assembles: `fused, 2 processes of 1 thread, pinned, batches of up to 2`."""
+        """Describe the settings, for example `fused, 2 processes of 1 thread, pinned, batches of up to 2`."""
         several = "" if self.layout == "fused" else f"{self.preprocess_instances} + "
         threads = f"{self.threads} thread" + "s" * (self.threads > 1)
         batches = f", batches of up to {self.preferred_batch_size}" if self.preferred_batch_size else ""

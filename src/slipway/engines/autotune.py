@@ -55,7 +55,7 @@ class Autotune:
         )
 
     def measured(self) -> Autotuned:
-        """What the search measured, once ModelOpt has returned a graph with Q/DQ nodes."""
+        """Return the measurements of the search, once ModelOpt has returned a graph with Q/DQ nodes."""
         logs = self.folder / "logs"
         placed, plain = (_read(logs / f"calibrated_{name}.log") for name in ("candidate", "baseline"))
         version = _VERSION.search(placed)

@@ -58,7 +58,7 @@ def run_of(engine: BaseEngine, *, threads: int) -> ServedNetwork:
 
 
 def judge(before_nd: Float, after_nd: Float, *, min_cosine: float) -> EmbeddingLoss:
-    """How far embeddings `after_nd` `[n, d]` are from FP32's `before_nd` of the same images."""
+    """Measure how far embeddings `after_nd` `[n, d]` are from FP32's `before_nd` of the same images."""
     cosine_n = (_unit(before_nd) * _unit(after_nd)).sum(axis=1)
     mean = float(cosine_n.mean())
     return EmbeddingLoss(

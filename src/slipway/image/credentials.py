@@ -22,7 +22,7 @@ class Credentials(NamedTuple):
     user: str
     password: str
     origin: str
-    """Where they come from."""
+    """Source of the credentials, for messages."""
 
 
 class _Login(Document):
@@ -100,7 +100,7 @@ def _decoded(auth: str, *, host: str, path: Path) -> Credentials:
 
 
 def _ask(helper: str, host: str) -> Credentials | None:
-    """What a credential helper of docker knows; None if it knows nothing of the host."""
+    """Ask a credential helper of docker for a host's credentials; None if it has none."""
     command = f"docker-credential-{helper}"
     try:
         done = subprocess.run(

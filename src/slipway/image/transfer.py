@@ -23,7 +23,7 @@ _DEPTH = 2
 
 
 class Moved(NamedTuple):
-    """What a push or pull did."""
+    """The result of a push or pull."""
 
     image: Descriptor
     moved_bytes: int

@@ -20,7 +20,7 @@ class Chain:
 
     steps: tuple[str, ...]
     waiting: deque[str] = field(default_factory=deque)
-    """Its classifiers, the next one first."""
+    """Classifiers of the chain in the order of their probes, the next one first."""
     failures: int = 0
     """Probes that failed since the last one that was answered."""
     problem: str = ""

@@ -53,7 +53,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Composer(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml need not be there
-    """As `_Loader`, ten times as fast, for text that `_Loader` has parsed: its errors name other things."""
+    """A composer ten times as fast as `_Loader`, for text that `_Loader` has parsed: its errors name other things."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 

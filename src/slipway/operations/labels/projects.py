@@ -143,7 +143,7 @@ class Project:
         return Task(number, row, sha256, tuple(newest.values()))
 
     def _said(self, annotation: Any) -> Said | None:
-        """What an annotation says; None for one without a class."""
+        """Return the label of an annotation; None if it has no class."""
         at = self._rest.field(annotation, "updated_at", str)
         who = annotation.get("completed_by")
         number = who.get("id") if isinstance(who, Mapping) else who  # a list of tasks has the number alone

@@ -20,7 +20,7 @@ MEANS_ROWS = 5_000
 
 @dataclass(frozen=True)
 class Selected:
-    """What one selection did."""
+    """The result of one selection."""
 
     considered: int
     chosen: tuple[int, ...]
@@ -28,7 +28,7 @@ class Selected:
     left: int
     """Labels that are left of the day's budget."""
     distances: str
-    """What the distances were measured from."""
+    """Source of the class means from which the distances were measured."""
 
 
 def choose(

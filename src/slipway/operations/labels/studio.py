@@ -49,7 +49,7 @@ class Pushed:
 class Pulled:
     project: str
     written: dict[str, Written] = field(default_factory=dict)
-    """By annotator."""
+    """Results of taking in the labels, by annotator."""
     skipped: int = 0
     """Answers of annotators who skipped the task."""
     not_taken: tuple[str, ...] = ()

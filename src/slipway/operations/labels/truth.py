@@ -1,4 +1,4 @@
-"""What people's labels say of rows: the label of the most annotators."""
+"""Decides the label of a row: the label of the most annotators."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def truths(store: Store, classifier: str, *, bundle: str | None = None) -> dict[
 
 
 def labels_of(store: Store, classifier: str, *, bundle: str | None = None) -> dict[int, dict[str, str]]:
-    """What each annotator says of each labelled row, by row and annotator."""
+    """Return the label that each annotator gave to each labelled row, by row and annotator."""
     said = store.query(
         "SELECT labels.row, labels.annotator, labels.label FROM labels JOIN rows ON rows.id = labels.row "
         "WHERE rows.classifier = :classifier AND (:bundle IS NULL OR rows.bundle = :bundle) ORDER BY labels.row",

@@ -40,7 +40,7 @@ class Alert(Contract):
     """`page` wakes somebody; a `ticket` can wait for the morning."""
     expr: str
     for_: str | None = None
-    """How long the expression must hold before the alert fires."""
+    """Time for which the expression must hold before the alert fires."""
     summary: str
     tests: tuple[Case, ...]
 

@@ -31,7 +31,7 @@ class Offer:
     machine: PricedMachine
     demand: Demand
     capacities: tuple[Capacity | None, ...]
-    """By the place of the load; None if nobody measured it."""
+    """Capacity of the machine for each load, in the order of the loads; None where none was measured."""
 
     @property
     def usable_mib(self) -> float:

@@ -56,7 +56,7 @@ def _shares(loads: Sequence[Load], offers: Sequence[Offer]) -> Array | None:
 
 
 def _solve(loads: Sequence[Load], offers: Sequence[Offer], shares: Array, cells: int) -> Array | None:
-    """Which load is in which cell, `[loads, cells]`.
+    """Return the cell of each load as BOOL `[loads, cells]`; None without a solution.
 
     Variables: x (load in cell), y (cell is of a kind), m (boxes of a kind in a cell).
     """

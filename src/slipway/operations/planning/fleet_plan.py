@@ -52,7 +52,7 @@ class PlannedCell(Contract):
     share_of_box: float
     """Peak of each box, as a share of what it holds, with every box up."""
     share_of_box_one_down: float | None
-    """The same with one box down; None if the cell has one box."""
+    """Peak of each box with one box down, as a share of what it holds; None if the cell has one box."""
     memory_mib: float
     """Memory that each box needs."""
     memory_usable_mib: float
@@ -175,7 +175,7 @@ def _ready_s(cell: Cell) -> float | None:
 
 
 def _bottleneck(cell: Cell, others: Sequence[Cell]) -> str:
-    """What would have to grow for fewer boxes: memory, N+1, processor or P99."""
+    """Return the resource that would have to grow for fewer boxes: memory, N+1, processor or P99."""
     demand = cell.offer.demand
     by_rate = cell.share / (1 - demand.head_room)
     if by_rate <= cell.boxes - 1 or (by_rate < 0.5 and others):  # the rates alone would need fewer boxes

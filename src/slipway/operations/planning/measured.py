@@ -67,7 +67,7 @@ class MeasuredFigures:
     """Names of the processors that these were measured on."""
 
     def or_else(self, other: "MeasuredFigures", *, limit_ms: float) -> "MeasuredFigures":
-        """These figures, and those of `other` where these lack one: a capacity within a laxer limit is none."""
+        """Return these figures, completed by those of `other`; a capacity within a laxer limit is not taken."""
         cores = {capacity.cores for capacity in self.capacities if capacity.limit_ms <= limit_ms}
         more = tuple(capacity for capacity in other.capacities if capacity.cores not in cores)
         return MeasuredFigures(

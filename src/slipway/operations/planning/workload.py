@@ -173,7 +173,7 @@ def _backbone(bundle: Path) -> str | None:
 
 
 def notes_of(loads: list[Load], fleet: Fleet, demand: Demand) -> Iterator[str]:
-    """What a reader of the plan must know of the figures."""
+    """Yield the notes that a reader of the plan needs to judge its figures."""
     for load in loads:
         model = load.figures.model
         if load.heads is None and model and model != load.name:

@@ -21,7 +21,7 @@ class Document:
 
     node: Node
     about: str = ""
-    """What is said before it."""
+    """Comment before the document."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """The beginning of a line to the comment above it, wherever that line stands."""
 

@@ -196,7 +196,7 @@ def _budget(name: str, component: str) -> Document:
 
 
 def network_documents(plan: ClusterPlan) -> list[Document]:
-    """Who may reach whom."""
+    """Return the network policies: which pods may reach which."""
     servers: Node = {NAME: "slipway", COMPONENT: SERVER}
     gateways: Node = {NAME: "slipway", COMPONENT: GATEWAY}
     prometheus: Node = [

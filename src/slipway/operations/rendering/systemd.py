@@ -42,7 +42,7 @@ AmbientCapabilities={capabilities}
 
 @dataclass(frozen=True)
 class Box:
-    """Where everything is on the machine that serves."""
+    """Paths on the machine that serves."""
 
     program: str
     """The installed command."""
