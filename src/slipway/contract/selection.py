@@ -32,7 +32,7 @@ _BUSY = ("exceeds maximum queue size", "request timeout expired")
 
 
 class NotChosenError(RepositoryError):
-    """There is no valid choice between the engines."""
+    """No valid choice between the engines exists."""
 
 
 def listed(spec: Spec | BaseSpec, *, lane: LaneName) -> list[Precision]:

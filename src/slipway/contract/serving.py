@@ -105,7 +105,7 @@ class CpuServing(Contract):
     """Threads of each process."""
     pinned: bool
     preferred_batch_size: int = Field(ge=0, le=128)
-    """0: up to `max_batch_size`."""
+    """Number of waiting images that are merged at most; 0 means up to `max_batch_size`."""
 
     @classmethod
     def of(cls, serving: Serving) -> Self:

@@ -98,8 +98,8 @@ class Turns:
         self._works(self._chain_of[name])
 
     def failed(self, name: str, problem: str, *, counts: bool = True) -> int:
-        """There was no right answer; returns how often in a row its steps gave none. A failure that does not count is
-        the fault of neither the classifier nor its steps."""
+        """Record a missing right answer, and return how often in a row the steps gave none. A failure that does not
+        count is the fault of neither the classifier nor its steps."""
         chain = self._chain_of[name]
         if name in self.alone or (chain.suspect == name and not chain.problem):
             self.alone[name], chain.suspect = problem, ""  # another head answered meanwhile

@@ -40,7 +40,7 @@ class ExplainedRow:
     said: dict[str, str]
     """Label that each annotator gave, by annotator."""
     image: bytes | None
-    """None if it is not kept."""
+    """Encoded image; None if the journal does not keep it."""
 
     @property
     def is_refused(self) -> bool:

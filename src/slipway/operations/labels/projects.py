@@ -22,7 +22,7 @@ class Said:
 
     annotator: str
     label: str | None
-    """None for a skipped task."""
+    """Label that the annotator gave; None for a skipped task."""
     new: bool
     """Whether the label was typed as a new class."""
     at: str

@@ -39,7 +39,7 @@ class Budget:
 
     budget_ms: float
     models: tuple[str, ...]
-    """None of them for the default, which is the budget of all others."""
+    """Models with this budget; empty for the default, which is the budget of all others."""
     others: tuple[str, ...] = ()
     """Models with a budget of their own, for the default."""
 

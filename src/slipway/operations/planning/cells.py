@@ -69,7 +69,7 @@ class Cell:
     busy: float = 0.0
     """Sum of r / c * rho."""
     least_rho: float | None = math.inf
-    """None as soon as one processor time is unknown."""
+    """Least processor use of the loads at their capacity; None as soon as one is unknown."""
     measured: set[Capacity] = field(default_factory=set)
     own_mib: float = 0.0
     shared_mib: dict[str, float] = field(default_factory=dict)

@@ -79,7 +79,8 @@ class FleetPlan(Contract):
     head_room: float
     n_plus_one: bool
     least_per_hour: float
-    """No allocation into cells costs less an hour: loads divided at will over whole boxes."""
+    """Lower bound of the cost per hour, from loads divided at will over whole boxes; no allocation into cells costs
+    less."""
     notes: tuple[str, ...]
 
 

@@ -246,7 +246,7 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Objects:
-    """Everything that is applied together."""
+    """The objects that are applied together."""
 
     source: str
     all: tuple[Object, ...]

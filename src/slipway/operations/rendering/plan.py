@@ -144,7 +144,7 @@ class ServerNeeds:
     shm_bytes: int
     tmp_bytes: int
     memory_bytes: int
-    """Most memory, shared memory included."""
+    """Largest memory use in bytes, shared memory included."""
     cores: int
     start_s: int
     """Longest time until every classifier answers."""

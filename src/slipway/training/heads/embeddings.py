@@ -103,8 +103,8 @@ def _run(
     *,
     decoder: str,
 ) -> Iterator[tuple[str, Sequence[LabelledImage], Float]]:
-    """Every batch of images by every network, decoded once. The networks take turns: OpenVINO's first calls, made from
-    two threads at once, can wait for each other for ever."""
+    """Yield every batch of images through every network, decoded once. The networks take turns: OpenVINO's first calls,
+    made from two threads at once, can wait for each other for ever."""
     if not images:
         return
     size = base.spec.serving.common_batch_size
