@@ -255,7 +255,7 @@ def _open_engines(base: Base, folder: Path) -> list[BaseEngine]:
 def _check_out(
     out: Path, spec: Spec, base_run: Path, embedders: tuple[Embedder, ...], *, inputs: Iterable[Path]
 ) -> None:
-    """Raises SpecError: the head would replace something else, or lie in what it is made from."""
+    """Raises SpecError: the head would replace something else, or lie in one of its inputs."""
     bundle = out / "bundle"
     inputs = [base_run, *inputs, *read_from(spec.data, out=bundle)]
     check_folder(bundle, kind="bundle", inputs=inputs)

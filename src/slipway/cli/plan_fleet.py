@@ -1,4 +1,4 @@
-"""Say how many machines a fleet needs for given rates, which classifiers go on which, and what that costs."""
+"""Plan the machines that a fleet needs for given rates: their number, the classifiers of each, and the cost."""
 
 import argparse
 from pathlib import Path

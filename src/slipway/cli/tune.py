@@ -105,7 +105,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `after` that are not those of `before`, also in what they contain."""
+    """The values of `after` that differ from `before`, nested values included."""
     changed = {key: value for key, value in after.items() if value != before[key]}
     return {key: differing(before[key], value) if isinstance(value, dict) else value for key, value in changed.items()}
 

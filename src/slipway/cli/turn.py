@@ -178,7 +178,7 @@ def _run(stage: "Stage") -> int:
 
 
 def _stopped(turn: "Turn", record: "TurnRecord", stage: "Stage", code: int) -> int:
-    """The exit code of the turn for that of a stage, with what a person can do."""
+    """The turn's exit code for a stage's exit code, with the action that a person can take."""
     names = (turn.gateway, turn.fleet_file, turn.classifier)
     if stage.title == "verdict" and code == 1 and _is_rolled_back(turn, record):
         _end(turn, record, "worse", reason="the verdict of the release")

@@ -20,7 +20,7 @@ class Stage(NamedTuple):
     """Reason to run it; empty if the verb decides, None if it is current."""
     words: tuple[str, ...]
     is_judged: bool = False
-    """Whether what it wrote decides, and not its exit code."""
+    """Whether the files that the stage wrote decide, and not its exit code."""
 
 
 class PersonNeededError(Exception):

@@ -148,9 +148,9 @@ def _start(repository: str, ports: ServerPorts, *, run: Path) -> int:
 
 
 def _require_labels(trial: Trial, turn: Turn) -> None:
-    """Go on only if the disagreements are decided: before that, no user gets an answer of the candidate.
+    """Continue only if the disagreements are decided: before that, no user gets an answer of the candidate.
 
-    What the counts show to be worse is over too; `judged` reads no labels then.
+    The release is also over if the counts show that it is worse; `judged` reads no labels then.
     """
     judged = trial.judged()
     if judged.judgement.verdict is ReleaseVerdict.WORSE:

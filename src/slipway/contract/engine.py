@@ -55,7 +55,8 @@ class PlanSettings(Contract):
 
 
 class EngineSettings(Contract):
-    """`engine.json`: what was compiled, how, and how it runs. All the engine's figures were measured so."""
+    """`engine.json`: the compiled graph, the way it was compiled, and the way it runs. All the engine's figures were
+    measured with these settings."""
 
     target: Target
     precision: Precision

@@ -70,7 +70,7 @@ class Lane(Contract):
     cuda_pool_bytes: int | None = Field(default=None, ge=1)
     """CUDA memory on each GPU for the tensors between the steps. Beyond it they would go through host memory."""
     pinned_pool_bytes: int | None = Field(default=None, ge=1)
-    """Pinned host memory for the same tensors: what the CUDA pool cannot take falls back to it."""
+    """Pinned host memory for the same tensors; it takes those that do not fit into the CUDA pool."""
     gpus: tuple[int, ...] | None = None
     """GPUs that the steps name; None if they run on every GPU."""
 
@@ -81,7 +81,7 @@ class Lane(Contract):
 
     @property
     def notes(self) -> list[str]:
-        """A line on every classifier that is served without a TensorRT plan, for whoever reads a log or a report."""
+        """A line for logs and reports on every classifier that is served without a TensorRT plan."""
         said, heads, fallback = list[str](), set[str](), self.fallback or {}
         for name, base in sorted(self.bases.items()):
             if base.stand_ins:

@@ -36,7 +36,7 @@ class JudgeSettings(Contract):
 
 
 class FleetRelease(Contract):
-    """A candidate beside what the fleet serves."""
+    """A candidate beside the served fleet."""
 
     candidate: dict[Name, Folder] = Field(min_length=1)
     """Folder of the run that is to answer, by the classifier's name."""

@@ -1,4 +1,5 @@
-"""NVIDIA's monthly releases that the gpu lane supports: what the server's and the compiler's image of each contain."""
+"""NVIDIA's monthly releases that the gpu lane supports, with the versions in the server's and the compiler's image of
+each."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

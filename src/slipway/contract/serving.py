@@ -123,7 +123,7 @@ class CpuServing(Contract):
 
 
 def settle(serving: Serving, *, cores: int, classifiers: int, shares_decode: bool = False) -> Serving:
-    """`serving` with a value for everything that it leaves to the machine; what it gives stays (docs/adr/0058).
+    """`serving` with a value for everything that it leaves to the machine; given values stay (docs/adr/0058).
 
     Args:
         cores: of the machine that will serve.

@@ -1,4 +1,4 @@
-"""`turn` of a fleet file: what is a reason to train a classifier again, and who says so."""
+"""`turn` of a fleet file: the reasons to train a classifier again, and who approves."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from slipway.contract.base import Contract
 
 
 class FleetTurn(Contract):
-    """Reasons for a turn of the flywheel. A reason proposes it; nobody trains without an approval."""
+    """Reasons for a turn of the flywheel. A reason proposes it; training needs an approval."""
 
     new_labels: int | None = Field(default=200, ge=1)
     """Labelled images that the active run does not have, from which they are a reason; null if never."""

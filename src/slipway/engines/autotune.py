@@ -117,7 +117,7 @@ def _counted(logs: Path) -> Iterator[None]:
 
 
 def _read(log: Path) -> str:
-    """The text of a log; empty where ModelOpt could not write it, for which it goes on all the same."""
+    """The text of a log; empty if ModelOpt could not write it, which does not stop its search."""
     try:
         return log.read_text(encoding="utf-8", errors="replace")
     except OSError:

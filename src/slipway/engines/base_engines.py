@@ -51,7 +51,7 @@ def evaluate_base(
 
 
 def run_of(engine: BaseEngine, *, threads: int) -> ServedNetwork:
-    """The engine as it is served: maps `pixels_nhwc_u8` to logits `[n, 0]` and `embedding_nd`."""
+    """The engine in its served form: maps `pixels_nhwc_u8` to logits `[n, 0]` and `embedding_nd`."""
     return engine_openvino.Engine(
         engine.path / "model.onnx", arithmetic=engine.settings.arithmetic, threads=threads
     ).run

@@ -224,7 +224,7 @@ def _write(
     images: int,
     libraries: tuple[str, ...],
 ) -> Choice:
-    """The fastest of `passed`, written beside the engines with what was measured."""
+    """The fastest of `passed`, written beside the engines with the measurements."""
     reference = times_ms[contest.reference]
     candidates = {name: _candidate(opened[name], times_ms.get(name), reference) for name in opened}
     fastest = min(passed, key=lambda name: candidates[name].median_ms or np.inf)

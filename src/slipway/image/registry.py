@@ -1,6 +1,6 @@
-"""A client of the OCI Distribution API 1.1: one name of one registry, by the standard library alone.
+"""A client of the OCI Distribution API 1.1: one name of one registry, with only the standard library.
 
-Nothing is retried: a push or pull that was cut short is called again, and moves only what is missing.
+Nothing is retried: call an interrupted push or pull again, and it transfers the missing parts.
 """
 
 import base64

@@ -219,7 +219,7 @@ def listed(words: Iterable[object]) -> str:
 
 
 def read_model(folder: Path) -> Model:
-    """Read one folder; `problem` of the model says what is wrong with it."""
+    """Read one folder; `problem` of the model describes its fault."""
     try:
         found = [path.name for path in folder.iterdir() if path.is_dir()]
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Says what each lane serves and why, and lists faults and missing parts with their remedies."""
+"""Lists the engines of each lane with the reason, and faults and missing parts with their remedies."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass

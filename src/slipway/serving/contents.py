@@ -1,5 +1,5 @@
-"""A checked repository as serving needs it: its models, the served ensembles, their folders, and what is the same in
-another one, so that a reload checks only what changed."""
+"""A checked repository as serving needs it: its models, the served ensembles, their folders, and the parts that equal
+another repository's, so that a reload checks only what changed."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy

@@ -12,7 +12,7 @@ from slipway.system.text import command
 
 
 def check_servable(contents: Contents, binary: TritonBinary) -> None:
-    """Compare what the steps of `contents` need with what `binary` and this machine have.
+    """Compare the needs of the steps of `contents` with `binary` and this machine.
 
     Raises:
         ServingError: the lane needs a backend, a GPU or OpenVINO, and there is none; the driver is too old; or a plan

@@ -148,7 +148,7 @@ class Server:
         return True
 
     def tidy(self) -> None:
-        """Unload what loaded many ensembles in one call. It takes two more calls, for which nobody has to wait."""
+        """Unload the model that loaded many ensembles in one call. It takes two more calls, which hold nobody up."""
         if self.untidy:
             for name in together.NAMES:
                 with suppress(ServingError):  # the server is ending

@@ -1,7 +1,7 @@
-"""Whose turn it is to be probed, and what follows from the answer, without a server.
+"""Chooses the next classifier to probe, and draws the conclusions from its answer, without a server.
 
 Classifiers that run the same steps are a chain: a whole classifier alone, or the heads of a group. A probe of one of
-them tells of the steps of all, so each round probes every chain once, and each time another of its heads.
+them tests the steps of all, so each round probes every chain once, with another of its heads each time.
 """
 
 from collections import deque

@@ -25,7 +25,7 @@ _VANISHED = "vanished while {} was read; read it again"
 
 
 class Identity(NamedTuple):
-    """Tells a file that was read from another of the same name, and from what it becomes when it is written again."""
+    """Identity of a file: it distinguishes the file from another of the same name, and from its own later content."""
 
     inode: int
     size: int

@@ -142,7 +142,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_events(text: str, source: str) -> None:
-    """Refuse tags, which convert values past every other check, and what is nested too deeply to be read."""
+    """Refuse tags, which convert values past every other check, and nesting that is too deep to read."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = _line(event)

@@ -31,7 +31,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Task:
-    """A task of ours."""
+    """A task that Slipway made."""
 
     id: int
     row: int
@@ -97,7 +97,7 @@ class Project:
             self._rest.patch(f"/api/projects/{self.id}/", {"label_config": ElementTree.tostring(view, "unicode")})
 
     def tasks(self, journal: str) -> Iterator[Task]:
-        """The tasks of a journal; those that somebody else has put into the project are left out."""
+        """The tasks of a journal; foreign tasks of the project are left out."""
         page, seen = 1, 0
         while True:
             answer = self._rest.get("/api/tasks/", project=self.id, fields="all", page=page, page_size=PAGE_TASKS)
@@ -115,7 +115,7 @@ class Project:
                 raise self._rest.otherwise(f"{made['task_count']} tasks made of {len(tasks)}")
 
     def read(self, task: Task, journal: str) -> Task | None:
-        """The task as it is now; None if it is gone."""
+        """The task in its present state; None if it no longer exists."""
         found = self._rest.find(f"/api/tasks/{task.id}/")
         return None if found is None else self._task(found, journal)
 

@@ -37,7 +37,7 @@ class LabelStatus:
     chosen: int
     asked: int
     labelled: int
-    """Asked rows that have a truth."""
+    """Asked rows without a label."""
     waiting: int
     """Asked rows that nobody has labelled."""
     undecided: tuple[str, ...]

@@ -39,7 +39,7 @@ def labels_of(store: Store, classifier: str, *, bundle: str | None = None) -> di
 
 
 def decided(said: Mapping[str, str]) -> str | None:
-    """The label of one row by what each annotator says of it; None for a tie."""
+    """The label of one row by each annotator's label; None for a tie."""
     if KNOWN in said:
         return said[KNOWN]
     ((label, most), *others) = Counter(said.values()).most_common(2)

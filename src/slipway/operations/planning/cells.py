@@ -25,7 +25,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Offer:
-    """A kind of machine, and what each load can do on it."""
+    """A kind of machine, and the capacity of each load on it."""
 
     name: str
     machine: PricedMachine
@@ -42,7 +42,7 @@ class Offer:
         return self.machine.per_hour
 
     def utilisation(self, place: int) -> float | None:
-        """Processor use of a box at a load's capacity, between 0 and 1; None if nobody measured the time."""
+        """Processor use of a box at a load's capacity, between 0 and 1; None if it was not measured."""
         capacity = self.capacities[place]
         if capacity is None or capacity.processor_ms is None:
             return None
@@ -76,7 +76,7 @@ class Cell:
 
     @property
     def share(self) -> float:
-        """S: the peak as a share of what one box holds."""
+        """S: the peak as a share of one box's capacity."""
         if self.least_rho is None or len(self.measured) <= 1:
             return self.plain
         return self.busy / self.least_rho

@@ -1,4 +1,4 @@
-"""`demand.yaml`: the rates of a fleet, the machines on offer, and the result files that say what each can do."""
+"""`demand.yaml`: the rates of a fleet, the available machines, and the result files with their capacities."""
 
 from typing import Annotated, Self
 

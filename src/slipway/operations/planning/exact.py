@@ -39,7 +39,7 @@ def improved(loads: Sequence[Load], offers: Sequence[Offer], found: Sequence[Cel
 
 
 def _shares(loads: Sequence[Load], offers: Sequence[Offer]) -> Array | None:
-    """`[loads, kinds]`; NaN where nobody measured the capacity. None if loads of unknown processor time would mix."""
+    """Capacities `[loads, kinds]`; NaN if one was not measured. None if loads of unknown processor time would mix."""
     shares = np.full((len(loads), len(offers)), np.nan)
     for kind, offer in enumerate(offers):
         measured = {capacity for capacity in offer.capacities if capacity}

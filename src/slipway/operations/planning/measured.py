@@ -1,4 +1,4 @@
-"""Reads what was measured from result files: the rate within P99, processor time, memory, and time to ready.
+"""Reads figures from result files: the rate within P99, processor time, memory, and time to ready.
 
 Nothing is estimated here. A file gives the figures that it has, with a sentence on what each means.
 """

@@ -1,4 +1,4 @@
-"""Joins a fleet, its demand and what was measured: the loads that have to be placed."""
+"""Joins a fleet, its demand and the measured figures: the loads to place."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from slipway.system.text import command, few
 
 @dataclass(frozen=True)
 class Load:
-    """A classifier, or a base with all of its heads: what is placed as a whole."""
+    """A load that is placed as a whole: a classifier, or a base with all of its heads."""
 
     name: str
     heads: int | None
@@ -26,7 +26,7 @@ class Load:
 
     @property
     def own_mib(self) -> float:
-        """Memory that this load adds to a box, without what it shares with others of its source."""
+        """Memory that this load adds to a box, without the part that it shares with others of its source."""
         return self.memory.each_mib * (self.heads or 1)
 
     @property
@@ -39,7 +39,7 @@ class Load:
         return self.name if self.heads is None else f"{self.name} ({self.heads:,} head{'s' * (self.heads != 1)})"
 
     def capacity_on(self, machine: PricedMachine, demand: Demand) -> Capacity | None:
-        """The measured capacity on a machine of so many cores; None if nobody measured it."""
+        """The measured capacity on a machine of so many cores; None without a measurement."""
         fitting = [c for c in self.figures.capacities if c.limit_ms <= demand.limit_ms and c.cores <= machine.cores]
         best = max(fitting, key=lambda capacity: capacity.cores, default=None)
         if best is None or best.cores == machine.cores:

@@ -120,7 +120,7 @@ CACHED_WHILE_EXPORTING = r"The tensor attributes? ([\w.]+\.attention_bias_cache\
 
 
 class Embedder(nn.Module):
-    """`network` without its logits: what a base is."""
+    """`network` without its logits, which makes a base."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
