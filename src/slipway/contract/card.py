@@ -20,7 +20,7 @@ class Card(Contract):
     """Name of the GPU, such as `NVIDIA L4`."""
     compute_capability: str = Field(pattern=r"^\d+[.]\d+$")
     multiprocessors: int = Field(ge=1)
-    """A slice of a GPU (MIG) has its own number, and the name of the whole."""
+    """Number of multiprocessors. A slice of a GPU (MIG) has its own number, but the name of the whole GPU."""
     memory_mib: int = Field(ge=1)
     driver: str
     """Version of the driver, such as `580.95.05`; empty if unknown."""

@@ -23,7 +23,8 @@ def _distinct(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
 
 
 class GpuServing(Contract):
-    """The rest of `serving` is the cpu lane's, except for max_queue_size, queue_timeout_ms and warmup_batches."""
+    """Settings of the gpu lane. The other keys of `serving` are the cpu lane's, except for max_queue_size,
+    queue_timeout_ms and warmup_batches."""
 
     decode: Literal["isolated", "native"] = "isolated"
     """Decoder of the images. `isolated`: nvImageCodec, image by image, in the Python backend; a bad image harms no
