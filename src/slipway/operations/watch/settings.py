@@ -11,7 +11,7 @@ MOST_TIMES_ROWS = 20
 
 
 class WatchSettings(Contract):
-    """What the watch alarms at. Every key has a default."""
+    """Settings of the watch. Every key has a default."""
 
     rows_between_false_alarms: float = Field(default=432_000, ge=1_000, le=1e12)
     """Rows of a classifier between two false alarms of drift, on average at least. The default is 30 days of a row
