@@ -155,7 +155,7 @@ class Classifier:
 
     @property
     def head_answer(self) -> HeadAnswer:
-        """What the group of a head has of it."""
+        """The part of this head that its group needs."""
         tensors = tuple(tensor for tensor in self.full_answer if tensor.name != EMBEDDING)
         return HeadAnswer(self.name, tensors, {"head.npz": Content.file(self.engine, "head.npz"), **self.answer_files})
 

@@ -169,7 +169,7 @@ def _config(
 
 
 def _first_core(classifier: Classifier, *, decodes: bool = False) -> int:
-    """Where the first instance of a pinned step begins, counted round and round; the next ones follow it.
+    """Return the core of the first instance of a pinned step, counted round and round; the next instances follow it.
 
     The engine's step begins where the preprocess step ends, so that they meet on a core only where cores are short.
     Chains begin anywhere, by their content: few of them spread out.

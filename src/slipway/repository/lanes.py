@@ -15,7 +15,7 @@ from slipway.repository.step import StepModel
 
 
 class LaneRules(Protocol):
-    """How a lane finds its engines, what it refuses, and which steps it serves."""
+    """Rules of a lane: how it finds its engines, what it refuses, and which steps it serves."""
 
     DECODER: str
     """DALI decoder of the lane."""

@@ -194,7 +194,7 @@ def plan(contents: Contents, out: Path, *, before: str | None = None, present: P
 
 
 def _identities(out: Path) -> dict[str, Identity]:
-    """What tells everything below `out` but folders from another, links included."""
+    """Return an identity of everything below `out` except folders, links included."""
     if not out.is_dir():
         return {}
     return {name: identity_of(entry.stat(follow_symlinks=False)) for name, entry in entries_below(out).items()}

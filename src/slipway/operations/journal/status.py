@@ -1,4 +1,4 @@
-"""What a journal holds, for people and for `--json`."""
+"""Content of a journal, for people and for `--json`."""
 
 import os
 from collections.abc import Iterator
