@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
     add("--rate", type=float, default=50.0, metavar="PER_S", help="at which P99 is judged (%(default)g)")
     add("--price", default="cpu-2", help="a row of src/slipway/cli/prices.yaml (%(default)s)")
-    add("--out", type=Path, metavar="FOLDER", help="for the result files and the report (default: RUN/bench)")
+    add("--out", type=Path, metavar="FOLDER", help="folder for the result files and the report (default: RUN/bench)")
     return parser
 
 

@@ -51,12 +51,12 @@ def parser() -> argparse.ArgumentParser:
     command = add_action(kinds, "monitoring", "write the files of Prometheus, Alertmanager and Grafana")
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
-    command.add_argument("--webhook", metavar="URL", help="where Alertmanager posts; default: nowhere")
+    command.add_argument("--webhook", metavar="URL", help="URL to which Alertmanager posts; default: none")
     command.add_argument(
         "--alertmanager",
         metavar="HOST:PORT",
         default=ALERTMANAGER,
-        help="where Prometheus finds Alertmanager; default: %(default)s",
+        help="address of Alertmanager for Prometheus; default: %(default)s",
     )
     command.set_defaults(run=monitoring)
     add_json(command)
