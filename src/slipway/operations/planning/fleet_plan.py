@@ -191,6 +191,6 @@ def _kept_apart(cells: Sequence[Cell]) -> Iterator[str]:
     if len(cells) > 1 and unknown:
         limit = cells[0].offer.demand.limit_ms
         yield (
-            f"{', '.join(unknown)}: nobody measured the processor time of an image, so no box mixes it with loads of "
+            f"{', '.join(unknown)}: the processor time of an image was not measured, so no box mixes it with loads of "
             "other figures; slipway gate NAME --images FOLDER --pid PID measures it, with --limit-ms " + f"{limit:g}"
         )

@@ -47,7 +47,7 @@ class Load:
         if not demand.scale_by_cores:
             return None
         times = machine.cores / best.cores
-        about = f"{best.about}, times {machine.cores} / {best.cores} cores, which nobody measured"
+        about = f"{best.about}, times {machine.cores} / {best.cores} cores, which was not measured"
         return replace(best, per_s=best.per_s * times, cores=machine.cores, about=about)
 
 
@@ -59,8 +59,8 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
         measured_root: folder that the names of result files are relative to.
 
     Raises:
-        SpecError: a pattern finds no head; the demand names a classifier that the fleet lacks, or lacks one; or nobody
-            measured a figure. The message names the command that measures it.
+        SpecError: a pattern finds no head; the demand names a classifier that the fleet lacks, or lacks one; or a
+            figure was not measured. The message names the command that measures it.
     """
     if fleet.lane == "gpu":
         raise SpecError(
@@ -145,14 +145,14 @@ def _of_all_heads(rates: BaseRates, heads: int) -> Rates:
 
 def _load(name: str, rates: Rates, heads: int | None, demand: Demand, figures: MeasuredFigures) -> Load:
     if figures.memory is None:
-        raise SpecError(f"{name}: nobody measured its memory ({figures.source}); {remedy(name, demand)}")
+        raise SpecError(f"{name}: its memory was not measured ({figures.source}); {remedy(name, demand)}")
     load = Load(name, heads, rates.mean, rates.peak, figures, figures.memory)
     if not any(load.capacity_on(machine, demand) for machine in demand.machines.values()):
         have = "; ".join(f"{c.per_s:.1f}/s within {c.limit_ms:g} ms on {c.cores} cores" for c in figures.capacities)
         offered = ", ".join(f"{key} ({machine.cores} cores)" for key, machine in demand.machines.items())
         scale = ", or set scale_by_cores: true" if _scales(figures, demand) else ""
         raise SpecError(
-            f"{name}: nobody measured its capacity within {demand.limit_ms:g} ms on {offered} (measured: "
+            f"{name}: its capacity within {demand.limit_ms:g} ms on {offered} was not measured (measured: "
             f"{have or 'none'}, in {figures.source}); {remedy(name, demand)}{scale}"
         )
     return load
