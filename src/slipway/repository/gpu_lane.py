@@ -1,11 +1,11 @@
 """The gpu lane: which engines it serves, and what it refuses. `gpu_steps` has its steps."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from slipway.contract import Bundle, Choice, Engine, PlanSettings, RepositoryError
+from slipway.contract import Bundle, Choice, Engine, Lane, PlanSettings, RepositoryError
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
@@ -19,15 +19,30 @@ from slipway.contract.selection import (
     plan_folders,
 )
 from slipway.contract.serving import Serving
+from slipway.lint.gpu_lane import gpus_of, pool_bytes
 from slipway.repository.classifier import Classifier
-from slipway.repository.gpu_steps import DECODER, Served, chain
+from slipway.repository.config import ModelConfig
+from slipway.repository.gpu_steps import DECODER, AnyServed, chain
 from slipway.repository.gpu_steps import to_outputs as base_steps
 from slipway.repository.heads import ServedBase
 from slipway.system.text import command
 
-__all__ = ["DECODER", "SERVE_VERB", "base_steps", "chain", "check", "how_to_make", "pick", "pick_base"]
+__all__ = [
+    "DECODER",
+    "SERVE_VERB",
+    "base_steps",
+    "chain",
+    "check",
+    "describe",
+    "how_to_make",
+    "pick",
+    "pick_base",
+    "settle",
+]
 
 SERVE_VERB = "slipway container serve"
+PINNED_POOL_BYTES = 256 << 20
+"""Triton's own default."""
 DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the spec and export it again"
 
 
@@ -115,7 +130,7 @@ def _compile(bundle: Owner[Any], engines: Path, target: str) -> str:
 def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None:
     """Raises RepositoryError: a version or a base cannot be served, or plans are of several TensorRT versions."""
     whole = [version for version in versions if version.base is None]
-    served: list[Served] = [*whole, *bases]
+    served: list[AnyServed] = [*whole, *bases]
     for each in served:
         (_check_fallback if each.falls_back else _check_plans)(each)
     with_plans = [each for each in served if not each.falls_back]
@@ -123,7 +138,7 @@ def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None:
     _check_one_decoder(with_plans)
 
 
-def _check_fallback(served: Served) -> None:
+def _check_fallback(served: AnyServed) -> None:
     """Raises RepositoryError: nobody decided that ONNX Runtime serves it, or there is another engine beside it."""
     path = served.engine.path
     if served.others:
@@ -136,7 +151,7 @@ def _check_fallback(served: Served) -> None:
         )
 
 
-def _check_plans(served: Served) -> None:
+def _check_plans(served: AnyServed) -> None:
     """Raises RepositoryError: a plan is missing or takes too small a batch, or plans are not of one network."""
     largest = served.max_batch_size
     by_capability: dict[str, Engine | BaseEngine] = {}
@@ -165,7 +180,7 @@ def _check_plans(served: Served) -> None:
                 )
 
 
-def _check_one_tensorrt(versions: Sequence[Served]) -> None:
+def _check_one_tensorrt(versions: Sequence[AnyServed]) -> None:
     """Raises RepositoryError: plans are of several TensorRT versions, although a server has one."""
     tied = {
         plan.version: engine
@@ -181,7 +196,7 @@ def _check_one_tensorrt(versions: Sequence[Served]) -> None:
         )
 
 
-def _check_one_decoder(versions: Sequence[Served]) -> None:
+def _check_one_decoder(versions: Sequence[AnyServed]) -> None:
     """Raises RepositoryError: plans that were evaluated with several decoders, though one server has one."""
     for field in ("dali", "nvimgcodec"):
         engines = (engine for version in versions for engine in version.engines)
@@ -203,3 +218,60 @@ def _plan_of(engine: Engine | BaseEngine) -> tuple[str, PlanSettings]:
     if not (engine.path / plan_name(plan.compute_capability)).is_file():
         raise RepositoryError(f"{engine.path / plan_name(plan.compute_capability)}: missing; compile it again")
     return plan.compute_capability, plan
+
+
+def settle(
+    classifiers: Sequence[Classifier],
+    bases: Sequence[ServedBase],
+    *,
+    sharing: Collection[str],  # noqa: ARG001  of the cpu lane alone, as the next one
+    cores: int | None,  # noqa: ARG001
+) -> tuple[Sequence[Classifier], Sequence[ServedBase], None]:
+    """The same: `serving.gpu` leaves nothing to the machine."""
+    return classifiers, bases, None
+
+
+def describe(
+    lane: Lane,
+    classifiers: Sequence[Classifier],
+    bases: Sequence[ServedBase],
+    *,
+    steps: Collection[ModelConfig],
+    stand_ins: Set[str],
+) -> Lane:
+    """`lane` with the plans, the graphs without a plan, and the memory and the GPUs that the steps need."""
+    plans = [engine.settings.plan for one in classifiers for version in one.versions for engine in version.engines]
+    plans += [engine.settings.plan for base in bases for engine in base.engines]
+    fallback = {one.name: one.engine.settings.name for one in classifiers if one.falls_back}
+    for base in bases:
+        if base.falls_back:
+            fallback |= dict.fromkeys(lane.bases[base.name].heads, base.engine.settings.name)
+    described = {
+        base.name: lane.bases[base.name].model_copy(
+            update={
+                "engines": tuple(engine.path.name for engine in base.engines),
+                "stand_ins": tuple(sorted(stand_ins & {*lane.bases[base.name].heads})),
+            }
+        )
+        for base in bases
+    }
+    pool = pool_bytes(steps)
+    return lane.model_copy(
+        update={
+            "bases": described,
+            "fallback": fallback or None,
+            "tensorrt_version_compatible": any(plan.version_compatible for plan in plans if plan),
+            "release": max((plan.release for plan in plans if plan and plan.release), default=None),
+            "tensorrt": _only(plan.version for plan in plans if plan and not plan.version_compatible),
+            "dali": _only(plan.dali for plan in plans if plan),
+            "nvimgcodec": _only(plan.nvimgcodec for plan in plans if plan),
+            "cuda_pool_bytes": pool,
+            "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES),
+            "gpus": gpus_of(steps),
+        }
+    )
+
+
+def _only(versions: Iterable[str | None]) -> str | None:
+    """The version that all plans have; `check` refuses several."""
+    return next((version for version in versions if version is not None), None)
