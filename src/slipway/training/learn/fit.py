@@ -99,11 +99,12 @@ def _write(staging: Path, ready: Ready, *, history: History, measured: Checkpoin
     spec.write(staging / "spec.json")
     ready.dataset.write(staging / DATASET)
     (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    start = {"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}
     return Manifest.seal(
         staging,
         kind="checkpoint",
         name=spec.name,
-        inputs={"training": ready.given_sha256} | ({"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}),
+        inputs={"training": ready.given_sha256} | start,
         libraries=LIBRARIES,
         seed=spec.recipe.seed,
         measured=measured,
