@@ -1,8 +1,6 @@
 """The result file of the study."""
 
-from typing import Any
-
-from slipway.contract.evidence.studies import Part, ServedResult, Share
+from slipway.contract.evidence.studies import ClimbBlock, Part, ServedResult, Share
 
 
 class Alone(Part):
@@ -28,4 +26,4 @@ class PhotographsResult(ServedResult):
     target: float
     """Least share of the rate of small images that `mixed` should hold."""
     alone: dict[str, Alone]
-    blocks: tuple[dict[str, Any], ...]
+    blocks: tuple[ClimbBlock, ...]
