@@ -230,8 +230,8 @@ def test_what_no_plan_can_be_made_for_is_refused_in_words(tmp_path):
 
 def test_evidence_of_tune_that_lacks_a_key_or_a_rate_is_named(tmp_path):
     found = json.loads((RESULTS / "tuning.json").read_text())
-    for change, said in (("options", "options: "), ("rungs", "slipway tune compared no rates; measure one: slipway gate")):
-        (tmp_path / "tuning.json").write_text(json.dumps(found | {change: {}}))
+    for key, said in (("options", "options.model: "), ("rungs", "slipway tune compared no rates; measure one")):
+        (tmp_path / "tuning.json").write_text(json.dumps(found | {key: {}}))
         with pytest.raises(SpecError, match=rf"tuning.json: {said}"):
             read_measured(tmp_path / "tuning.json")
 

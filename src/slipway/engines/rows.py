@@ -12,8 +12,8 @@ from slipway.contract.decision import Task
 from slipway.contract.evidence.evaluation import Flip
 from slipway.contract.evidence.gate import AccuracyResult
 from slipway.evaluation.gate import ClassIds, Table, compare_answers
+from slipway.evaluation.labels import table
 from slipway.evaluation.predict import Predictions
-from slipway.evaluation.truth import table
 from slipway.steps.postprocess import Answers
 from slipway.system.text import from_cell, to_cell
 

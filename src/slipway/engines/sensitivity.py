@@ -20,8 +20,8 @@ from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
 from slipway.evaluation.calibration_pixels import BATCH, CalibrationSample
 from slipway.evaluation.fit import answer, given, refit_decision
 from slipway.evaluation.gate import compare_answers
+from slipway.evaluation.labels import truth_of
 from slipway.evaluation.predict import Float, predict
-from slipway.evaluation.truth import truth_of
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 

@@ -23,7 +23,7 @@ from slipway.contract.evidence.gate import (
 from slipway.contract.selection import listed
 from slipway.contract.spec import AccuracyGate
 from slipway.evaluation.intervals import images_to_prove, share_interval
-from slipway.evaluation.truth import truth_of
+from slipway.evaluation.labels import truth_of
 
 ClassIds = npt.NDArray[np.int64]
 Right = npt.NDArray[np.bool_]

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.evaluation.truth import table
+from slipway.evaluation.labels import table
 from slipway.steps import guard
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from slipway.contract import Spec
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.evidence.build import HeadFit
+from slipway.evaluation.labels import truth_of
 from slipway.evaluation.predict import Float
-from slipway.evaluation.truth import truth_of
 from slipway.steps.head import Head
 from slipway.training.learn.weighting import class_weights, repeat_factors
 
