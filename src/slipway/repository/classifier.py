@@ -18,7 +18,7 @@ from slipway.repository.config import (
     step_config,
 )
 from slipway.repository.heads import HeadAnswer, ServedBase, head_ensemble
-from slipway.repository.served import Served
+from slipway.repository.served import AnyServed, Served
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
 
 
@@ -164,3 +164,17 @@ class Classifier(Served[Engine]):
             )
             for name, public in both
         ]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What the engines of a repository run."""
+
+    classifiers: Sequence[Classifier]
+    """Classifiers with a graph of their own."""
+    bases: Sequence[ServedBase]
+
+    @property
+    def served(self) -> list[AnyServed]:
+        """Every version of the classifiers, and the bases."""
+        return [*(version for classifier in self.classifiers for version in classifier.versions), *self.bases]

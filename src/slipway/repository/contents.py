@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from slipway.contract import Preprocess, RepositoryError
 from slipway.contract.lane import LaneName
-from slipway.repository.classifier import Classifier
+from slipway.repository.classifier import Classifier, Networks
 from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.repository.groups import BaseHeads, Heads, heads_of
 from slipway.repository.lanes import LANE_RULES
@@ -24,9 +24,9 @@ class Contents:
     """The intended contents of a repository, except for `lane.json` and the manifest, which `plan` adds."""
 
     lane: LaneName
-    classifiers: Sequence[Classifier]
-    """Classifiers with a graph of their own, and the heads that were opened."""
+    networks: Networks
     bases: Sequence[BaseHeads]
+    """The bases again, with the folders of their heads."""
     multi: Multi
     cores: int | None
     """Cores that the `serving` of some was chosen for; None if nothing was left to choose."""
@@ -37,11 +37,6 @@ class Contents:
     shm_default_bytes: int
     files: Files
     """Files of the steps and of the ensembles."""
-
-    @property
-    def whole(self) -> list[Classifier]:
-        """The classifiers with a graph of their own."""
-        return [classifier for classifier in self.classifiers if classifier.base is None]
 
 
 def contents(
@@ -65,17 +60,15 @@ def contents(
     """
     files: Files = {}
     together = {name for names in multi.values() for name in names}
-    classifiers, settled, chosen_for = LANE_RULES[lane].settle(
-        classifiers, [own.base for own in bases], sharing=together, cores=cores
-    )
-    bases = [replace(own, base=base) for own, base in zip(bases, settled, strict=True)]
-    shm_bytes = [_shm_bytes(v.bundle.preprocess, v.max_batch_size) for c in classifiers for v in c.versions]
-    shm_bytes += [_shm_bytes(own.base.preprocess, own.base.max_batch_size) for own in bases]
-    chains = {classifier.name: _chain(classifier, lane, files) for classifier in classifiers}
+    given = Networks(classifiers, [own.base for own in bases])
+    networks, chosen_for = LANE_RULES[lane].settle(given, sharing=together, cores=cores)
+    bases = [replace(own, base=base) for own, base in zip(bases, networks.bases, strict=True)]
+    shm_bytes = [_shm_bytes(served.preprocess, served.max_batch_size) for served in networks.served]
+    chains = {classifier.name: _chain(classifier, lane, files) for classifier in networks.classifiers}
     heads = heads_of(bases, lane=lane, present=present, apart=together)
     files |= heads.files
     chains |= heads.chains
-    classifiers = [*classifiers, *heads.opened]
+    classifiers = [*networks.classifiers, *heads.opened]
     ensembles = []
     for classifier in classifiers:
         for kept in classifier.kept:
@@ -94,7 +87,7 @@ def contents(
         ensembles.append(config)
     return Contents(
         lane=lane,
-        classifiers=classifiers,
+        networks=networks,
         bases=bases,
         multi=multi,
         cores=chosen_for,

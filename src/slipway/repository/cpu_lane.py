@@ -5,7 +5,7 @@ before Triton reports it ready. Only the first step may wait for a batch to fill
 """
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import NotChosenError, chosen_engine
 from slipway.contract.serving import CpuServing, Serving, is_settled
 from slipway.contract.serving import settle as settle_serving
-from slipway.repository.classifier import Classifier
+from slipway.repository.classifier import Classifier, Networks
 from slipway.repository.config import (
     AFTER,
     IMAGE,
@@ -75,12 +75,10 @@ def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None: 
             )
 
 
-def settle(
-    classifiers: Sequence[Classifier], bases: Sequence[ServedBase], *, sharing: Collection[str], cores: int | None
-) -> tuple[Sequence[Classifier], Sequence[ServedBase], int | None]:
-    """The same with every choice made that their `serving` leaves to the machine. A base counts as one classifier,
-    whatever the number of its heads."""
-    cores, served = cores or len(os.sched_getaffinity(0)), len(classifiers) + len(bases)
+def settle(networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, int | None]:
+    """The same with every choice made that `serving` leaves to the machine. A base counts as one classifier, whatever
+    the number of its heads."""
+    cores, served = cores or len(os.sched_getaffinity(0)), len(networks.classifiers) + len(networks.bases)
 
     def settled(version: Classifier, *, shares_decode: bool) -> Classifier:
         settings = settle_serving(version.serving, cores=cores, classifiers=served, shares_decode=shares_decode)
@@ -92,25 +90,18 @@ def settle(
         fused = settings.model_copy(update={"layout": "fused"})  # one process decodes and computes the embedding
         return replace(base, settings=fused)
 
-    given = [*(one.serving for one in classifiers), *(base.serving for base in bases)]
-    settled_classifiers = [settled(one, shares_decode=one.name in sharing) for one in classifiers]
-    return settled_classifiers, [of_base(base) for base in bases], None if all(map(is_settled, given)) else cores
+    given = [*(one.serving for one in networks.classifiers), *(base.serving for base in networks.bases)]
+    classifiers = [settled(one, shares_decode=one.name in sharing) for one in networks.classifiers]
+    found = Networks(classifiers, [of_base(base) for base in networks.bases])
+    return found, None if all(map(is_settled, given)) else cores
 
 
-def describe(
-    lane: Lane,
-    classifiers: Sequence[Classifier],
-    bases: Sequence[ServedBase],
-    *,
-    steps: Collection[ModelConfig],  # noqa: ARG001  of the gpu lane alone, as the next one
-    stand_ins: Set[str],  # noqa: ARG001
-) -> Lane:
+def describe(lane: Lane, networks: Networks, *, steps: object, stand_ins: object) -> Lane:  # noqa: ARG001
     """`lane` with the processes of each step."""
-    described = {
-        base.name: lane.bases[base.name].model_copy(update={"serving": CpuServing.of(base.serving)}) for base in bases
-    }
-    serving = {classifier.name: CpuServing.of(classifier.serving) for classifier in classifiers}
-    return lane.model_copy(update={"serving": serving, "bases": described})
+    serving = {classifier.name: CpuServing.of(classifier.serving) for classifier in networks.classifiers}
+    of_base = {base.name: {"serving": CpuServing.of(base.serving)} for base in networks.bases}
+    bases = {name: base.model_copy(update=of_base[name]) for name, base in lane.bases.items()}
+    return lane.model_copy(update={"serving": serving, "bases": bases})
 
 
 def pick_base(base: Base, engines: Path, name: str, serving: Serving) -> ServedBase:

@@ -20,11 +20,12 @@ from slipway.contract.selection import (
 )
 from slipway.contract.serving import Serving
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
-from slipway.repository.classifier import Classifier
+from slipway.repository.classifier import Classifier, Networks
 from slipway.repository.config import ModelConfig
-from slipway.repository.gpu_steps import DECODER, AnyServed, chain
+from slipway.repository.gpu_steps import DECODER, chain
 from slipway.repository.gpu_steps import to_outputs as base_steps
 from slipway.repository.heads import ServedBase
+from slipway.repository.served import AnyServed
 from slipway.system.text import command
 
 __all__ = [
@@ -220,56 +221,35 @@ def _plan_of(engine: Engine | BaseEngine) -> tuple[str, PlanSettings]:
     return plan.compute_capability, plan
 
 
-def settle(
-    classifiers: Sequence[Classifier],
-    bases: Sequence[ServedBase],
-    *,
-    sharing: Collection[str],  # noqa: ARG001  of the cpu lane alone, as the next one
-    cores: int | None,  # noqa: ARG001
-) -> tuple[Sequence[Classifier], Sequence[ServedBase], None]:
+def settle(networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, None]:  # noqa: ARG001
     """The same: `serving.gpu` leaves nothing to the machine."""
-    return classifiers, bases, None
+    return networks, None
 
 
-def describe(
-    lane: Lane,
-    classifiers: Sequence[Classifier],
-    bases: Sequence[ServedBase],
-    *,
-    steps: Collection[ModelConfig],
-    stand_ins: Set[str],
-) -> Lane:
+def describe(lane: Lane, networks: Networks, *, steps: Collection[ModelConfig], stand_ins: Set[str]) -> Lane:
     """`lane` with the plans, the graphs without a plan, and the memory and the GPUs that the steps need."""
-    plans = [engine.settings.plan for one in classifiers for version in one.versions for engine in version.engines]
-    plans += [engine.settings.plan for base in bases for engine in base.engines]
-    fallback = {one.name: one.engine.settings.name for one in classifiers if one.falls_back}
-    for base in bases:
-        if base.falls_back:
-            fallback |= dict.fromkeys(lane.bases[base.name].heads, base.engine.settings.name)
-    described = {
-        base.name: lane.bases[base.name].model_copy(
-            update={
-                "engines": tuple(engine.path.name for engine in base.engines),
-                "stand_ins": tuple(sorted(stand_ins & {*lane.bases[base.name].heads})),
-            }
-        )
-        for base in bases
-    }
+    plans = [plan for one in networks.served for engine in one.engines if (plan := engine.settings.plan)]
+    fallback = {one.name: one.engine.settings.name for one in networks.classifiers if one.falls_back}
+    bases = {}
+    for base in networks.bases:
+        heads = lane.bases[base.name].heads
+        engines, stood_in = tuple(engine.path.name for engine in base.engines), tuple(sorted(stand_ins & {*heads}))
+        bases[base.name] = lane.bases[base.name].model_copy(update={"engines": engines, "stand_ins": stood_in})
+        fallback |= dict.fromkeys(heads, base.engine.settings.name) if base.falls_back else {}
     pool = pool_bytes(steps)
-    return lane.model_copy(
-        update={
-            "bases": described,
-            "fallback": fallback or None,
-            "tensorrt_version_compatible": any(plan.version_compatible for plan in plans if plan),
-            "release": max((plan.release for plan in plans if plan and plan.release), default=None),
-            "tensorrt": _only(plan.version for plan in plans if plan and not plan.version_compatible),
-            "dali": _only(plan.dali for plan in plans if plan),
-            "nvimgcodec": _only(plan.nvimgcodec for plan in plans if plan),
-            "cuda_pool_bytes": pool,
-            "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES),
-            "gpus": gpus_of(steps),
-        }
-    )
+    found = {
+        "bases": bases,
+        "fallback": fallback or None,
+        "tensorrt_version_compatible": any(plan.version_compatible for plan in plans),
+        "release": max((plan.release for plan in plans if plan.release), default=None),
+        "tensorrt": _only(plan.version for plan in plans if not plan.version_compatible),
+        "dali": _only(plan.dali for plan in plans),
+        "nvimgcodec": _only(plan.nvimgcodec for plan in plans),
+        "cuda_pool_bytes": pool,
+        "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES),
+        "gpus": gpus_of(steps),
+    }
+    return lane.model_copy(update=found)
 
 
 def _only(versions: Iterable[str | None]) -> str | None:

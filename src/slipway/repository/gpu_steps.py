@@ -12,7 +12,6 @@ warms every step up: what takes images with a photograph, the rest with zeros.
 import json
 import struct
 from importlib import resources
-from typing import TypeAlias
 
 from slipway.contract import Engine
 from slipway.contract.base_bundle import BaseEngine
@@ -33,14 +32,12 @@ from slipway.repository.config import (
     step_config,
 )
 from slipway.repository.heads import engine_part
-from slipway.repository.served import Served
+from slipway.repository.served import AnyServed
 from slipway.repository.step import GUARD, PREPROCESS_STEP_CODE, Content, StepModel
 
 DECODER = "mixed"
 """nvJPEG, and what it cannot decode on the CPU."""
 ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
-AnyServed: TypeAlias = Served[Engine | BaseEngine]
-"""A classifier or a base."""
 
 
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:

@@ -9,7 +9,7 @@ from slipway.contract.base_bundle import Base
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import Serving
 from slipway.repository import cpu_lane, gpu_lane
-from slipway.repository.classifier import Classifier
+from slipway.repository.classifier import Classifier, Networks
 from slipway.repository.config import ModelConfig
 from slipway.repository.heads import ServedBase
 from slipway.repository.step import StepModel
@@ -35,16 +35,8 @@ class LaneRules(Protocol):
         """Raises RepositoryError: the lane cannot serve one of `versions` or `bases`, or not all of them together."""
         ...
 
-    def settle(
-        self,
-        classifiers: Sequence[Classifier],
-        bases: Sequence[ServedBase],
-        /,
-        *,
-        sharing: Collection[str],
-        cores: int | None,
-    ) -> tuple[Sequence[Classifier], Sequence[ServedBase], int | None]:
-        """The same, and their kept versions, with every choice made that `serving` leaves to the machine; and the cores
+    def settle(self, networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, int | None]:
+        """The same, with every choice made that `serving` leaves to the machine, also of kept versions; and the cores
         that something was chosen for, if anything was.
 
         Args:
@@ -65,20 +57,10 @@ class LaneRules(Protocol):
         """The steps that all heads of a base share, in the order of processing."""
         ...
 
-    def describe(
-        self,
-        lane: Lane,
-        classifiers: Sequence[Classifier],
-        bases: Sequence[ServedBase],
-        /,
-        *,
-        steps: Collection[ModelConfig],
-        stand_ins: Set[str],
-    ) -> Lane:
+    def describe(self, lane: Lane, networks: Networks, *, steps: Collection[ModelConfig], stand_ins: Set[str]) -> Lane:
         """`lane` with the fields that this lane alone has.
 
         Args:
-            classifiers: those with a graph of their own.
             steps: every step that an ensemble runs.
             stand_ins: heads that were fitted to the typed graph of a plan.
         """

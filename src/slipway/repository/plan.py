@@ -76,12 +76,10 @@ def plan(
 
 def _read(contents: Contents) -> Iterator[Path]:
     """The folders of everything that the repository is made from."""
-    for served in (version for classifier in contents.whole for version in classifier.versions):
-        yield served.bundle.path
+    for served in contents.networks.served:
+        yield served.owner.path
         yield from (engine.path for engine in served.engines)
     for own in contents.bases:
-        yield own.base.base.path
-        yield from (engine.path for engine in own.base.engines)
         yield from own.runs.values()
 
 
@@ -150,7 +148,7 @@ def _describe(contents: Contents) -> Lane:
     """`lane.json`."""
     chains, heads = contents.chains.values(), contents.heads
     steps = [*{config.name: config for chain in chains for config in chain}.values(), *heads.base_steps]
-    classifiers = {classifier.name: classifier for classifier in contents.classifiers}
+    classifiers = {one.name: one for one in (*contents.networks.classifiers, *heads.opened)}
     kept = {name: tuple(dict.fromkeys(old.bundle.id for old in c.kept)) for name, c in classifiers.items() if c.kept}
     lane = Lane(
         lane=contents.lane,
@@ -161,13 +159,12 @@ def _describe(contents: Contents) -> Lane:
         bases={own.base.name: LaneBase(id=own.base.base.id, heads=tuple(own.runs)) for own in contents.bases},
         shm_default_bytes=contents.shm_default_bytes,
     )
-    bases = [own.base for own in contents.bases]
-    return LANE_RULES[contents.lane].describe(lane, contents.whole, bases, steps=steps, stand_ins=heads.stand_ins)
+    return LANE_RULES[contents.lane].describe(lane, contents.networks, steps=steps, stand_ins=heads.stand_ins)
 
 
 def _manifest(contents: Contents, files: Files) -> Manifest:
     """The manifest. Versions, times and commits are in those of bundles and engines, which it names by hash."""
-    whole, heads = contents.whole, contents.heads
+    whole, heads = contents.networks.classifiers, contents.heads
     inputs = {
         name: sha256
         for classifier in whole

@@ -1,10 +1,10 @@
 """What the first steps of a lane run: a classifier with a graph of its own, or the base of heads."""
 
 from functools import cached_property
-from typing import Generic
+from typing import Generic, TypeAlias
 
-from slipway.contract import Preprocess
-from slipway.contract.base_bundle import AnyEngine_co, Owner
+from slipway.contract import Engine, Preprocess
+from slipway.contract.base_bundle import AnyEngine_co, BaseEngine, Owner
 from slipway.contract.engine import LANES
 from slipway.contract.serving import Serving
 from slipway.repository.config import Tensor, pixels_of
@@ -60,3 +60,6 @@ class Served(Generic[AnyEngine_co]):
     def max_batch_size(self) -> int:
         """The largest batch of its ensembles and of each of their steps."""
         return self.serving.gpu.max_batch_size if self.on_gpu else self.serving.max_batch_size
+
+
+AnyServed: TypeAlias = Served[Engine | BaseEngine]
