@@ -5,7 +5,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,8 +133,8 @@ def efficiency(
         "batches": {kind: name for kind, (name, _) in best.items()},
         "memory_mib": memory_mib,
         "distinct_images": len(set(images)),
-        "auto_to_plain": asdict(ratio(rungs[AUTO], to=rungs[PLAIN])),
-        "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
+        "auto_to_plain": ratio(rungs[AUTO], to=rungs[PLAIN]).plain(),
+        "share_of_pool": {kind: ratio(rungs[kind], to=rungs[POOL]).plain() for kind in TARGETS},
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
         "tail": {kind: tail.plain() for kind, tail in tails.items()},
         "one_by_one_ms": parts,
