@@ -168,7 +168,7 @@ class Classifier(Served[Engine]):
 
 @dataclass(frozen=True)
 class Networks:
-    """What the engines of a repository run."""
+    """Networks that the engines of a repository run."""
 
     classifiers: Sequence[Classifier]
     """Classifiers with a graph of their own."""

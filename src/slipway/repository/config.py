@@ -46,7 +46,7 @@ EMBEDDING = "EMBEDDING"
 
 
 def pixels_of(preprocess: Preprocess) -> Tensor:
-    """What a decoder hands to an engine."""
+    """Return the tensor that a decoder gives to an engine."""
     return Tensor(INPUT, "TYPE_UINT8", (*preprocess.input_size, 3))
 
 

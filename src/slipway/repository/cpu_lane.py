@@ -76,8 +76,8 @@ def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None: 
 
 
 def settle(networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, int | None]:
-    """The same with every choice made that `serving` leaves to the machine. A base counts as one classifier, whatever
-    the number of its heads."""
+    """Return the networks with every choice made that `serving` leaves to the machine. A base counts as one classifier,
+    whatever the number of its heads."""
     cores, served = cores or len(os.sched_getaffinity(0)), len(networks.classifiers) + len(networks.bases)
 
     def settled(version: Classifier, *, shares_decode: bool) -> Classifier:

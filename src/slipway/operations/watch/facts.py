@@ -35,7 +35,8 @@ class PredictedClass(Contract):
     rows: int
     """Accepted live rows with this answer, of the present bundle."""
     latest_rows: int
-    """The same among the latest rows, of which shares are: those of all rows would hide a change for weeks."""
+    """Latest rows with this answer. Shares are of the latest rows, since those of all rows would hide a change for
+    weeks."""
     reference_rows: int
     """Rows of the test split with this answer."""
 
