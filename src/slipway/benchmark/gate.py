@@ -54,8 +54,8 @@ def run_gate(options: GateOptions) -> LatencyResult:
 
     Raises:
         DataError: the folder has no images.
-        ServingError: the server, the model or the process does not exist, the first request got no answer, or the server
-            was restarted or took up another repository meanwhile.
+        ServingError: the server, the model or the process does not exist, the first request got no answer, or the
+            server was restarted or took up another repository meanwhile.
         GateError: a load generator ended.
     """
     subject = asyncio.run(meet(options))
@@ -170,8 +170,8 @@ def _step_times(
     for name in subject.models:
         if name not in before or name not in after or after[name].requests < before[name].requests:
             raise ServingError(
-                f"{options.url}: {name} was unloaded or restarted during the measurement, so the figures are not of one "
-                "server; measure again, without a reload or restart"
+                f"{options.url}: {name} was unloaded or restarted during the measurement, so the figures are not of "
+                "one server; measure again, without a reload or restart"
             )
     return [step_time(name, before[name], after[name]) for name in subject.models]
 
