@@ -14,7 +14,7 @@ from benchmarks.studies.judge.scenarios import SCENARIOS, Bursts, Scenario
 from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
 from slipway.operations.release import judge as release_judge
-from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Reading, blocks_of
+from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Moment, Reading, blocks_of
 from slipway.operations.release.evidence import MIN_BLOCKS, RATIOS, dispersion_of, log_evidence, share_at
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.looks import disagreement_looks, ratio_interval
@@ -208,9 +208,9 @@ def test_impossible_counts_are_refused_with_what_is_allowed():
         JudgeSettings.parse({"error_ratio": 3}, source="fleet.yaml")
 
 
-def reading(time_s, requests, errors=0.0):
+def reading(running_s, requests, errors=0.0, *, boot="a"):
     counters = Counters(requests, errors, 0.0)
-    return Reading(time_s, stable=counters, candidate=counters)
+    return Reading(Moment(boot, running_s), stable=counters, candidate=counters)
 
 
 def test_blocks_come_from_counters_that_go_up():
@@ -230,11 +230,17 @@ def test_a_series_that_a_reloaded_listener_drops_counts_no_old_request_again():
     assert [b.candidate for b in told.blocks] == [Arm(0, None, None), Arm(50, 0, 0)]
 
 
-def test_a_clock_that_jumps_back_costs_no_request():
+def test_lines_in_another_order_cost_no_request():
     told = blocks_of([reading(0, 0), reading(5, 10), reading(2, 15), reading(5, 18), reading(10, 30)])
     assert told.out_of_order == 2
     assert sum(b.candidate.requests for b in told.blocks) == 30
     assert all(b.seconds > 0 for b in told.blocks)
+
+
+def test_after_a_restart_of_the_box_readings_go_on_and_the_time_since_counts():
+    told = blocks_of([reading(90_000, 0), reading(90_005, 10), reading(60, 12, boot="b"), reading(65, 20, boot="b")])
+    assert [b.seconds for b in told.blocks] == [5, 60, 5]
+    assert told.out_of_order == 0
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -1.0])

@@ -1,6 +1,5 @@
 """A trial: the gateway's settings, the record of the release, and the evidence so far."""
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -17,7 +16,7 @@ from slipway.operations.release.force import put_in_force
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, ArmName, counts, reading
-from slipway.operations.release.readings import Readings
+from slipway.operations.release.readings import Readings, present
 from slipway.operations.release.record import (
     Action,
     Deed,
@@ -125,7 +124,7 @@ class Trial:
             ServingError: the gateway does not answer.
         """
         make_folder(self.settings.folder)
-        self._readings.append(reading(self.counts(), time_s=time.time()))
+        self._readings.append(reading(self.counts(), present()))
         return self.judged()
 
     def judged(self) -> Judged:
