@@ -169,6 +169,25 @@ def test_a_gateway_that_does_not_answer_is_said_and_rollback_is_written_for_its_
     assert [action.action for action in record.actions] == ["rollback"]
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_status_shows_the_record_and_the_weight_on_file_while_the_gateway_is_silent(
+    release: ReleaseFolder, capsys: pytest.CaptureFixture[str], damaged: bool
+) -> None:
+    release.open_release()
+    gateway = read_settings(release.gateway)
+    write_routes(gateway, Traffic(weight_percent=5))
+    if damaged:
+        (gateway.folder / "traffic.json").write_text("{")
+    capsys.readouterr()
+    with pytest.raises(ServingError, match="is the gateway running"):
+        release("status", "--json")
+    said = capsys.readouterr().out.splitlines()
+    assert ("weight and mirror unknown" if damaged else "weight 5 %, mirror 0 %, by the file") in said[1]
+    told = json.loads(said[-1])
+    assert (told["counts"], told.get("weight_percent")) == (None, None if damaged else 5)
+    assert told["record"]["candidate"]["bundles"] == {"colours": release.new.id}
+
+
 def test_a_server_that_does_not_answer_as_the_candidate_gets_no_requests(release: ReleaseFolder) -> None:
     release.open_release()
     with pytest.raises(SpecError, match=r"the candidate at port \d+ may not get requests: colours does not answer"):

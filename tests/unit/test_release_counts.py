@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slipway.contract import ServingError, SpecError
+from slipway.contract import ServingError, SpecError, StorageError
 from slipway.contract.release import JudgeSettings
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.release import metrics, readings
@@ -187,3 +187,8 @@ def test_a_look_is_dated_by_a_clock_that_nobody_sets() -> None:
     first, second = readings.present(), readings.present()
     assert first.boot == second.boot != ""
     assert 0 <= first.until(second) < 60
+
+
+def test_readings_that_cannot_be_read_are_an_error_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=f"{tmp_path}: .*give another path"):
+        Readings(tmp_path).kept()

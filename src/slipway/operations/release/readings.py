@@ -57,10 +57,11 @@ class Readings:
         self.path = path
 
     def kept(self) -> Kept:
-        if not self.path.exists():
-            return Kept((), 0)
+        """Raises StorageError: the file cannot be read."""
+        with told(self.path):
+            content = self.path.read_bytes() if self.path.exists() else b""
         found, damaged = [], 0
-        for line in self.path.read_bytes().splitlines():
+        for line in content.splitlines():
             try:
                 found.append(_reading(ReadingLine.model_validate_json(line)))
             except ValueError:
