@@ -74,6 +74,8 @@ def test_a_hostile_http_request_is_refused_with_a_sentence(
     assert found == code, said
     refusal = json.loads(said)
     assert refusal["error"] or refusal["why"] == "path_normalization_failed", refusal
+    if code == 413:
+        assert "larger than 34,603,008 bytes (max_request_bytes" in refusal["error"]
 
 
 @pytest.mark.usefixtures("unharmed")
@@ -121,6 +123,12 @@ HOSTILE_GRPC: dict[str, tuple[Callable[[GRPCInferenceServiceStub], Any], grpc.St
     "an id of a megabyte": (infer(id="x" * 2**20), BAD),
     "class_count on a label": (changed(class_count, outputs=["LABEL"]), NO),
     "shared memory": (changed(shared_memory), NO),
+    "a version of a megabyte": (infer(model_version="1" * 2**20), BAD),
+    "a version that is not a number": (infer(model_version="1\n"), BAD),
+    "a version in a question for a model": (
+        admin("ModelReady", triton.ModelReadyRequest(name="colours", version="x" * 2**20)),
+        BAD,
+    ),
     "an image in the description": (changed(in_the_description), BAD),
     "a compressed message": (
         lambda stub: stub.ModelInfer(message(IMAGE), metadata=grpc_key(), compression=grpc.Compression.Gzip),

@@ -103,7 +103,7 @@ def test_a_candidate_from_whose_data_a_class_has_disappeared_is_refused(tmp_path
     for version, labels in (("stable", "blue\ngreen\nred\n"), ("candidate", "blue\ngreen\n")):
         (tmp_path / version / "colours_full").mkdir(parents=True)
         (tmp_path / version / "colours_full/labels.txt").write_text(labels)
-    with pytest.raises(SpecError, match="colours: the candidate has fewer classes than the stable version"):
+    with pytest.raises(SpecError, match="the candidate has 2 classes and the stable version 3; red would no longer be"):
         _check_class_ids("colours", tmp_path / "stable", tmp_path / "candidate")
 
 
