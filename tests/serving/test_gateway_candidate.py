@@ -82,8 +82,14 @@ def test_a_candidate_that_dies_at_half_of_the_requests_costs_at_most_two_percent
         write_routes(asked.gateway.plan.settings, Traffic(weight_percent=50))
         users = Users(asked)
         time.sleep(3)
+        killed = time.monotonic()
         candidate.process.send_signal(signal.SIGKILL)  # the kernel ends its server with it
-        time.sleep(6)
-        answers = users.stop()
-        assert len(users.failed()) <= 0.02 * sum(answers.values()), answers
+        time.sleep(9)
+        users.stop()
+        assert users.failed(until=killed) == []
+        within = [one for one in users.answers if killed < one.at <= killed + 6]
+        failed = users.failed(since=killed, until=killed + 6)
+        assert len(failed) <= 0.02 * len(within), failed
+        assert users.failed(since=killed + 6) == []
+        assert {arm for arm, _ in users.since(killed + 6)} == {"stable", "candidate"}, "stable answers for both"
         assert stable.process.poll() is None
