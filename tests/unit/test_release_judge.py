@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.studies.judge.__main__ import simulated
-from benchmarks.studies.judge.scenarios import SCENARIOS, Bursts, Scenario
+from benchmarks.studies.judge.__main__ import simulated, simulated_labels
+from benchmarks.studies.judge.scenarios import LABELLED, SCENARIOS, Bursts, Scenario
 from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
 from slipway.operations.release import judge as release_judge
@@ -167,7 +167,7 @@ def test_the_least_number_of_labels_that_decides_is_found_in_few_looks(monkeypat
     looked = []
 
     def look(lost, won, **given):
-        looked.append(won)
+        looked.append(won[-1])
         return disagreement_looks(lost, won, **given)
 
     monkeypatch.setattr(release_judge, "disagreement_looks", look)
@@ -287,3 +287,29 @@ def test_the_study_tells_a_worse_candidate_from_an_equal_one():
     assert same.rolled_back <= 0.04
     assert worse.met
     assert worse.rolled_back_s < 300
+
+
+def test_a_look_after_each_label_is_what_the_judge_says():
+    rng = np.random.default_rng(4)
+    lost, won = LABELLED[1].simulate(rng, 1)
+    looks = disagreement_looks(lost, won, differing=400, compared=2000, settings=SETTINGS)
+    for labels in (1, 40, 400):
+        counted = int(lost[0, :labels].sum()), int(won[0, :labels].sum())
+        told = Disagreements(2000, 400, *counted)
+        series = judge([], settings=SETTINGS, disagreements=[told]).series[-1]
+        assert series.log10_e_worse * math.log(10) == pytest.approx(max(looks.worse[0, labels - 1], 0), abs=1e-9)
+        assert series.log10_e_fine * math.log(10) == pytest.approx(looks.fine[0, labels - 1], abs=1e-9)
+
+
+def test_the_study_tells_versions_that_lose_twice_as_often_as_they_win_from_equal_ones():
+    same, worse = (simulated_labels(scenario, runs=50, seed=7) for scenario in LABELLED)
+    assert same.rolled_back <= 0.04
+    assert worse.rolled_back >= 0.95
+    assert worse.rolled_back_labels < 300
+
+
+def test_a_burst_of_two_minutes_is_known_from_eight_minutes_on():
+    rng = np.random.default_rng(5)
+    errors = rng.binomial(50, 0.01, 96).astype(float)
+    errors[48:72] += 5
+    assert dispersion_of([(errors, np.full(96, 50.0))])[-1] > 30, "as long as groups need not be twenty, 11"

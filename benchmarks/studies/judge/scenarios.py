@@ -1,4 +1,4 @@
-"""Releases whose truth is known: counts of both arms in blocks of five seconds, for many runs at once."""
+"""Releases whose truth is known, for many runs at once: counts of both arms in blocks of five seconds, and labels."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -90,6 +90,29 @@ class Scenario:
         return first, first if bursts and bursts.shared else one()
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Images that only one version answers rightly, labelled one by one."""
+
+    name: str
+    truth: Truth
+    lost: float
+    """Probability that it is the stable one."""
+    labels: int = 1000
+    compared: int = 10_000
+    """Images of which these are the ones that differ."""
+    judged: bool = True
+
+    def simulate(self, rng: np.random.Generator, runs: int) -> tuple[Array, Array]:
+        """Lost and won at each label, `[runs, labels]`."""
+        lost = (rng.random((runs, self.labels)) < self.lost).astype(np.float64)
+        return lost, 1 - lost
+
+
+LABELLED = (
+    Labelled("disagreements, as many lost as won", "same", 1 / 2),
+    Labelled("disagreements, twice as many lost as won", "worse", 2 / 3),
+)
 SCENARIOS = (
     Scenario("no difference, 1 % errors", "same", 60),
     Scenario("no difference, 0.1 % errors", "same", 60, errors=0.001),
@@ -106,6 +129,7 @@ SCENARIOS = (
     Scenario("bursts of 5 s, all fail, each arm its own", "same", 60, errors=0.001, bursts=Bursts(0.005, 1.0, 1)),
     Scenario("bursts of 30 s, 30 % fail, each arm its own", "same", 60, bursts=Bursts(0.003, 0.3, 6)),
     Scenario("bursts of 60 s, 50 % fail, both arms at once", "same", 60, bursts=Bursts(0.002, 0.5, 12, shared=True)),
+    Scenario("bursts of 30 s, 10 % fail, each arm its own", "same", 60, bursts=Bursts(0.003, 0.1, 6), judged=False),
     Scenario("bursts of 2 min, 10 % fail, each arm its own", "same", 60, bursts=Bursts(0.003, 0.1, 24), judged=False),
     Scenario("slow candidate, 2 % over the budget", "worse", 15, slow=0.02),
     Scenario("slow candidate, 1.5 % over the budget", "worse", 60, slow=0.015),
