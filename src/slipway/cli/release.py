@@ -108,9 +108,9 @@ def _divide(trial: "Trial", arguments: argparse.Namespace, **changes: int | str 
 def judge(arguments: argparse.Namespace) -> int:
     trial = _open(arguments)
     judged = trial.look()
+    end = "; end its trial: " + command("slipway release rollback", arguments.gateway)
     while arguments.watch and not _is_over(trial, judged):
-        end = f"; end its trial: {_proposed('rollback', arguments)}" if judged.judgement.expired else ""
-        print(f"  {judged.judgement.reason}{end}", flush=True)
+        print(f"  {judged.judgement.reason}{end if judged.judgement.expired else ''}", flush=True)
         time.sleep(POLL_S)
         judged = _next_look(trial) or judged
     _say(judged)
@@ -144,10 +144,6 @@ def _is_over(trial: "Trial", judged: "Judged") -> bool:
     return judged.judgement.expired and not guards
 
 
-def _proposed(action: str, arguments: argparse.Namespace, *words: str) -> str:
-    return command(f"slipway release {action}", arguments.gateway, *words)
-
-
 def _say(judged: "Judged") -> None:
     print(f"{judged.judgement.verdict.value}: {judged.judgement.reason}")
     for remark in judged.remarks:
@@ -158,16 +154,16 @@ def _act(trial: "Trial", judged: "Judged", arguments: argparse.Namespace) -> str
     """Roll back or promote where the fleet file allows it; otherwise propose it. Returns what was done."""
     settings, verdict = trial.record.settings, judged.judgement.verdict.value
     if judged.judgement.expired:
-        print(f"  proposed: {_proposed('rollback', arguments)}")
+        print(f"  proposed: {command('slipway release rollback', arguments.gateway)}")
     if trial.record.is_promoted or verdict == "too_few":
         return None
     if verdict == "worse":
         if settings.rollback == "human":
-            print(f"  proposed: {_proposed('rollback', arguments)}")
+            print(f"  proposed: {command('slipway release rollback', arguments.gateway)}")
             return None
         return _roll_back_worse(trial, judged, again=arguments.watch)
     if settings.approval == "human" or judged.judgement.hours >= settings.judge.max_hours:
-        print(f"  proposed: {_proposed('promote', arguments, '--approved-by', 'NAME')}")
+        print(f"  proposed: {command('slipway release promote', arguments.gateway, '--approved-by', 'NAME')}")
         return None
     _promote(trial, judged, by="judge", reason=None)
     return "promote"
