@@ -306,10 +306,3 @@ def test_the_study_tells_versions_that_lose_twice_as_often_as_they_win_from_equa
     assert same.rolled_back <= 0.04
     assert worse.rolled_back >= 0.95
     assert worse.rolled_back_labels < 300
-
-
-def test_a_burst_of_two_minutes_is_known_from_eight_minutes_on():
-    rng = np.random.default_rng(5)
-    errors = rng.binomial(50, 0.01, 96).astype(float)
-    errors[48:72] += 5
-    assert dispersion_of([(errors, np.full(96, 50.0))])[-1] > 30, "as long as groups need not be twenty, 11"

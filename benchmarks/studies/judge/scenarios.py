@@ -47,6 +47,8 @@ class Scenario:
     minutes: float
     errors: float = 0.01
     ratio: float = 1.0
+    calm_min: float = 0.0
+    """Minutes in which the candidate has as few errors as stable, before the ratio holds."""
     slow: float = 0.002
     bursts: Bursts | None = None
     slow_bursts: Bursts | None = None
@@ -61,8 +63,9 @@ class Scenario:
         weight, base = np.array(self.weights)[part], self.errors * 2.0**part
         requests = [rng.poisson(PER_S * BLOCK_S * share, (runs, blocks)) for share in (weight, 1 - weight)]
         bursting = self._bursting(rng, (runs, blocks), self.bursts)
+        ratio = np.where(np.arange(blocks) * BLOCK_S < 60 * self.calm_min, 1.0, self.ratio)
         candidate, stable = (
-            rng.binomial(of, np.minimum(base * ratio, 1)) for of, ratio in zip(requests, (self.ratio, 1.0), strict=True)
+            rng.binomial(of, np.minimum(base * times, 1)) for of, times in zip(requests, (ratio, 1.0), strict=True)
         )
         if self.bursts:
             candidate += rng.binomial(requests[0] - candidate, self.bursts.share * bursting[0])
@@ -124,6 +127,8 @@ SCENARIOS = (
     Scenario("errors x3 of 1 %", "worse", 15, ratio=3),
     Scenario("errors 0 to 2 %", "worse", 15, errors=1e-5, ratio=2000),
     Scenario("every request fails", "worse", 15, errors=1e-3, ratio=1000),
+    Scenario("every request fails after 1 min", "worse", 15, errors=1e-3, ratio=1000, calm_min=1, judged=False),
+    Scenario("every request fails after 10 min", "worse", 40, errors=1e-3, ratio=1000, calm_min=10, judged=False),
     Scenario("errors x2 for an hour", "at the limit", 60, ratio=2),
     Scenario("bursts of 5 s, 30 % fail, each arm its own", "same", 60, bursts=Bursts(0.01, 0.3, 1)),
     Scenario("bursts of 5 s, all fail, each arm its own", "same", 60, errors=0.001, bursts=Bursts(0.005, 1.0, 1)),

@@ -22,8 +22,8 @@ RATIOS = _SHARES / (1 - _SHARES)
 distribution function is 3u² - 2u³, whose inverse is ½ - sin(arcsin(1 - 2p) / 3)."""
 MIN_BLOCKS = 6
 """Fewest blocks with traffic (30 s) before a dispersion is known, and so before anything is judged."""
-_MIN_GROUPS, _MANY_GROUPS = 6, 20
-"""Fewest groups of neighbouring blocks whose dispersion counts: where it is certain, and where it is likely."""
+_MIN_GROUPS = 20
+"""Fewest groups of neighbouring blocks whose dispersion counts."""
 _LIKELY, _CERTAIN = 1.5, 3.0
 """Standard errors over 1 from which a dispersion counts, and from which it is carried over to the larger arm."""
 
@@ -81,8 +81,7 @@ def dispersion_of(arms: Sequence[tuple[Array, Array]]) -> Array:
     once.
 
     Two further dispersions count where they are certain. Bursts that outlast a block show when neighbours are taken
-    together, so groups of 2, 4, 8 ... blocks are looked at too, from 6 groups on (from 20 on where they are likely, as
-    blocks are): a burst that fills one of six is known by then, and counts once. And bursts are larger where there is
+    together, so groups of 2, 4, 8 ... blocks are looked at too, from 20 groups on. And bursts are larger where there is
     more traffic: n requests a block that are alike with correlation c have the dispersion 1 + (n - 1) c (Williams,
     Applied Statistics 31, 1982), so the correlation seen in one arm is carried over to the larger one. The largest
     dispersion holds for all arms.
@@ -97,14 +96,14 @@ def dispersion_of(arms: Sequence[tuple[Array, Array]]) -> Array:
     worst, length = np.ones(shape), 1
     while length == 1 or shape[-1] // length >= _MIN_GROUPS:
         grouped = [(_grouped(counts, length), _grouped(exposures, length)) for counts, exposures in arms]
-        found = _of_groups(grouped, likely_from=MIN_BLOCKS if length == 1 else _MANY_GROUPS)
+        found = _of_groups(grouped, fewest=MIN_BLOCKS if length == 1 else _MIN_GROUPS)
         worst = np.maximum(worst, _held(found, length, shape[-1]))
         length *= 2
     few = [np.cumsum(exposures > 0, axis=-1) < MIN_BLOCKS for _, exposures in arms]
     return np.where(np.logical_or.reduce(few), np.inf, worst)
 
 
-def _of_groups(arms: Sequence[tuple[Array, Array]], *, likely_from: int) -> Array:
+def _of_groups(arms: Sequence[tuple[Array, Array]], *, fewest: int) -> Array:
     """The largest dispersion of the arms that is more than chance, carried over to the arm with the most traffic.
 
     Chance: Pearson's term of a Poisson count with the mean m has the variance 2 + 1/m.
@@ -118,10 +117,8 @@ def _of_groups(arms: Sequence[tuple[Array, Array]], *, likely_from: int) -> Arra
         mean = np.maximum(np.cumsum(counts, axis=-1), 1) / np.maximum(seen, 1)
         excess = (found - 1) / np.sqrt((2 + 1 / mean) / np.maximum(seen - 1, 1))
         carried = np.maximum(found, 1 + (largest - 1) * (found - 1) / np.maximum(size - 1, 1))
-        certain = (seen >= _MIN_GROUPS) & (excess > _CERTAIN)
-        likely = certain | ((seen >= likely_from) & (excess > _LIKELY))
-        worst = np.where(likely, np.maximum(worst, found), worst)
-        worst = np.where(certain, np.maximum(worst, carried), worst)
+        worst = np.where((seen >= fewest) & (excess > _LIKELY), np.maximum(worst, found), worst)
+        worst = np.where((seen >= fewest) & (excess > _CERTAIN), np.maximum(worst, carried), worst)
     return worst
 
 
