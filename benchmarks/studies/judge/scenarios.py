@@ -64,9 +64,8 @@ class Scenario:
         requests = [rng.poisson(PER_S * BLOCK_S * share, (runs, blocks)) for share in (weight, 1 - weight)]
         bursting = self._bursting(rng, (runs, blocks), self.bursts)
         ratio = np.where(np.arange(blocks) * BLOCK_S < 60 * self.calm_min, 1.0, self.ratio)
-        candidate, stable = (
-            rng.binomial(of, np.minimum(base * times, 1)) for of, times in zip(requests, (ratio, 1.0), strict=True)
-        )
+        shares = base * ratio, base
+        candidate, stable = (rng.binomial(of, np.minimum(share, 1)) for of, share in zip(requests, shares, strict=True))
         if self.bursts:
             candidate += rng.binomial(requests[0] - candidate, self.bursts.share * bursting[0])
             stable += rng.binomial(requests[1] - stable, self.bursts.share * bursting[1])
