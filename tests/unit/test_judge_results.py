@@ -19,6 +19,8 @@ ROWS = {
     "errors x2 of 1 %, 15 min": "errors x2 of 1 %",
     "errors x2 of 2 %, 15 min": "errors x2 of 2 %",
     "errors 0 → 2 %; every request fails": "errors 0 to 2 %",
+    "every request fails after 1 min, 15 min": "every request fails after 1 min",
+    "every request fails after 10 min, 40 min": "every request fails after 10 min",
     "bursts of 5 s, 30 % fail, each arm its own": "bursts of 5 s, 30 % fail, each arm its own",
     "bursts of 5 s, all fail, each arm its own": "bursts of 5 s, all fail, each arm its own",
     "bursts of 30 s, 30 % fail, each arm its own": "bursts of 30 s, 30 % fail, each arm its own",
@@ -39,7 +41,7 @@ def cells(one: Verdicts) -> str:
     for verdict, truth in (("rolled_back", "worse"), ("promoted", "same")):
         share, median = found[verdict], found[f"{verdict}_{unit}"]
         columns.append("100 %" if share == 1 else f"{100 * share:.1f} %")
-        columns.append(f"{median:,.0f} {unit}" if one.truth == truth else "")
+        columns.append(f"{median:,.0f} {unit}" if one.truth == truth and median is not None else "")
     return " | ".join(columns)
 
 
