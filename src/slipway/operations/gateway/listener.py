@@ -130,7 +130,7 @@ def _connection_manager(
 
 
 def _sentences(settings: GatewaySettings) -> Iterator[tuple[int, list[str], str]]:
-    """Status, teams (none: all) and sentence of what Envoy itself refuses."""
+    """Yield the status, the teams (none: all) and the sentence of each of Envoy's own refusals."""
     yield 401, [], f"the header {KEY_HEADER} does not hold a team's key"
     most = settings.max_request_bytes
     yield 413, [], f"the request is larger than {most:,} bytes (max_request_bytes of the gateway); send smaller images"
@@ -144,7 +144,7 @@ def _sentences(settings: GatewaySettings) -> Iterator[tuple[int, list[str], str]
 
 
 def _replies(settings: GatewaySettings) -> list[Node]:
-    """What Envoy itself answers, as sentences; over HTTP in the JSON of Triton's errors."""
+    """Return the sentences of Envoy's own answers; over HTTP in the JSON of Triton's errors."""
     answer: Node = {"error": "%LOCAL_REPLY_BODY%", "why": "%RESPONSE_CODE_DETAILS%"}
     as_json: Node = {"json_format": answer, "content_type": "application/json"}
     not_grpc: Node = {
@@ -194,7 +194,7 @@ def _key_filter(keys: Mapping[str, str]) -> Node:
 
 
 def _mounted_key_filter(mounted: Mounted) -> Node:
-    """The same filter, whose configuration Envoy reads from `keys.yaml`; until then every request is refused."""
+    """Return the key filter whose configuration Envoy reads from `keys.yaml`; until then every request is refused."""
     return {
         "name": f"envoy.filters.http.{KEY_FILTER}",
         "config_discovery": {

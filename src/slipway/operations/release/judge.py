@@ -37,7 +37,7 @@ class ReleaseVerdict(StrEnum):
 
 
 class SeriesEvidence(Evidence):
-    """What one series shows."""
+    """The evidence of one series."""
 
     series: Series
     verdict: ReleaseVerdict
@@ -130,7 +130,7 @@ def _looks_of(told: Disagreements, settings: JudgeSettings, *, more_won: int = 0
 
 
 def _needed(told: Disagreements, settings: JudgeSettings) -> str:
-    """What would decide, in words."""
+    """Return a phrase on the data that would decide."""
     _, limit = limits_of("disagreements", settings)
 
     def decides(more: int) -> bool:

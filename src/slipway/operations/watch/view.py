@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slipway.operations.journal.reading import Columns, read_columns
+from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.accepted import newest_after
 from slipway.operations.watch.drift import DriftWatch
@@ -41,7 +41,7 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Sources:
-    """What facts are made of, beside the state."""
+    """Sources of the facts, beside the state."""
 
     store: Store
     following: Following | None
@@ -49,7 +49,7 @@ class Sources:
     settings_file: Path
     """`gateway.yaml`, for the commands that a person is told."""
     problem: str = ""
-    """What keeps the watch from following this classifier, in a sentence."""
+    """A sentence on what prevents the watch from following this classifier."""
 
 
 def facts_of(state: WatchState, sources: Sources, *, looked_s: float, latency: Latency | None) -> Facts:
@@ -181,16 +181,18 @@ def _latest(store: Store, classifier: str, bundle: str) -> Columns:
 
 
 def _pictures(store: Store, classifier: str, bundle: str) -> Pictures:
+    names = ("id", "format", "width", "height", "bytes", "brightness")
     found = store.query(
-        "SELECT format, width, height, bytes, brightness FROM rows WHERE classifier = ? AND bundle = ? AND status = 0 "
+        f"SELECT {', '.join(names)} FROM rows WHERE classifier = ? AND bundle = ? AND status = 0 "
         "ORDER BY id DESC LIMIT ?",
         (classifier, bundle, LATEST_ROWS),
     )
+    check_values(names, found)
     return pictures_of(
-        [one[0] for one in found],
-        [(one[1], one[2]) for one in found],
-        [one[3] for one in found],
+        [one[1] for one in found],
+        [(one[2], one[3]) for one in found],
         [one[4] for one in found],
+        [one[5] for one in found],
     )
 
 
