@@ -5,14 +5,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.contract import Choice, Lane, Manifest, Preprocess, RepositoryError
+from slipway.contract import Choice, Lane, Manifest, RepositoryError
 from slipway.contract.choice import choice_name
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneBase, LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.serving import CpuServing, Serving, is_settled, settle
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
-from slipway.lint.models import Unchanged, remember
+from slipway.lint.models import Unchanged, remember, tensor_bytes
 from slipway.repository.classifier import Classifier
 from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.repository.groups import BaseHeads, Heads, heads_of
@@ -21,10 +21,13 @@ from slipway.repository.lanes import LANE_RULES
 from slipway.repository.multi import multi_config
 from slipway.repository.step import VERSION, Content, Files, StepModel
 from slipway.repository.taken_over import CODE, Present, code_sha256
+from slipway.repository.tensors import IMAGE
 from slipway.system.files import sha256_bytes, sha256_file
 
 PINNED_POOL_BYTES = 256 << 20
 """Triton's own default."""
+IMAGE_BYTES = 1 << 20
+"""Room for an ordinary photograph, encoded."""
 Multi = Mapping[str, Sequence[str]]
 """Classifiers that each ensemble answers for from one decode."""
 
@@ -166,8 +169,9 @@ def _describe(
         serving={c.name: CpuServing.of(c.serving) for c in whole} if lane == "cpu" else None,
         bases={own.base.name: _lane_base(own, lane, heads.stand_ins) for own in bases},
         shm_default_bytes=max(
-            *(_shm_bytes(v.bundle.preprocess, v.max_batch_size) for c in whole for v in c.versions),
-            *(_shm_bytes(own.base.preprocess, own.base.max_batch_size) for own in bases),
+            *(_shm_bytes(step.config) for c in whole for v in c.versions for step in LANE_RULES[lane].chain(v)),
+            *map(_shm_bytes, heads.base_steps),
+            *(2 * own.base.max_batch_size * IMAGE_BYTES for own in bases),  # its heads may have many classes
             0,
         ),
         fallback=fallback or None,
@@ -188,14 +192,17 @@ def _lane_base(own: BaseHeads, lane: LaneName, stand_ins: Set[str]) -> LaneBase:
     return LaneBase(**named, engines=engines, stand_ins=tuple(sorted(stand_ins & own.runs.keys())))
 
 
-def _shm_bytes(preprocess: Preprocess, max_batch_size: int) -> int:
-    """Shared memory that a Python-backend instance starts with: two full batches of images and of pixels, so that one
-    is read while another is written.
+def _shm_bytes(step: ModelConfig) -> int:
+    """Shared memory that an instance of a Python-backend step starts with: two batches, so that one is read while
+    another is written (docs/adr/0085).
 
-    It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
+    It allows a megabyte for an ordinary photograph, and as many photographs as waiting requests are merged into; a
+    client that sends more in one request, or larger ones, makes the region grow once, for good.
     """
-    image_bytes = preprocess.input_height * preprocess.input_width * 3 + (1 << 20)
-    return -(-2 * max_batch_size * image_bytes >> 20) << 20
+    known = step.max_batch_size * sum(tensor_bytes(tensor) for tensor in (*step.input, *step.output))
+    takes_images = any(tensor.name == IMAGE.name for tensor in step.input)
+    merged = max(step.dynamic_batching.preferred_batch_size, default=step.max_batch_size) if takes_images else 0
+    return int(-(-2 * (known + merged * IMAGE_BYTES) // IMAGE_BYTES) * IMAGE_BYTES)
 
 
 def _only(versions: Iterable[str | None]) -> str | None:
