@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.memory.result import MemoryResult
 from benchmarks.studies.operate.result import OperateResult
 from benchmarks.studies.photographs.result import PhotographsResult
 from benchmarks.studies.resize.result import ResizeResult
@@ -36,6 +37,7 @@ KINDS = {
     "density_whole": DensityResult,
     "efficiency": EfficiencyResult,
     "gateway": GatewayResult,
+    "memory": MemoryResult,
     "operate": OperateResult,
     "peers": PeersResult,
     "photographs": PhotographsResult,
@@ -54,6 +56,7 @@ STUDIES = {
     "density_whole",
     "efficiency",
     "gateway",
+    "memory",
     "operate",
     "peers",
     "photographs",

@@ -101,7 +101,7 @@ def efficiency(
     from benchmarks.studies.climbing import Bench
     from benchmarks.studies.efficiency.load import one_by_one
     from benchmarks.studies.efficiency.sides import AUTO, PLAIN, POOL, all_sides
-    from benchmarks.studies.robustness.parts import proportional_mib
+    from benchmarks.studies.memory.measure import proportional_mib
     from slipway.benchmark.tuning import NONE, ratio
     from slipway.contract import GateError
     from slipway.contract.evidence.latency import rate_at
