@@ -10,8 +10,10 @@ import psutil
 import pytest
 
 from benchmarks.studies.memory.measure import memory_of, proportional_mib
+from benchmarks.studies.memory.result import MemoryResult
 from slipway.contract import GateError
 
+ROOT = Path(__file__).parents[2]
 SEGMENT = """
 import mmap, os, sys
 file = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
@@ -57,3 +59,15 @@ def test_each_page_counts_once_and_those_of_libraries_apart(server: int) -> None
     assert 32 < found.own_mib < 64
     assert found.held_mib == found.own_mib + 16
     assert found.held_mib < found.total_mib < found.held_mib + 40
+
+
+def test_the_document_has_the_published_ratios() -> None:
+    text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    found = MemoryResult.read(ROOT / "benchmarks/results/memory.json")
+    rows = [line for line in text.partition("## Memory")[2].partition("The target")[0].splitlines() if " (0." in line]
+    told = [found.ratios[side] for side in ("steps", "before")]
+    figures = [("images", "total_mib"), ("images", "held_mib"), ("images", "peaks_mib")]
+    figures += [("photographs", "total_mib"), ("photographs", "held_mib")]
+    for row, (kind, figure) in zip(rows, figures, strict=True):
+        for share in (ratio[kind][figure] for ratio in told):
+            assert f"| {share.mean:.2f} ({share.least:.2f} to {share.most:.2f}) |" in row
