@@ -44,7 +44,7 @@ coverage: setup ## what of src no test reaches, by line (twice as long as make t
 nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (hours)
 	$(BIN)/python -m pytest -m nightly
 	@mkdir -p runs/nightly
-	failed=; for study in verdict guard soak judge plan_fleet operate; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
+	failed=; for study in verdict guard soak judge plan_fleet lifecycle operate; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
 	  [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 engines: setup ## every graph, engine and plan of RUNS that is not current: make engines RUNS="runs/a runs/b" TARGETS=openvino

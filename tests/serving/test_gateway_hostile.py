@@ -15,53 +15,20 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from slipway.operations.gateway.settings import KEY_HEADER
 from tests.serving.test_bad_bodies import WRONG_BODIES
 from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy
-from tests.support.v2_requests import IMAGE, RED, element, message
+from tests.support.hostile import (
+    BAD,
+    BROKEN_GRPC,
+    HOSTILE_GRPC,
+    HOSTILE_HTTP,
+    INFER,
+    LOST,
+    class_count,
+    raw,
+    said_of,
+)
+from tests.support.v2_requests import IMAGE, RED, message
 
 pytestmark = needs_envoy
-BINARY = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
-INFER = "/v2/models/colours/infer"
-FORM = {"Inference-Header-Content-Length": "0", "Content-Type": "application/x-www-form-urlencoded"}
-CLASS = json.dumps({"inputs": [], "outputs": [{"name": "LABEL", "parameters": {"classification": 1}}]}).encode()
-ESCAPED = CLASS.replace(b"classification", b"classific\\u0061tion")
-SHARED = b'{"inputs": [{"name": "IMAGE", "parameters": {"shared_memory_region": "x"}}]}'
-HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
-    "200,000 lists in each other": ("POST", INFER, b"[" * 200_000, {}, 400),
-    "ten million of them": (
-        "POST",
-        INFER,
-        b'{"inputs":' + b"[" * 10_000_000,
-        {"Content-Type": "application/json"},
-        400,
-    ),
-    "the same, with a length": ("POST", INFER, b"[" * 9_000, {"Inference-Header-Content-Length": "9000"}, 400),
-    "a length of six digits": ("POST", INFER, b"[" * 200_000, {"Inference-Header-Content-Length": "200000"}, 400),
-    "two lengths": ("POST", INFER, RED, {**BINARY, "inference-header-content-length": "0, 9"}, 400),
-    "a length over the body": ("POST", INFER, b"{}", {"Inference-Header-Content-Length": "9999"}, 400),
-    "a form": ("POST", INFER, b"a=" + bytes(1_000_000), FORM, 415),
-    "a form in capitals": ("POST", INFER, RED, {**FORM, "Content-Type": "Application/X-WWW-Form-Urlencoded"}, 415),
-    "a compressed body": ("POST", INFER, RED, {**BINARY, "Content-Encoding": "gzip"}, 415),
-    "class_count on a label": ("POST", INFER, CLASS, {"Inference-Header-Content-Length": str(len(CLASS))}, 403),
-    "class_count, escaped": ("POST", INFER, ESCAPED, {"Inference-Header-Content-Length": str(len(ESCAPED))}, 403),
-    "shared memory": ("POST", INFER, SHARED, {"Inference-Header-Content-Length": str(len(SHARED))}, 403),
-    "a step": ("POST", "/v2/models/post_1d13e485f590/infer", RED, BINARY, 404),
-    "a step's configuration": ("GET", "/v2/models/post_1d13e485f590/config", None, {}, 404),
-    "a name that is a path": ("POST", "/v2/models/..%2f..%2fx/infer", RED, BINARY, 400),
-    "a path that goes up": ("POST", "/v2/models/colours/../../repository/index", b"{}", {}, 403),
-    "the list of models": ("POST", "/v2/repository/index", b"{}", {}, 403),
-    "loading a model": ("POST", "/v2/repository/models/colours/load", b"{}", {}, 403),
-    "unloading a model": ("POST", "/v2/repository/models/colours/unload", b"{}", {}, 403),
-    "logging": ("POST", "/v2/logging", b'{"log_file": "/tmp/x"}', {}, 403),
-    "tracing": ("POST", "/v2/models/colours/trace/setting", b"{}", {}, 403),
-    "shared memory's list": ("GET", "/v2/systemsharedmemory/status", None, {}, 403),
-    "statistics": ("GET", "/v2/models/stats", None, {}, 404),
-    "metrics": ("GET", "/metrics", None, {}, 403),
-    "generate": ("POST", "/v2/models/colours/generate", b"{}", {}, 403),
-    "a form in a GET": ("GET", "/v2/models/colours", b"a=" + bytes(1_000_000), FORM, 400),
-    "a body of readiness": ("GET", "/v2/health/live", b"x", {}, 400),
-    "another method": ("DELETE", "/v2/models/colours", None, {}, 403),
-    "a query": ("POST", INFER + "?x=1", RED, BINARY, 403),
-    "too large": ("POST", INFER, bytes(34 * 2**20), BINARY, 413),
-}
 
 
 @pytest.mark.usefixtures("unharmed")
@@ -83,69 +50,6 @@ def test_every_body_that_tritonserver_refuses_is_refused_through_the_gateway_too
         assert 400 <= code <= 501, name
 
 
-def infer(**fields: Any) -> Callable[[GRPCInferenceServiceStub], Any]:
-    return lambda stub: stub.ModelInfer(message(IMAGE, **fields), metadata=grpc_key(), timeout=5)
-
-
-def changed(change: Callable[[triton.ModelInferRequest], None], **fields: Any) -> Callable[[Any], Any]:
-    def call(stub: GRPCInferenceServiceStub) -> Any:
-        request = message(IMAGE, **fields)
-        change(request)
-        return stub.ModelInfer(request, metadata=grpc_key(), timeout=5)
-
-    return call
-
-
-def class_count(request: triton.ModelInferRequest) -> None:
-    request.outputs[0].parameters["classification"].int64_param = 1
-
-
-def shared_memory(request: triton.ModelInferRequest) -> None:
-    request.inputs[0].parameters["shared_memory_region"].string_param = "x"
-
-
-def in_the_description(request: triton.ModelInferRequest) -> None:
-    request.inputs[0].contents.bytes_contents.append(bytes(100_000))
-
-
-def admin(call: str, request: Any) -> Callable[[GRPCInferenceServiceStub], Any]:
-    return lambda stub: getattr(stub, call)(request, metadata=grpc_key(), timeout=5)
-
-
-NO, BAD, LOST = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
-HOSTILE_GRPC: dict[str, tuple[Callable[[GRPCInferenceServiceStub], Any], grpc.StatusCode]] = {
-    "a step": (infer(model="post_1d13e485f590"), LOST),
-    "no name": (infer(model=""), LOST),
-    "a long name": (infer(model="x" * 100_000), LOST),
-    "an id with a line break": (infer(id="a\nb"), BAD),
-    "an id of a megabyte": (infer(id="x" * 2**20), BAD),
-    "class_count on a label": (changed(class_count, outputs=["LABEL"]), NO),
-    "shared memory": (changed(shared_memory), NO),
-    "an image in the description": (changed(in_the_description), BAD),
-    "a compressed message": (
-        lambda stub: stub.ModelInfer(message(IMAGE), metadata=grpc_key(), compression=grpc.Compression.Gzip),
-        BAD,
-    ),
-    "a stream": (
-        lambda stub: list(stub.ModelStreamInfer(iter([message(IMAGE)]), metadata=grpc_key(), timeout=5)),
-        NO,
-    ),
-    "the list of models": (admin("RepositoryIndex", triton.RepositoryIndexRequest()), NO),
-    "loading a model": (admin("RepositoryModelLoad", triton.RepositoryModelLoadRequest(model_name="colours")), NO),
-    "logging": (admin("LogSettings", triton.LogSettingsRequest()), NO),
-    "tracing": (admin("TraceSetting", triton.TraceSettingRequest()), NO),
-    "shared memory's list": (admin("SystemSharedMemoryStatus", triton.SystemSharedMemoryStatusRequest()), NO),
-    "statistics": (admin("ModelStatistics", triton.ModelStatisticsRequest()), NO),
-    "a step's configuration": (admin("ModelConfig", triton.ModelConfigRequest(name="post_1d13e485f590")), LOST),
-    "too large": (
-        lambda stub: stub.ModelInfer(
-            message(("IMAGE", "BYTES", (1, 1), element(bytes(34 * 2**20)))), metadata=grpc_key(), timeout=20
-        ),
-        grpc.StatusCode.UNKNOWN,
-    ),
-}
-
-
 @pytest.mark.usefixtures("unharmed")
 @pytest.mark.parametrize(("call", "code"), HOSTILE_GRPC.values(), ids=HOSTILE_GRPC.keys())
 def test_a_hostile_grpc_request_is_refused_with_a_sentence(
@@ -157,33 +61,11 @@ def test_a_hostile_grpc_request_is_refused_with_a_sentence(
     assert raised.value.details()
 
 
-def raw(gateway: Asked, body: bytes, *, call: str = "ModelInfer") -> grpc.StatusCode:
-    """The status of a gRPC message that protobuf would not write."""
-    return said_of(gateway, body, call=call)[0]
-
-
-def said_of(gateway: Asked, body: bytes, *, call: str = "ModelInfer") -> tuple[grpc.StatusCode, str]:
-    """The status of such a message, and the sentence with it."""
-    channel = grpc.secure_channel(gateway.host_port, grpc.ssl_channel_credentials(gateway.certificate.read_bytes()))
-    method = channel.unary_unary(f"/inference.GRPCInferenceService/{call}")
-    try:
-        method(body, metadata=grpc_key(), timeout=5)
-    except grpc.RpcError as error:
-        return error.code(), error.details() or ""
-    finally:
-        channel.close()
-    return grpc.StatusCode.OK, ""
-
-
 @pytest.mark.usefixtures("unharmed")
 def test_messages_that_are_no_protobuf_are_refused(gateway: Asked) -> None:
-    good = message(IMAGE).SerializeToString()
-    assert raw(gateway, good) == grpc.StatusCode.OK
-    second_name = b"\x0a\x0cpost_1d13e48"
-    bodies = [b"", b"\x00", b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x0fcolours", good[:-1], good + b"\x0a", b"\x0b" * 9]
-    bodies += [b"\x0a" + b"\x80" * 30, good + b"\x42\x01x", b"\x08\x01" + good, good + second_name]
-    for body in bodies:
-        assert raw(gateway, body) in {BAD, LOST}, body[:40]
+    assert raw(gateway, message(IMAGE).SerializeToString()) == grpc.StatusCode.OK
+    for name, body in BROKEN_GRPC.items():
+        assert raw(gateway, body) in {BAD, LOST}, name
 
 
 FIELD_ONE = {

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +25,9 @@ from slipway.operations.journal.settings import SERVERS, Servers
 from slipway.operations.journal.spool import read_dropped, tap_files
 from slipway.operations.journal.status import last_rows
 from slipway.operations.journal.store import Store
-from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE
-from tests.support.gateways import KEYS, needs_envoy, running_gateway, write_gateway
-from tests.support.journals import Journal, pictures, tmpfs, until
+from tests.support.gateways import KEYS, needs_envoy
+from tests.support.journals import Journal, Traffic, pictures, tapped, tmpfs, until
 from tests.support.v2_requests import RED
 
 pytestmark = needs_envoy
@@ -47,57 +45,11 @@ def journal(own_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """`with journal(share=1, …) as one:` is a gateway in front of the server of this file."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
-    @contextlib.contextmanager
-    def make(**observe: Any) -> Iterator[Journal]:
-        observe = {"share": 1.0, "per_second": 10_000, "metrics_port": Ports.free().http, **observe}
-        path = write_gateway(
-            tmp_path / f"gateway{next(_settings_numbers)}",
-            ports=own_server.ports,
-            repository=str(EXAMPLE),
-            observe=observe,
-        )
-        with running_gateway(path) as asked:
-            one = Journal(asked, path)
-            try:
-                yield one
-            finally:
-                for process in one.running:
-                    process.kill()
-                    process.wait()
+    def make(**observe: Any) -> contextlib.AbstractContextManager[Journal]:
+        folder = tmp_path / f"gateway{next(_settings_numbers)}"
+        return tapped(folder, ports=own_server.ports, repository=EXAMPLE, **observe)
 
     return make
-
-
-class Traffic:
-    """Clients of both protocols that ask without a pause; counts answers, and errors."""
-
-    def __init__(self, journal: Journal) -> None:
-        self.answers, self.errors = 0, 0
-        self._ended, self._lock = threading.Event(), threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=(journal, one)) for one in ("grpcs", "https")]
-
-    def _ask(self, journal: Journal, protocol: str) -> None:
-        images = pictures(40, seed=len(protocol))
-        with journal.client(protocol) as client:
-            for number in itertools.count():
-                if self._ended.is_set():
-                    return
-                batch = [images[number % 40], b"not an image", images[(number * 7) % 40]][: 1 + number % 3]
-                results = list(client.classify_many(batch, full=number % 2 == 0))
-                with self._lock:
-                    self.answers += sum(result.error is None for result in results)
-                    self.errors += sum(result.error is not None for result in results)
-                time.sleep(0.01)
-
-    def __enter__(self) -> "Traffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.nightly)])

@@ -116,6 +116,7 @@ STUDIES = (
     "verdict",
     "soak",
     "guard",
+    "lifecycle",
     "lint_corpus",
     "training",
     "backbones",

@@ -11,17 +11,16 @@ import pytest
 from slipway.operations.journal.store import Store
 from slipway.operations.monitoring.alerts import all_alerts
 from slipway.operations.watch import page_charts
-from slipway.operations.watch.facts import Facts, Latency
+from slipway.operations.watch.facts import Facts
 from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, cost_sentence, page, todos
 from slipway.operations.watch.page_charts import Charts
-from slipway.operations.watch.page_tables import Recent
 from slipway.operations.watch.run import run_watch
 from slipway.pages.wording import NONE
 from tests.support.chromium import CHROMIUM, painted
 from tests.support.journals import until
 from tests.support.prometheus import free_port
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
-from tests.support.watched import made_facts, made_watched
+from tests.support.watched import made_facts, made_latency, made_watched
 
 HOSTILE = '<script>alert(1)</script>$x_1$"'
 PRICE = Price(0.36, "USD", "cpu-8, an example.")
@@ -39,17 +38,18 @@ def alarmed(name: str = "pets") -> Facts:
 
 
 def test_the_page_shows_every_measure_and_what_to_do_about_an_alarm() -> None:
-    text = page([made_facts(), alarmed()], price=PRICE, recent={"colours": Recent(20.0, 10_000, 40)})
+    text = page([made_facts(), alarmed()], price=PRICE)
     for shown in (
-        "at most 30 ms, budget 35 ms; 0.40% over it now",
+        "at most 30 ms in the last 10 min, budget 35 ms; 0.20% over it",
         "0.812, 0.68",
         "80.0 (77.0 to 82.0), test 97.0",
         "240 of 300",
-        "5.0 USD",
+        "1.5 USD",
         "0.36 USD an hour. cpu-8, an example.",
         "slipway watch restart gateway.yaml pets --reason TEXT (docs/runbook.md#slipwaydrift)",
         "(docs/runbook.md#slipwayaccuracylost)",
         "(docs/runbook.md#slipwayrecalllost)",
+        "50.08%",  # the share of the newest rows
         "NOT_AN_IMAGE",
         "Evidence of drift of pets",
         "Confidence of colours",
@@ -59,8 +59,8 @@ def test_the_page_shows_every_measure_and_what_to_do_about_an_alarm() -> None:
 
 
 def test_a_runbook_section_that_the_page_names_is_that_of_an_alert() -> None:
-    recent = {"pets": Recent(20.0, 1000, 40)}
-    named = set(re.findall(r"docs/runbook\.md#\w+", page([alarmed()], recent=recent)))
+    slow = alarmed().model_copy(update={"latency": made_latency(requests=1000)})
+    named = set(re.findall(r"docs/runbook\.md#\w+", page([slow])))
     assert len(named) == 4
     assert named <= {alert.anchor for alert in all_alerts()}
 
@@ -77,7 +77,7 @@ def test_a_classifier_that_is_not_watched_is_a_fault_with_its_section_of_the_run
 
 
 def test_nothing_that_clients_and_labels_say_is_markup() -> None:
-    text = page([alarmed(HOSTILE)], price=Price(1, HOSTILE, HOSTILE), recent={"x": Recent(1.0, 1, 1)})
+    text = page([alarmed(HOSTILE)], price=Price(1, HOSTILE, HOSTILE))
     assert "<script" not in text
     assert "$x_1$" in text
 
@@ -93,51 +93,29 @@ def test_none_and_many_classifiers_have_a_page(count: int) -> None:
 
 def test_a_classifier_without_labels_embedding_and_reference_says_so() -> None:
     bare = made_watched(accuracy=None).model_copy(update={"drift": None, "mean_confidence": None})
-    text = page(
-        [
-            made_facts(
-                watched=bare, latency=Latency(requests=0, p50_ms=None, p99_ms=None, budget_ms=50, over_budget=None)
-            )
-        ]
-    )
-    for shown in ("no labels", "not watched", "no request yet"):
+    text = page([made_facts(watched=bare, latency=made_latency(requests=0))])
+    for shown in ("no labels", "not watched", "no request in the last 10 min"):
         assert shown in text
 
 
 def test_no_cost_is_shown_without_a_price_or_without_requests() -> None:
-    assert cost_sentence(None, {"a": Recent(1.0, 1, 0)}) is None
-    assert cost_sentence(PRICE, {}) is None
-    assert cost_sentence(PRICE, {"a": Recent(50.0, 1, 0), "b": Recent(50.0, 1, 0)}) == "1.0 USD"
+    assert cost_sentence(None, 1.0) is None
+    assert cost_sentence(PRICE, None) is None
+    assert cost_sentence(PRICE, 100.0) == "1.0 USD"
     assert "no price was given" in page([made_facts()])
 
 
-def test_the_live_page_counts_requests_between_looks_and_draws_each_look_once() -> None:
-    def look(seconds: float, requests: int, over: int) -> tuple[Facts, ...]:
-        latency = Latency(requests=requests, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=over)
-        return (made_facts(looked_s=1e9 + seconds, latency=latency),)
-
-    looks = [
-        look(0, 1000, 0),
-        look(100, 3000, 4),
-        look(1e6, 17_000, 4),
-        look(1e6 + 10, 17_100, 4),
-        look(1e6 + 15, 100, 0),
-    ]
-    now = looks[0]
+def test_the_live_page_adds_rates_up_and_draws_each_look_once() -> None:
+    unknown = made_facts("b", latency=made_latency(seconds=None, requests=100, over_budget=90))
+    now: tuple[Facts, ...] = (unknown,)
     live = LivePage(lambda: now, price=PRICE)
     first = live()
     assert f"<b>{NONE}</b><span>requests each second" in first
+    assert "at most 30 ms since the gateway started, budget 35 ms; 90.00% over it" in first
+    assert "P99 is over the latency budget" not in first, "it may have been long ago"
     assert live() is first
-    now = looks[1]
+    now = (unknown, made_facts("a", latency=made_latency(requests=2000, seconds=100)), made_facts("c", latency=None))
     assert "<b>20.0</b>" in live()
-    assert "0.20% over it now" in live()
-    now = looks[2]
-    assert f"<b>{NONE}</b><span>requests each second" in live(), "opened again, with one reading of this time"
-    now = looks[3]
-    assert "<b>10.0</b>" in live()
-    assert "0.00% over it now" in live()
-    now = looks[4]
-    assert f"<b>{NONE}</b><span>requests each second" in live(), "the gateway was started again"
 
 
 def test_charts_are_drawn_again_after_half_a_minute_or_when_an_alarm_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +153,7 @@ def test_a_browser_shows_the_page_without_a_request_and_without_overflow(
     tmp_path: Path, width: int, dark: bool
 ) -> None:
     path = tmp_path / "watch.html"
-    path.write_text(page([alarmed(), made_facts()], price=PRICE, recent={"pets": Recent(3.0, 9, 0)}))
+    path.write_text(page([alarmed(), made_facts()], price=PRICE))
     seen = painted(path, width=width, dark=dark)
     assert seen.requests == [path.resolve().as_uri()]
     assert (seen.complaints, seen.too_wide) == ([], [])

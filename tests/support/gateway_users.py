@@ -17,8 +17,9 @@ ARMS = {"stable", "candidate"}
 class Answer(NamedTuple):
     """An answer, or an error in place of the arm."""
 
+    sent: float
+    """`time.monotonic()`, as `at`."""
     at: float
-    """`time.monotonic()`."""
     arm: str
     bundle: str
 
@@ -36,12 +37,13 @@ class Users:
     def _ask(self) -> None:
         request = message(IMAGE, model=self._model, outputs=("BUNDLE",))
         while not self._over.is_set():
+            sent = time.monotonic()
             try:
                 answer, call = self._stub.ModelInfer.with_call(request, metadata=grpc_key(), timeout=10)
                 arm, bundle = dict(call.initial_metadata())["slipway-arm"], answer.raw_output_contents[0][4:].decode()
             except grpc.RpcError as error:
                 arm, bundle = f"{error.code()}: {error.details()}", ""
-            self.answers.append(Answer(time.monotonic(), arm, bundle))
+            self.answers.append(Answer(sent, time.monotonic(), arm, bundle))
             time.sleep(0.01)
 
     def since(self, start: float) -> set[tuple[str, str]]:

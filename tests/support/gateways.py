@@ -38,7 +38,7 @@ def write_gateway(folder: Path, *, ports: Ports | None = None, tls: bool = True,
         "teams": {team: {"key_file": f"{team}.key", "per_second": 10_000} for team in KEYS},
     }
     if ports is not None:
-        settings["stable"] = {"grpc": ports.grpc, "http": ports.http, "status": ports.status}
+        settings["stable"] = vars(ports)
     if tls:
         certificate, key = self_signed(folder / "tls", hosts=["localhost", "127.0.0.1"])
         settings["tls"] = {"certificate": str(certificate), "key": str(key)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import random
 import subprocess
@@ -21,7 +22,8 @@ from slipway.client import Client, Options
 from slipway.errors import SlipwayError
 from slipway.operations.journal.run import run_collector
 from slipway.operations.journal.store import Store
-from tests.support.gateways import KEYS, Asked
+from slipway.serving import Ports
+from tests.support.gateways import KEYS, Asked, running_gateway, write_gateway
 from tests.support.image_files import encode
 
 
@@ -68,6 +70,53 @@ class Journal:
                 return int(store.query("SELECT count(*) FROM rows")[0][0])
         except SlipwayError:  # not made yet
             return 0
+
+
+@contextlib.contextmanager
+def tapped(folder: Path, *, ports: Ports, repository: Path, **observe: Any) -> Iterator[Journal]:
+    """A gateway in front of the server at `ports` that taps every request, and a journal without a collector."""
+    observe = {"share": 1.0, "per_second": 10_000, "metrics_port": Ports.free().http, **observe}
+    path = write_gateway(folder, ports=ports, repository=str(repository), observe=observe)
+    with running_gateway(path) as asked:
+        one = Journal(asked, path)
+        try:
+            yield one
+        finally:
+            for process in one.running:
+                process.kill()
+                process.wait()
+
+
+class Traffic:
+    """Clients of both protocols that ask without a pause; counts answers, and errors."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.answers, self.errors = 0, 0
+        self._ended, self._lock = threading.Event(), threading.Lock()
+        self._threads = [threading.Thread(target=self._ask, args=(journal, one)) for one in ("grpcs", "https")]
+
+    def _ask(self, journal: Journal, protocol: str) -> None:
+        images = pictures(40, seed=len(protocol))
+        with journal.client(protocol) as client:
+            for number in itertools.count():
+                if self._ended.is_set():
+                    return
+                batch = [images[number % 40], b"not an image", images[(number * 7) % 40]][: 1 + number % 3]
+                results = list(client.classify_many(batch, full=number % 2 == 0))
+                with self._lock:
+                    self.answers += sum(result.error is None for result in results)
+                    self.errors += sum(result.error is not None for result in results)
+                time.sleep(0.01)
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
 
 
 def pictures(count: int, *, seed: int = 22) -> list[bytes]:

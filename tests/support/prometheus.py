@@ -105,6 +105,7 @@ def webhook() -> Iterator[Webhook]:
 @dataclass(frozen=True)
 class Prometheus:
     port: int
+    pid: int
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series of an expression now."""
@@ -138,8 +139,8 @@ def running_prometheus(configuration: Path, data: Path) -> Iterator[Prometheus]:
     flags = (f"--storage.tsdb.path={data}", f"--web.listen-address=127.0.0.1:{port}")
     with _running(
         [str(PROMETHEUS), f"--config.file={configuration}", *flags], data, f"http://127.0.0.1:{port}/-/ready"
-    ):
-        yield Prometheus(port)
+    ) as pid:
+        yield Prometheus(port, pid)
 
 
 @contextmanager
@@ -151,7 +152,8 @@ def running_alertmanager(configuration: Path, data: Path, *, port: int) -> Itera
 
 
 @contextmanager
-def _running(command: list[str], data: Path, ready: str) -> Iterator[None]:
+def _running(command: list[str], data: Path, ready: str) -> Iterator[int]:
+    """The process of `command`, which answers at the URL `ready`; yields its number."""
     data.mkdir(parents=True, exist_ok=True)
     with (data / "said.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -161,7 +163,7 @@ def _running(command: list[str], data: Path, ready: str) -> Iterator[None]:
             assert process.poll() is None, (data / "said.log").read_text()
             assert time.monotonic() < deadline, f"{ready} does not answer"
             time.sleep(0.05)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(30)

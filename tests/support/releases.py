@@ -64,13 +64,11 @@ class ReleaseFolder:
         fleet = Fleet.read(self.fleet)
         assemble(open_fleet(fleet, root=folder), self.stable)
         stable_ports = stable or Ports.free()
-        ports = vars(candidate or free_beside(stable_ports))
-        ports = {name: port for name, port in ports.items() if name != "metrics"}
         self.gateway = write_gateway(
             folder / "gateway",
             ports=stable_ports,
             tls=stable is not None,
-            candidate=ports,
+            candidate=vars(candidate or free_beside(stable_ports)),
             repository=str(self.stable),
             **settings,
         )

@@ -33,7 +33,7 @@ def store(bare: Store) -> Store:
 @pytest.fixture(autouse=True)
 def no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look asks no gateway."""
-    monkeypatch.setattr(latencies, "read_latency", lambda _: {})
+    monkeypatch.setattr(latencies, "read_counts", lambda _: {})
 
 
 def look(store: Store, said: list[str] | None = None, **watch: Any) -> Facts:

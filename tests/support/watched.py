@@ -52,7 +52,8 @@ def made_watched(
         live_since_s=None,
         live_told="the live reference needs 400 more rows",
         predicted=tuple(
-            PredictedClass(class_id=n, label=label, rows=600 - n, reference_rows=200) for n, label in enumerate(labels)
+            PredictedClass(class_id=n, label=label, rows=600 - n, latest_rows=300 - n, reference_rows=200)
+            for n, label in enumerate(labels)
         ),
         confidence=histogram,
         mean_confidence=0.812,
@@ -88,6 +89,10 @@ def made_watched(
     )
 
 
+def made_latency(*, requests: int = 20_000, seconds: float | None = 600.0, over_budget: int = 40) -> Latency:
+    return Latency(requests=requests, seconds=seconds, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=over_budget)
+
+
 def made_facts(classifier: str = "colours", **changes: Any) -> Facts:
     values: dict[str, Any] = {
         "classifier": classifier,
@@ -100,7 +105,7 @@ def made_facts(classifier: str = "colours", **changes: Any) -> Facts:
         "statuses": (Count(name="OK", rows=1050), Count(name="NOT_AN_IMAGE", rows=50)),
         "labels_asked": 150,
         "labels_given": 120,
-        "latency": Latency(requests=20_000, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=150),
+        "latency": made_latency(),
         "watched": made_watched(),
     }
     return Facts(**values | changes)

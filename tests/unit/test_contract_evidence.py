@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.lifecycle.result import LifecycleResult
 from benchmarks.studies.memory.result import MemoryResult
 from benchmarks.studies.operate.result import OperateResult
 from benchmarks.studies.photographs.result import PhotographsResult
@@ -37,6 +38,7 @@ KINDS = {
     "density_whole": DensityResult,
     "efficiency": EfficiencyResult,
     "gateway": GatewayResult,
+    "lifecycle": LifecycleResult,
     "memory": MemoryResult,
     "operate": OperateResult,
     "peers": PeersResult,
@@ -56,6 +58,7 @@ STUDIES = {
     "density_whole",
     "efficiency",
     "gateway",
+    "lifecycle",
     "memory",
     "operate",
     "peers",

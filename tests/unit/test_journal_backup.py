@@ -90,7 +90,7 @@ def test_a_second_backup_copies_what_is_new_and_leaves_out_what_was_forgotten(tm
 
 
 def test_the_watch_of_a_restored_journal_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latencies, "read_latency", lambda _: {})
+    monkeypatch.setattr(latencies, "read_counts", lambda _: {})
 
     def goes_on(journal: Path) -> Facts:
         with Store.open(journal, make=True) as store:

@@ -5,9 +5,14 @@ import random
 from itertools import islice
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from benchmarks.studies.operate.__main__ import verdict
 from benchmarks.studies.operate.digits import KNOWN, NEW, divide, photographed, shuffled, spoil_data, write_data
+from benchmarks.studies.operate.result import OperateResult
+
+PUBLISHED = Path(__file__).parents[2] / "benchmarks/results/operate.json"
 
 
 def _digits(folder: Path, *, count: int) -> Path:
@@ -45,3 +50,25 @@ def test_every_label_of_the_spoilt_table_is_another_and_the_split_stays(tmp_path
             ("2", "c", "test"),
             ("3", "a", "train"),
         ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"recovered_share": 0.79}, "79% of the loss is back"),
+        ({"labels": 201}, "201 labels, at most 200 allowed"),
+        ({"failed": 1}, "1 requests failed"),
+        ({"parity": {"equal": 7613, "differs": 1}}, "1 replays of the journal differ and 7613 are equal"),
+        ({"parity": {"other_bundle": 9}}, "0 replays of the journal differ and 0 are equal"),
+        ({"seconds": 1200.0}, "1200 s, at most 300 allowed"),
+    ],
+)
+def test_each_missed_bar_is_an_exit_status_of_1_and_a_line(
+    changes: dict[str, object], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = OperateResult.read(PUBLISHED).model_copy(update=changes)
+    assert verdict(result) == bool(changes)
+    missed = capsys.readouterr().out.splitlines()
+    assert len(missed) == bool(changes)
+    assert said in "".join(missed)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slipway.contract.evidence.studies import EfficiencyResult
 from slipway.contract.fleet import Fleet
 from slipway.errors import SpecError
 from slipway.operations.planning.bound import bound
@@ -155,7 +156,23 @@ def test_the_figures_of_every_kind_of_result_are_read():
     fifty = read_measured(RESULTS / "fifty.json").memory
     assert fifty is not None
     assert fifty.shared_mib + 50 * fifty.each_mib == pytest.approx(2746.2, abs=0.1)
-    assert read_measured(RESULTS / "efficiency.json").backbone == "mobilenetv3_large_100"
+
+
+def of_one_network(folder: Path) -> Path:
+    """What the study writes of one's own classifier on an Intel; the published file has several networks."""
+    efficiency = EfficiencyResult.read(RESULTS / "efficiency.json")
+    name = "mobilenetv3_large_100"
+    machine = efficiency.machine.model_copy(update={"cpu": "Intel(R) Xeon(R)"})
+    changed = {"machine": machine, "classifiers": {name: efficiency.classifiers[name]}}
+    efficiency.model_copy(update=changed).write(folder / "one.json")
+    return folder / "one.json"
+
+
+def test_a_result_of_efficiency_must_be_of_one_network(tmp_path):
+    found = read_measured(of_one_network(tmp_path))
+    assert found.backbone == "mobilenetv3_large_100"
+    with pytest.raises(SpecError, match="has efficientnet_b0, mobilenetv3_large_100; give a file with one network"):
+        read_measured(RESULTS / "efficiency.json")
 
 
 def test_a_figure_comes_from_the_first_file_that_has_it(tmp_path):
@@ -195,7 +212,7 @@ def test_the_printed_sum_of_the_prices_is_right(tmp_path):
 
 
 def test_figures_of_several_processors_get_a_note(tmp_path):
-    files = [str(RESULTS / "efficiency.json"), str(RESULTS / "fifty.json")]
+    files = [str(of_one_network(tmp_path)), str(RESULTS / "fifty.json")]
     found = plan(tmp_path, DIGITS, {"each": {"mean": 1, "peak": 2, "measured": files}})
     assert "2 kinds of processor (AMD EPYC, Intel(R)" in found.notes[0]
 

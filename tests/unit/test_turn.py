@@ -150,8 +150,8 @@ class Facts:
 
 def watched(*, alarm: bool, unknown: int, lost: bool = False, recalls: Sequence[str] = ()) -> Any:
     counted = [
-        Facts(class_id=-1, rows=unknown, reference_rows=2),
-        Facts(class_id=0, rows=100 - unknown, reference_rows=98),
+        Facts(class_id=-1, latest_rows=unknown, reference_rows=2),
+        Facts(class_id=0, latest_rows=100 - unknown, reference_rows=98),
     ]
     estimate = Facts(value=0.82, low=0.78, high=0.86, labels=175)
     return Facts(

@@ -17,7 +17,8 @@ from slipway.operations.release import metrics
 from slipway.operations.watch import latency as latencies
 from slipway.operations.watch import run as running
 from slipway.operations.watch import state as states
-from slipway.operations.watch.facts import Facts, Latency
+from slipway.operations.watch.facts import Facts
+from slipway.operations.watch.latency import Counted
 from slipway.operations.watch.restarts import add_restart
 from slipway.operations.watch.run import Watch, only_watch, run_watch
 from slipway.operations.watch.status import status_of, watched_state
@@ -371,17 +372,16 @@ def test_another_program_instead_of_the_gateway_leaves_the_latency_out(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_old_latency_is_not_shown_after_an_unexpected_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    latency = Latency(requests=1, p50_ms=1.0, p99_ms=1.0, budget_ms=50.0, over_budget=0)
     monkeypatch.setattr(latencies, "AGAIN_S", 0.0)
     monkeypatch.setattr(latencies, "WAIT_S", 600.0)
-    monkeypatch.setattr(latencies, "read_latency", lambda _: {"digits": latency})
+    monkeypatch.setattr(latencies, "read_counts", lambda _: {"digits": Counted(1, {1.0: 1})})
     reader = latencies.LatencyReader(watch_settings(store.folder))
-    assert reader.latest() == {"digits": latency}
+    assert reader.latest()["digits"].requests == 1
 
     def fails(_: object) -> None:
         raise RuntimeError("unexpected")
 
-    monkeypatch.setattr(latencies, "read_latency", fails)
+    monkeypatch.setattr(latencies, "read_counts", fails)
     assert reader.latest() == {}
 
 

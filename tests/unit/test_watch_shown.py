@@ -1,9 +1,10 @@
-"""What the watch shows: accuracy from labels, metrics, latency, lines of the status, and the verb."""
+"""What the watch shows: accuracy from labels, metrics, lines of the status, and the verb."""
 
 import http.client
 import json
 import time
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from slipway.operations.journal.store import Store
 from slipway.operations.turn.proposal import drift, lost_accuracy
 from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts, PredictedClass, Watched
-from slipway.operations.watch.latency import latency_of
 from slipway.operations.watch.metrics import WatchMetrics
 from slipway.operations.watch.run import Watch
+from slipway.operations.watch.state import WatchState
 from slipway.operations.watch.status import status_of
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
@@ -34,7 +35,7 @@ FILE_OF_SETTINGS = Path("gateway.yaml")
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(latencies, "read_latency", lambda _: {})
+    monkeypatch.setattr(latencies, "read_counts", lambda _: {})
     with Store.open(tmp_path / "journal", make=True) as store:
         made_reference(store.folder)
         yield store
@@ -109,8 +110,27 @@ def test_foreign_images_are_a_reason_for_a_turn_if_they_are_answered_unknown(sto
     found = drift(watched(store), FleetTurn(), missing="")
     assert found.is_reason is is_unknown
     assert found.said.startswith("alarm: ")
-    shares = f"{len(doubted) * is_unknown / 600:.1%} of the answers are unknown, 0.0% on the test split"
+    shares = f"{len(doubted) * is_unknown / 600:.1%} of the newest answers are unknown, 0.0% on the test split"
     assert shares in found.said
+
+
+def test_a_rise_of_unknown_answers_is_a_reason_however_long_nothing_changed(store: Store) -> None:
+    """20,000 known answers before would make 150 unknown ones of the newest 1,000 a rise of 0.7 points."""
+    add_drawn(store, drawn(1000, seed=3), name="before")
+    look(store)
+    state = WatchState.load(store.folder, "digits")
+    assert state.current is not None
+    usual = dict.fromkeys(range(3), 20_000 // 3)
+    state.model_copy(update={"current": state.current.model_copy(update={"predicted": usual})}).keep(store.folder)
+    columns = drawn(1000, seed=4, foreign=0.15)
+    rows = add_drawn(store, columns, name="now")
+    doubted = [(row,) for row, _ in sorted(zip(rows, columns["confidence"].tolist(), strict=True), key=itemgetter(1))]
+    store.write("UPDATE rows SET class_id = -1, label = 'unknown' WHERE id = ?", doubted[:150])
+    found = watched(store)
+    assert sum(one.rows for one in found.predicted if one.class_id != -1) > 20_000
+    reason = drift(found, FleetTurn(), missing="")
+    assert reason.is_reason
+    assert "; 15.0% of the newest answers are unknown, 0.0% on the test split; " in reason.said
 
 
 def test_labels_of_a_part_of_a_selection_are_as_if_chance_had_left_the_others_out(store: Store) -> None:
@@ -160,19 +180,26 @@ def test_a_look_reads_only_the_selections_that_count_and_asks_for_labels_once(
         rows = add_drawn(store, columns, name=f"r{selection}")
         select(store, rows, chosen=rows, selection=selection, probability=1.0)
         say_labels(store, truth(columns, rows))
-    asked: list[str] = []
+    asked: list[tuple[str, Any]] = []
     query = Store.query
 
-    def counted(self: Store, text: str, *values: Any) -> Any:
-        asked.append(text)
-        return query(self, text, *values)
+    def noted(self: Store, text: str, values: Any = ()) -> Any:
+        asked.append((text, values))
+        return query(self, text, values)
 
-    monkeypatch.setattr(Store, "query", counted)
+    monkeypatch.setattr(Store, "query", noted)
     look(store)
-    assert sum("considered.selection = :selection" in text for text in asked) == 1
-    assert sum("count(*) FROM considered" in text for text in asked) == 1
+    assert sum("considered.selection = :selection" in text for text, _ in asked) == 1
+    assert sum("FROM labels), (SELECT" in text for text, _ in asked) == 1
     indexes = {name for _, name, *_ in query(store, "PRAGMA index_list(rows)")}
     assert "rows_bundle" in indexes
+    plans = [query(store, f"EXPLAIN QUERY PLAN {text}", values) for text, values in asked if "considered" in text]
+    steps = {detail.replace("COVERING ", "") for plan in plans for *_, detail in plan}
+    assert {step for step in steps if step.split()[:2] in (["SCAN", "considered"], ["SEARCH", "considered"])} == {
+        "SEARCH considered USING INDEX considered_selection",
+        "SEARCH considered USING INDEX considered_selection (selection=?)",
+        "SCAN considered USING INDEX considered_chosen",
+    }
 
 
 def test_a_class_that_the_bundle_does_not_know_is_listed_by_its_name(store: Store) -> None:
@@ -253,7 +280,7 @@ def test_classes_beyond_fifty_are_added_up_and_a_class_named_other_is_no_second_
     found = []
     for rows in (range(100, 19, -1), range(200, 281)):  # the rarest class of before becomes the most frequent
         classes = tuple(
-            PredictedClass(class_id=number, label=name, rows=rows[number], reference_rows=0)
+            PredictedClass(class_id=number, label=name, rows=rows[number], latest_rows=0, reference_rows=0)
             for number, name in enumerate(names)
         )
         ordered = tuple(sorted(classes, key=lambda one: -one.rows))
@@ -277,26 +304,6 @@ def test_an_answer_that_cannot_be_made_is_said_and_a_foreign_host_is_refused() -
         assert said == ["alert: watch.metrics_port: / cannot be answered: ValueError: no font"]
         hosts = ("evil.example", f"evil.example:{port}", f"localhost:{port}", "127.0.0.1", "[", "localhost:x")
         assert [get(port, "/metrics", host=host)[0] for host in hosts] == [403, 403, 200, 200, 403, 200]
-
-
-LATENCY = """# TYPE envoy_slipway_latency_us histogram
-envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="10000"} 50
-envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="50000"} 90
-envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="+Inf"} 90
-envoy_slipway_latency_us_sum{arm="stable",model="digits"} 9
-envoy_slipway_latency_us_count{arm="stable",model="digits"} 90
-envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="10000"} 5
-envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="50000"} 8
-envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="+Inf"} 10
-envoy_slipway_latency_us_sum{arm="candidate",model="digits"} 9
-envoy_slipway_latency_us_count{arm="candidate",model="digits"} 10
-"""
-
-
-def test_latency_is_that_of_both_arms_histograms_together(tmp_path: Path) -> None:
-    found = latency_of(LATENCY, watch_settings(tmp_path))["digits"]
-    assert (found.requests, found.p50_ms, found.p99_ms, found.budget_ms) == (100, 10.0, None, 50.0)
-    assert found.over_budget == 2
 
 
 def write_settings(folder: Path, **changes: Any) -> Path:

@@ -23,7 +23,7 @@ IMAGES = 256
 TARGETS = {"steps": 0.80, "shared_decode": 0.80, "fused": 0.88}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  python -m benchmarks.studies.efficiency --output benchmarks/results/efficiency.json       45 minutes on two cores
+  python -m benchmarks.studies.efficiency --output benchmarks/results/efficiency.json       30 minutes on two cores
   python -m benchmarks.studies.efficiency --quick                                           fewer, shorter rounds
   python -m benchmarks.studies.efficiency --run runs/digits --images runs/digits/data       a classifier of your own
 

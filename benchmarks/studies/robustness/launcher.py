@@ -1,4 +1,4 @@
-"""`slipway serve` as a user starts it, for robustness.py."""
+"""`slipway serve` as a user starts it."""
 
 import json
 import os
@@ -47,14 +47,22 @@ class Launcher:
 
 @contextmanager
 def launched(
-    repository: Path, work: Path, *, timeout_s: float = 120.0, options: Sequence[str | Path] = ()
+    repository: Path,
+    work: Path,
+    *,
+    ports: Ports | None = None,
+    state: Path | None = None,
+    timeout_s: float = 120.0,
+    options: Sequence[str | Path] = (),
 ) -> Iterator[Launcher]:
-    """A launcher on free ports, whose classifiers all answer; it is ended with the block.
+    """A launcher on `ports`, or on free ones, whose classifiers all answer; it is ended with the block.
+
+    It keeps its key in `state`, or in a folder below `work`.
 
     It runs at nice 5: the load generator shares its cores, and would be late where the server is busy.
     """
-    ports, messages = Ports.free(), work / "messages"
-    environment = {**os.environ, "XDG_STATE_HOME": str(work / "state")}
+    ports, messages = ports or Ports.free(), work / "messages"
+    environment = {**os.environ, "XDG_STATE_HOME": str(state or work / "state")}
     flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
     with messages.open("wb") as file:
         command = [

@@ -81,9 +81,7 @@ def drift_table(network: WatchedNetwork) -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = simulation_parser(
-        __doc__, epilog=EPILOG, runs_of="each stream; a tenth for mild shifts", result=RESULT, key="networks"
-    )
+    parser = simulation_parser(__doc__, epilog=EPILOG, runs_of="each stream", result=RESULT, key="networks")
     parser.add_argument(
         "--kept",
         type=Path,

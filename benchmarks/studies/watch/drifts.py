@@ -76,9 +76,7 @@ def _streams(population: Population, *, runs: int, seed: int) -> Iterator[Drifte
     yield _drifted(population, "unchanged", runs=runs, rows=UNCHANGED_ROWS, seed=seed)
     for shift in SHIFTS:
         rows = SHIFTED_ROWS if shift == BRIGHTNESS else MILD_ROWS
-        yield _drifted(
-            population, shift, runs=runs if shift == BRIGHTNESS else max(runs // 10, 1), rows=rows, seed=seed
-        )
+        yield _drifted(population, shift, runs=runs, rows=rows, seed=seed)
     yield _drifted(population, FOREIGN_NAME, runs=runs, rows=SHIFTED_ROWS, seed=seed)
 
 

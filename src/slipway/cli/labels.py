@@ -26,7 +26,7 @@ in gateway.yaml:
   observe: {}
   labels:
     per_day: 200            # labels a day (UTC) of each classifier
-    explore: 0.25           # share for any image alike
+    explore: 0.35           # share for any image alike
     novelty: 0.25           # share for images far from every class mean; the rest goes to doubtful ones
     label_studio:
       url: http://127.0.0.1:8080

@@ -26,6 +26,7 @@ _SEPARATOR = "\x1f"
 _INDEXES = (
     "CREATE INDEX IF NOT EXISTS rows_bundle ON rows (classifier, bundle)",
     "CREATE INDEX IF NOT EXISTS considered_selection ON considered (selection)",
+    "CREATE INDEX IF NOT EXISTS considered_chosen ON considered (selection, row) WHERE chosen = 1",
 )
 """Indexes that a journal of this version may lack, if an earlier release made it."""
 _COLUMNS = (

@@ -17,7 +17,7 @@ class SelectSettings(Contract):
     """How a day's labels are shared out. What neither `explore` nor `novelty` takes goes to doubtful images."""
 
     per_day: int = Field(default=200, ge=1)
-    explore: float = Field(default=0.25, gt=0, le=1)
+    explore: float = Field(default=0.35, gt=0, le=1)
     """Share of the labels that any image is as likely to get as any other. It bounds the weight of a label."""
     novelty: float = Field(default=0.25, ge=0, le=1)
     """Share of the labels for images far from every class mean."""

@@ -92,9 +92,9 @@ def drift(watched: Watched | None, settings: FleetTurn, *, missing: str, has_unk
             "the classifier never answers unknown (decision.unknown in the spec), so that drift is no reason by itself"
         )
         return TriggerEvidence(trigger="drift", is_reason=False, said=f"{said}; {never}")
-    now, before = _unknown_share(watched, "rows"), _unknown_share(watched, "reference_rows")
+    now, before = _unknown_share(watched, "latest_rows"), _unknown_share(watched, "reference_rows")
     rise = 100 * (now - before)
-    shares = f"{now:.1%} of the answers are unknown, {before:.1%} on the test split"
+    shares = f"{now:.1%} of the newest answers are unknown, {before:.1%} on the test split"
     return TriggerEvidence(
         trigger="drift",
         is_reason=alarm is not None and rise >= settings.unknown_points,
@@ -102,7 +102,7 @@ def drift(watched: Watched | None, settings: FleetTurn, *, missing: str, has_unk
     )
 
 
-def _unknown_share(watched: Watched, column: Literal["rows", "reference_rows"]) -> float:
+def _unknown_share(watched: Watched, column: Literal["latest_rows", "reference_rows"]) -> float:
     total = sum(getattr(one, column) for one in watched.predicted)
     unknown = sum(getattr(one, column) for one in watched.predicted if one.class_id == _UNKNOWN)
     return unknown / total if total else 0.0

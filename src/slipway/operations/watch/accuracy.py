@@ -6,9 +6,9 @@ a good f makes it exact. Sources: Angelopoulos, Bates, Fannjiang, Jordan and Zrn
 (Science 382, 2023); Zrnic and Candès, Active statistical inference (ICML 2024); Horvitz and Thompson (JASA 47, 1952)
 for 1 / π.
 
-The interval is that of Korn and Graubard (Survey Methodology 24, 1998): Clopper and Pearson's for as many labels as
-would have the estimate's variance. Student's interval covers 81 to 86 % with
-200 labels where under 1 % of the answers are wrong.
+The interval is that of Korn and Graubard (Survey Methodology 24, 1998), the binomial one for as many labels as would
+have the estimate's variance, by the mid-P instead of Clopper and Pearson's probability, which is wider than its 95 %
+asks. Student's interval covers 81 to 86 % with 200 labels where under 1 % of the answers are wrong.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from slipway.errors import DataError, MissingDependencyError
 from slipway.operations.watch.rows import Floats, Ints
 
 try:
+    from scipy.optimize import brentq
     from scipy.special import betainc, betaincc, betaincinv, ndtri, stdtrit
 except ImportError:
     raise MissingDependencyError("scipy", extra="operate") from None
@@ -178,8 +179,8 @@ def korn_graubard(value: float, variance: float, *, labels: int, most: float) ->
     error = (1 - CONFIDENCE) / 2
     effective = _effective(value, variance, labels=labels, most=most)
     right = value * effective
-    low = float(betaincinv(right, effective - right + 1, error)) if right > 0 else 0.0
-    return low, _upper(value, effective, error=error)
+    low = _mid_p_least(right, effective - right, error=error)
+    return low, 1 - _mid_p_least(effective - right, right, error=error)
 
 
 def _effective(value: float, variance: float, *, labels: int, most: float) -> float:
@@ -191,9 +192,20 @@ def _effective(value: float, variance: float, *, labels: int, most: float) -> fl
     return min(max(shrunk, 1.0), most)
 
 
-def _upper(value: float, effective: float, *, error: float) -> float:
-    right = value * effective
-    return float(betaincinv(right + 1, effective - right, 1 - error)) if right < effective else 1.0
+def _mid_p_least(right: float, wrong: float, *, error: float) -> float:
+    """Lower bound on a share: there, more right answers have the probability `error`, as many counting half.
+
+    Source: Lancaster (Journal of the American Statistical Association 56, 1961).
+    """
+    if right <= 0:
+        return 0.0
+    if wrong <= 0:
+        return float((2 * error) ** (1 / right))
+
+    def beyond(share: float) -> float:
+        return float(betainc(right, wrong + 1, share) + betainc(right + 1, wrong, share)) / 2 - error
+
+    return float(brentq(beyond, 0, 1))
 
 
 def _confidence(given: Floats) -> Floats:
@@ -202,17 +214,30 @@ def _confidence(given: Floats) -> Floats:
 
 def _powered(answers: LabelledAnswers, among: npt.NDArray[np.bool_]) -> Estimate | None:
     """The prediction-powered share of right answers among some rows."""
-    labelled, rows = answers.labelled[among], int(among.sum())
-    labels = int(labelled.sum())
+    chosen, rows = answers.labelled, int(among.sum())
+    labels = int((chosen & among).sum())
     if not labels:
         return None
-    confidence = _confidence(answers.confidence[among])
-    correct = (answers.class_id[among] == answers.truth[among]).astype(np.float64)
-    terms = confidence + np.where(labelled, (correct - confidence) / answers.probability[among], 0.0)
-    value = float(np.clip(terms.mean(), 0, 1))
-    variance = float(terms.var(ddof=1)) / rows if rows > 1 else 0.0
+    confidence, probability = _confidence(answers.confidence), answers.probability[chosen]
+    correct = (answers.class_id == answers.truth).astype(np.float64)
+    errors = np.where(among, correct - confidence, 0.0)[chosen] / probability
+    value = float(np.clip((confidence[among].sum() + errors.sum()) / rows, 0, 1))
+    variance = _variance(errors, probability) / rows**2 + value * (1 - value) / rows
     low, high = korn_graubard(value, variance, labels=labels, most=min(MOST_PER_LABEL * labels, float(rows)))
     return Estimate(value=value, low=low, high=high, labels=labels)
+
+
+def _variance(weighed: Floats, probability: Floats) -> float:
+    """Variance of the sum of the labelled rows' values over their probabilities, by the choice of the rows.
+
+    The number of labels was fixed, so that only what differs from their mean varies (Hájek, Annals of Mathematical
+    Statistics 35, 1964). Rows of several selections count as one: this is at least the sum of their variances.
+    """
+    spread = 1 - probability
+    if not spread.any():
+        return 0.0
+    mean = float((spread * weighed).sum() / spread.sum())
+    return float((spread * (weighed - mean) ** 2).sum()) * weighed.size / max(weighed.size - 1, 1)
 
 
 def _class(answers: LabelledAnswers, class_id: int, reference: RecallReference) -> ClassAccuracy:

@@ -1,5 +1,6 @@
 """What the watch knows of one classifier at one time: the content of its page, its metrics and its status."""
 
+import math
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -33,6 +34,8 @@ class PredictedClass(Contract):
     label: str
     rows: int
     """Accepted live rows with this answer, of the present bundle."""
+    latest_rows: int
+    """The same among the latest rows, of which shares are: those of all rows would hide a change for weeks."""
     reference_rows: int
     """Rows of the test split with this answer."""
 
@@ -176,14 +179,36 @@ class Inputs(Contract):
 
 
 class Latency(Contract):
-    """Latency of the ensemble at the gateway since the gateway started."""
+    """Latency of the ensemble at the gateway in the last minutes."""
 
     requests: int
+    seconds: float | None
+    """Time in which these requests came; None for all since the gateway started, by its first reading."""
     p50_ms: float | None
     """Upper edge of the histogram's bucket that holds it; None if it lies over the last edge."""
     p99_ms: float | None
     budget_ms: float
     over_budget: int | None
+    """Requests over the latency budget; None if the gateway does not count at the budget."""
+
+    @property
+    def per_second(self) -> float | None:
+        return self.requests / self.seconds if self.seconds else None
+
+    @property
+    def when(self) -> str:
+        """The time of the requests in words."""
+        if self.seconds is None:
+            return "since the gateway started"
+        return f"in the last {self.seconds / 60:.0f} min" if self.seconds >= 90 else f"in the last {self.seconds:.0f} s"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether over 1 % are over the budget now, beyond what chance explains; as the alert SlipwayOverBudget."""
+        if self.seconds is None or self.over_budget is None:
+            return False
+        expected = 0.01 * self.requests
+        return self.over_budget > expected + 3 * math.sqrt(expected) + 1
 
 
 class Watched(Contract):

@@ -69,9 +69,9 @@ def accuracy_facts(
 
 
 def is_lower(overall: Estimate, reference: TestReference, *, points: float) -> bool:
-    """Whether the accuracy is shown to be lower, with at most 5 % false alarms in one reading.
+    """Whether the accuracy is shown to be lower, with about 5 % false alarms at most in one reading.
 
-    The interval's upper end is too low with 2.5 % at most, and the test split's lower bound too high with as much.
+    The interval's upper end is too low with about 2.5 %, and the test split's lower bound too high with 2.5 % at most.
     """
     known = least(reference.accuracy, images=sum(reference.images.values()), error=(1 - CONFIDENCE) / 2)
     return overall.high < known - points / 100

@@ -1,8 +1,9 @@
-"""Latency of each ensemble at the gateway, from the histograms that the gateway keeps since it started."""
+"""Latency of each ensemble at the gateway in the last minutes: what its histograms have gained meanwhile."""
 
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
+from dataclasses import dataclass
 
 from slipway.contract.spec import LatencyGate
 from slipway.errors import ServingError
@@ -12,7 +13,25 @@ from slipway.operations.release.metrics import fetch, samples
 from slipway.operations.watch.facts import Latency
 
 AGAIN_S, WAIT_S = 10.0, 1.0
+RECENT_S = 600.0
+"""The latency is that of this time, or of the time since the first reading if that is less."""
 _NAME = f"envoy_{SCOPE}_{LATENCY}"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Requests of an ensemble since the gateway started, both arms together."""
+
+    requests: int
+    within: dict[float, int]
+    """Requests that took at most so many ms, by the edges of the histogram's buckets."""
+
+    def since(self, before: "Counted") -> "Counted":
+        within = {edge: count - before.within.get(edge, 0) for edge, count in self.within.items()}
+        return Counted(self.requests - before.requests, within)
+
+
+NONE = Counted(0, {})
 
 
 class LatencyReader:
@@ -23,6 +42,7 @@ class LatencyReader:
         self._thread: threading.Thread | None = None
         self._asked_s = -AGAIN_S
         self._found: dict[str, Latency] = {}
+        self._readings: deque[tuple[float, dict[str, Counted]]] = deque()
 
     def latest(self) -> dict[str, Latency]:
         """The newest answer; empty if the gateway does not answer. It waits for a new one for a second at most."""
@@ -36,45 +56,69 @@ class LatencyReader:
         return self._found
 
     def _ask(self) -> None:
-        self._found = read_latency(self._settings)
+        now = read_counts(self._settings)
+        if not now:
+            return
+        read_s, kept = time.monotonic(), self._readings
+        if kept and any(now.get(name, NONE).requests < one.requests for name, one in kept[-1][1].items()):
+            kept.clear()  # the gateway was started again
+        while kept and kept[0][0] < read_s - RECENT_S - AGAIN_S:
+            kept.popleft()
+        since_s, before = kept[0] if kept else (None, dict[str, Counted]())
+        kept.append((read_s, now))
+        self._found = {
+            name: latency_of(
+                one.since(before.get(name, NONE)),
+                budget_ms=self._settings.budgets_ms.get(name, LatencyGate().p99_ms),
+                seconds=None if since_s is None else read_s - since_s,
+            )
+            for name, one in now.items()
+        }
 
 
-def read_latency(settings: GatewaySettings) -> dict[str, Latency]:
-    """The latency of each ensemble that was asked, both arms together.
+def read_counts(settings: GatewaySettings) -> dict[str, Counted]:
+    """The counts of each ensemble that was asked.
 
-    It is empty if the gateway does not answer, or not as Envoy's histograms are here: the page and the status say that
-    the latency is unknown.
+    They are empty if the gateway does not answer, or not as Envoy's histograms are here: the page and the status say
+    that the latency is unknown.
     """
     try:
-        return latency_of(fetch(settings, rf"^{SCOPE}\.{LATENCY}"), settings)
+        return counts_of(fetch(settings, rf"^{SCOPE}\.{LATENCY}"))
     except (ServingError, KeyError, ValueError, ArithmeticError):
         return {}
 
 
-def latency_of(text: str, settings: GatewaySettings) -> dict[str, Latency]:
-    """The latency in a text of metrics; histograms of both arms are merged."""
-    edges: defaultdict[str, defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
-    requests: defaultdict[str, float] = defaultdict(float)
+def counts_of(text: str) -> dict[str, Counted]:
+    """The counts in a text of metrics; histograms of both arms are merged."""
+    within: defaultdict[str, defaultdict[float, int]] = defaultdict(lambda: defaultdict(int))
+    requests: defaultdict[str, int] = defaultdict(int)
     for one in samples(text):
         model = one.labels.get("model", "")
         if one.name == f"{_NAME}_count":
-            requests[model] += one.value
+            requests[model] += round(one.value)
         elif one.name == f"{_NAME}_bucket" and one.labels["le"] != "+Inf":
-            edges[model][float(one.labels["le"]) / 1000] += one.value
-    found = {}
-    for model, total in requests.items():
-        budget = settings.budgets_ms.get(model, LatencyGate().p99_ms)
-        within = edges[model].get(budget)
-        found[model] = Latency(
-            requests=round(total),
-            p50_ms=_percentile(edges[model], total, 0.50),
-            p99_ms=_percentile(edges[model], total, 0.99),
-            budget_ms=budget,
-            over_budget=None if within is None else max(0, round(total - within)),
-        )
-    return found
+            within[model][float(one.labels["le"]) / 1000] += round(one.value)
+    return {model: Counted(total, dict(within[model])) for model, total in requests.items()}
 
 
-def _percentile(edges: dict[float, float], total: float, share: float) -> float | None:
+def latency_of(counted: Counted, *, budget_ms: float, seconds: float | None) -> Latency:
+    """The latency of these requests.
+
+    Args:
+        seconds: in which they came; None for all since the gateway started.
+    """
+    within = counted.within.get(budget_ms)
+    return Latency(
+        requests=counted.requests,
+        seconds=seconds,
+        p50_ms=_percentile(counted, 0.50),
+        p99_ms=_percentile(counted, 0.99),
+        budget_ms=budget_ms,
+        over_budget=None if within is None else max(0, counted.requests - within),
+    )
+
+
+def _percentile(counted: Counted, share: float) -> float | None:
     """Upper edge of the bucket that holds it; None without a request, and beyond the last edge."""
-    return next((edge for edge, count in sorted(edges.items()) if total and count >= share * total), None)
+    least = share * counted.requests
+    return next((edge for edge, count in sorted(counted.within.items()) if counted.requests and count >= least), None)

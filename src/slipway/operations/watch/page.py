@@ -2,16 +2,15 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from slipway.operations.journal.status import time_text
-from slipway.operations.watch.facts import Facts, Latency
+from slipway.operations.watch.facts import Facts
 from slipway.operations.watch.page_charts import Charts, Drawn
-from slipway.operations.watch.page_tables import Recent, classes, inputs, overview
+from slipway.operations.watch.page_tables import classes, inputs, overview
 from slipway.pages import environment
 from slipway.pages.tables import Table
 from slipway.pages.wording import NONE, figures
@@ -27,8 +26,6 @@ MOST_DETAILS = 12
 """Classifiers with charts: those with an alarm first, then by rows."""
 MOST_ROWS = 200
 """Classifiers in the table, in the same order."""
-RECENT_S = 600.0
-"""The rate of requests, and the share over the budget, are those of this time."""
 TITLE = "Watch"
 
 
@@ -66,11 +63,10 @@ class Detail:
 
 
 class LivePage:
-    """`page` for a server: it remembers counters for rates, and makes each page once, whoever asks."""
+    """`page` for a server, which makes each page once, whoever asks."""
 
     def __init__(self, facts: Callable[[], Sequence[Facts]], *, price: Price | None = None) -> None:
         self._facts, self._price = facts, price
-        self._readings: dict[str, deque[tuple[float, Latency]]] = {}
         self._made: tuple[Sequence[Facts], bool, str] | None = None
         self._charts = Charts()
         self._lock = threading.Lock()  # matplotlib's settings are those of the process
@@ -81,40 +77,15 @@ class LivePage:
             facts = self._facts()
             stale = bool(facts) and time.time() - max(one.looked_s for one in facts) > STALE_S
             if self._made is None or self._made[0] is not facts or self._made[1] != stale:
-                for one in facts:
-                    self._read(one)
-                html = page(facts, price=self._price, recent=self._recent(), charts=self._charts, stale=stale)
+                html = page(facts, price=self._price, charts=self._charts, stale=stale)
                 self._made = facts, stale, html
             return self._made[2]
-
-    def _read(self, facts: Facts) -> None:
-        kept = self._readings.setdefault(facts.classifier, deque())
-        if facts.latency is None:
-            return
-        if kept and facts.latency.requests < kept[-1][1].requests:  # the gateway was started again
-            kept.clear()
-        kept.append((facts.looked_s, facts.latency))
-        while kept[0][0] < facts.looked_s - RECENT_S:  # also all but this one, after nobody had the page open
-            kept.popleft()
-
-    def _recent(self) -> dict[str, Recent]:
-        found = {}
-        for name, kept in self._readings.items():
-            if len(kept) < 2 or kept[-1][0] <= kept[0][0]:
-                continue
-            (began_s, began), (ended_s, ended) = kept[0], kept[-1]
-            requests, over = ended.requests - began.requests, None
-            if began.over_budget is not None and ended.over_budget is not None:
-                over = max(0, ended.over_budget - began.over_budget)
-            found[name] = Recent(requests / (ended_s - began_s), requests, over)
-        return found
 
 
 def page(
     facts: Sequence[Facts],
     *,
     price: Price | None = None,
-    recent: dict[str, Recent] | None = None,
     charts: Charts | None = None,
     stale: bool = False,
 ) -> str:
@@ -122,13 +93,15 @@ def page(
 
     Args:
         price: of the machine; without it no cost is shown.
-        recent: requests by classifier; without them the rate, and so the cost, is unknown.
         charts: what was drawn for the page before.
         stale: whether the facts are too old to rely on.
 
     Names, labels and sentences are untrusted: Jinja escapes all of them.
     """
-    recent, charts = recent or {}, charts or Charts()
+    charts = charts or Charts()
+    rates = [one.latency.per_second for one in facts if one.latency is not None]
+    known = [rate for rate in rates if rate is not None]
+    per_second = sum(known) if known else None
     ordered = sorted(facts, key=lambda one: (not one.alarms, -one.rows, one.classifier))
     details = [detail(number, one, charts) for number, one in enumerate(ordered[:MOST_DETAILS])]
     context: dict[str, Any] = {
@@ -146,11 +119,11 @@ def page(
         "rows": sum(one.rows for one in facts),
         "asked": sum(one.labels_asked for one in facts),
         "given": sum(one.labels_given for one in facts),
-        "per_second": sum(one.per_second for one in recent.values()) if recent else None,
-        "cost": cost_sentence(price, recent),
+        "per_second": per_second,
+        "cost": cost_sentence(price, per_second),
         "price": price,
-        "todos": [todo for one in ordered for todo in todos(one, recent.get(one.classifier))],
-        "overview": overview(ordered[:MOST_ROWS], recent) if facts else None,
+        "todos": [todo for one in ordered for todo in todos(one)],
+        "overview": overview(ordered[:MOST_ROWS]) if facts else None,
         "details": details,
         "left_out": max(0, len(facts) - MOST_DETAILS),
         "rows_left_out": max(0, len(facts) - MOST_ROWS),
@@ -163,18 +136,17 @@ def _template() -> "Template":
     return environment("slipway.operations.watch").get_template("watch.html")
 
 
-def cost_sentence(price: Price | None, recent: dict[str, Recent]) -> str | None:
+def cost_sentence(price: Price | None, per_second: float | None) -> str | None:
     """The cost of a million requests at the present rate: the price of an hour ÷ the requests of an hour.
 
     None without a price, and without requests.
     """
-    per_second = sum(one.per_second for one in recent.values())
-    if price is None or per_second <= 0:
+    if price is None or not per_second:
         return None
     return f"{figures(price.per_hour / (per_second * 3600) * 1e6, 2)} {price.currency}"
 
 
-def todos(facts: Facts, recent: Recent | None = None) -> list[Todo]:
+def todos(facts: Facts) -> list[Todo]:
     """Each alarm, and each sentence of the watch."""
     name, found = shown(facts.classifier), facts.watched
     lost = [one for one in found.recalls if one.alarm] if found else []
@@ -193,8 +165,8 @@ def todos(facts: Facts, recent: Recent | None = None) -> list[Todo]:
     if not facts.drift_is_watched:
         what = "drift is not watched, so that no alarm can tell a change"
         said.append(Todo(name, what, "plain", "slipwaynotwatched"))
-    if recent is not None and recent.is_over:
-        what = "P99 is over the latency budget in the last ten minutes; find the slow step, lower the rate, or add CPUs"
+    if facts.latency is not None and facts.latency.is_over:
+        what = f"P99 is over the latency budget {facts.latency.when}; find the slow step, lower the rate, or add CPUs"
         said.append(Todo(name, what, "bad", "slipwayoverbudget"))
     return said
 

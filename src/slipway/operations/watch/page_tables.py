@@ -1,7 +1,6 @@
 """The tables of the watch's page: every classifier, and the classes and images of one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from slipway.operations.watch.facts import Facts, Histogram, Interval, Latency, Watched
 from slipway.pages.tables import Badge, Cell, Column, Scale, Strip, Table, Tone, table
@@ -11,23 +10,7 @@ from slipway.system.text import shown
 MOST_CLASSES = 50
 
 
-@dataclass(frozen=True)
-class Recent:
-    """Requests of one classifier at the gateway in the last ten minutes, or since the page was first made."""
-
-    per_second: float
-    requests: int
-    over_budget: int | None
-    """Requests over the latency budget; None if the gateway does not count at the budget."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether more than 1 % are over the budget, beyond what chance explains; as the alert SlipwayOverBudget."""
-        expected = 0.01 * self.requests
-        return self.over_budget is not None and self.over_budget > expected + 3 * expected**0.5 + 1
-
-
-def overview(facts: Sequence[Facts], recent: dict[str, Recent]) -> Table:
+def overview(facts: Sequence[Facts]) -> Table:
     """A row for each classifier."""
     evidence_axis = Scale.over([1.2, *(_evidence_share(one) or 0.0 for one in facts)], most=2.0)
     accuracy_axis = Scale.over([100.0])
@@ -42,15 +25,15 @@ def overview(facts: Sequence[Facts], recent: dict[str, Recent]) -> Table:
         Column("State", words=True),
     )
     note = "the dashed line is the alarm, or the accuracy on the test split; a range is the 95 % interval."
-    rows = [_row(one, recent.get(one.classifier)) for one in facts]
+    rows = [_row(one) for one in facts]
     return table("Classifiers", note, columns, rows)
 
 
-def _row(facts: Facts, recent: Recent | None) -> tuple[Cell, ...]:
+def _row(facts: Facts) -> tuple[Cell, ...]:
     found = facts.watched
     return (
         shown(facts.classifier),
-        latency_text(facts.latency, recent),
+        latency_text(facts.latency),
         _confidence(found),
         _drift_cell(facts),
         _accuracy_cell(found),
@@ -60,16 +43,15 @@ def _row(facts: Facts, recent: Recent | None) -> tuple[Cell, ...]:
     )
 
 
-def latency_text(latency: Latency | None, recent: Recent | None) -> str:
-    """P99 as the edge of its bucket, its budget, and the share over the budget."""
-    if latency is None or not latency.requests:
-        return "no request yet" if latency else "no request yet, or the gateway does not answer"
+def latency_text(latency: Latency | None) -> str:
+    """P99 as the edge of its bucket, of which time it is, its budget, and the share over the budget."""
+    if latency is None:
+        return "no request yet, or the gateway does not answer"
+    if not latency.requests:
+        return f"no request {latency.when}"
     p99 = f"at most {latency.p99_ms:g} ms" if latency.p99_ms is not None else "over the last edge"
-    now = ""
-    if recent is not None and recent.requests and recent.over_budget is not None:
-        now = f"; {percent(recent.over_budget / recent.requests)} over it now"
     over = f"; {percent(latency.over_budget / latency.requests)} over it" if latency.over_budget is not None else ""
-    return f"{p99}, budget {latency.budget_ms:g} ms{now or over}"
+    return f"{p99} {latency.when}, budget {latency.budget_ms:g} ms{over}"
 
 
 def _state(facts: Facts) -> Badge:
@@ -123,20 +105,23 @@ def _mean(histogram: Histogram) -> float | None:
 
 def classes(found: Watched) -> Table:
     recalls = {one.label: one for one in found.recalls}
-    live, test = (sum(getattr(one, name) for one in found.predicted) for name in ("rows", "reference_rows"))
+    live, test = (sum(getattr(one, name) for one in found.predicted) for name in ("latest_rows", "reference_rows"))
     scale = Scale.over([100.0])
     columns = ("Class", "Answers", "Share", Column("Share, test split", wide=True), Column("Recall, %", axis=scale))
     rows: list[tuple[Cell, ...]] = []
     for one in found.predicted[:MOST_CLASSES]:
         recall = recalls.pop(one.label, None)
-        shares = (percent(one.rows / live if live else None), percent(one.reference_rows / test if test else None))
+        shares = (
+            percent(one.latest_rows / live if live else None),
+            percent(one.reference_rows / test if test else None),
+        )
         cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm) if recall else ""
         rows.append((shown(one.label), thousands(one.rows), *shares, cell))
     for recall in [one for one in recalls.values() if one.class_id is None or one.alarm][:MOST_CLASSES]:
         cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm)
         rows.append((shown(recall.label), NONE, NONE, NONE, cell))
     more = len(found.predicted) - MOST_CLASSES
-    note = "answers since the watch of this bundle began; recall from labels, with its 95 % interval."
+    note = "answers since the watch of this bundle began, shares of the newest rows; recall by labels, 95 % interval."
     return table("Classes", f"{note} {more} more classes are not shown." if more > 0 else note, columns, rows)
 
 

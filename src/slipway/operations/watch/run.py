@@ -162,7 +162,7 @@ class Watch:
         """What changes when labels or selections do."""
         return self.store.query(
             "SELECT (SELECT count(*) FROM labels), (SELECT max(labelled_s) FROM labels), (SELECT count(*) FROM asked), "
-            "(SELECT count(*) FROM considered)"
+            "(SELECT max(selection) FROM considered)"
         )
 
 

@@ -144,7 +144,8 @@ def _lines(facts: Facts) -> list[str]:
     lines.append(f"  status: {statuses or 'none'}")
     if facts.latency is not None and facts.latency.p99_ms is not None:
         lines.append(
-            f"  P99 at the gateway: at most {facts.latency.p99_ms:g} ms, budget {facts.latency.budget_ms:g} ms"
+            f"  P99 at the gateway {facts.latency.when}: at most {facts.latency.p99_ms:g} ms, "
+            f"budget {facts.latency.budget_ms:g} ms"
         )
     if facts.watched is not None:
         lines += _watched_lines(facts.watched)

@@ -26,7 +26,14 @@ from slipway.operations.watch.live import gap_of, missing
 from slipway.operations.watch.reference import MIN_ROWS
 from slipway.operations.watch.sentences import sentences
 from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, Seen, WatchState
-from slipway.operations.watch.test_split import Pictures, TestReference, confidence_bins, counted, pictures_of
+from slipway.operations.watch.test_split import (
+    Pictures,
+    TestReference,
+    class_counts,
+    confidence_bins,
+    counted,
+    pictures_of,
+)
 from slipway.steps.guard import STATUS_NAMES
 
 UNKNOWN = -1
@@ -113,7 +120,7 @@ def _watched(state: WatchState, sources: Sources) -> Watched | None:
         live_rows=None if current.live is None else current.live.rows,
         live_since_s=None if current.live is None else current.live.taken_s,
         live_told=lack if current.live is None else current.live.told,
-        predicted=_predicted(current, reference),
+        predicted=_predicted(current, reference, latest),
         confidence=Histogram(reference=reference.confidence, latest=confidence_bins(latest.confidence)),
         mean_confidence=float(confidence.mean()) if confidence.size else None,
         drift=_drift(current, following),
@@ -125,14 +132,15 @@ def _watched(state: WatchState, sources: Sources) -> Watched | None:
     )
 
 
-def _predicted(current: Current, reference: TestReference) -> tuple[PredictedClass, ...]:
-    names = {UNKNOWN: "unknown", **dict(enumerate(reference.labels))}
-    ids = {*range(len(reference.labels)), *current.predicted, *reference.predicted}
+def _predicted(current: Current, reference: TestReference, latest: Columns) -> tuple[PredictedClass, ...]:
+    names, newest = {UNKNOWN: "unknown", **dict(enumerate(reference.labels))}, class_counts(latest.class_id)
+    ids = {*range(len(reference.labels)), *current.predicted, *reference.predicted, *newest}
     found = [
         PredictedClass(
             class_id=one,
             label=names.get(one, f"class {one}"),
             rows=current.predicted.get(one, 0),
+            latest_rows=newest.get(one, 0),
             reference_rows=reference.predicted.get(one, 0),
         )
         for one in ids
