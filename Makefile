@@ -63,7 +63,7 @@ gpu-proof: ## on a GPU machine: what only a GPU can prove, or PROOFS="codec dali
 	python3 -m benchmarks.studies.gpu_proof run $(PROOFS)
 
 pictures: setup ## the README's pictures, from the published results and what make demo wrote (needs chromium)
-	$(BIN)/python docs/pictures/make_pictures.py
+	$(BIN)/python -m docs.pictures.make_pictures
 
 docs: setup ## the documentation as a site in runs/site, with the reference from docstrings; a broken link is an error
 	@rm -rf runs/site

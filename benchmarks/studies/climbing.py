@@ -5,9 +5,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
+from statistics import mean
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,17 +16,21 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.studies.effort import Effort
+from benchmarks.studies.scale.queue import steady_tail
 from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
 from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator, latency_of
 from slipway.benchmark.tuning import climb, climb_rounds, in_turns, rung_at
 from slipway.contract.evidence.latency import rate_at
+from slipway.contract.evidence.studies import ClimbBlock, Tail
 
 DEADLINE_S = 1.0
 SETTLE_S = 60.0
 """For the answer to a request that waits for all that was asked before it."""
 STRIDE = 4
 """Rungs between two rates of a pilot, which only says where the rounds begin."""
+BUSY, TAIL = 0.7, 1.8
+"""Share of the rate that a side holds, at which its tail is measured, and the ratio P99/P50 aimed at there."""
 Rungs = dict[str, list[int]]
 """What each side held, round by round."""
 
@@ -46,7 +51,7 @@ class Bench:
     images: int
     """How many there are to ask for."""
     effort: Effort
-    blocks: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[ClimbBlock] = field(default_factory=list)
 
     def best(self, candidates: Mapping[str, Connect]) -> tuple[str, int]:
         """The candidate that holds the highest rate, and its rung; the first of equal ones."""
@@ -74,16 +79,26 @@ class Bench:
             tqdm.write(f"round {number}: " + ", ".join(f"{side} {rate_at(ends[side]):.0f}/s" for side in sides))
         return rungs
 
+    def tails(self, sides: Mapping[str, Connect], rungs: Rungs) -> dict[str, Tail]:
+        """The tail of each side at `BUSY` of what it held, over as many blocks as there were rounds, in turns."""
+        rates = {side: BUSY * rate_at(round(mean(rungs[side]))) for side in sides}
+        blocks: dict[str, list[Block]] = {side: [] for side in sides}
+        for number in range(self.effort.rounds):
+            once = replace(self.effort, rounds=1, seed=self.effort.seed + number)
+            for side, connect in sides.items():
+                blocks[side] += blocks_in_turns({side: connect}, rates[side], self.images, once)[side]
+        return {side: tail_of(of_side, rates[side]) for side, of_side in blocks.items()}
+
     def _held(self, sides: Mapping[str, Connect], stage: str, number: int, side: str, rung: int) -> bool:
         requests = self.effort.requests // (1 if stage == "round" else 2)
         found = self._measure(sides[side], rung, requests=requests, drawn=(stage == "round", number))
-        self.blocks.append({"side": side, "stage": stage, "round": number, **found})
-        late_ms = found["generator_late_p99_ms"]
+        block = ClimbBlock.parse({"side": side, "stage": stage, "round": number, **found}, source="the block")
+        self.blocks.append(block)
         tqdm.write(
-            f"  {side:24} {rate_at(rung):6.1f}/s  P99 {found['latency']['p99_ms']:7.1f} ms  "
-            f"client late {late_ms:4.1f} ms at P99  {'held' if found['held'] else 'over'}"
+            f"  {side:24} {rate_at(rung):6.1f}/s  P99 {block.latency.p99_ms:7.1f} ms  "
+            f"client late {block.generator_late_p99_ms:4.1f} ms at P99  {'held' if block.held else 'over'}"
         )
-        return bool(found["held"])
+        return block.held
 
     def _measure(self, connect: Connect, rung: int, *, requests: int, drawn: tuple[int, int]) -> dict[str, Any]:
         """One block. Its arrivals and images are those that every side meets at this rung in this round."""
@@ -171,6 +186,20 @@ def p99_of(blocks: Mapping[str, Sequence[Block]], *, to: str) -> dict[str, Any]:
         if side != to
     }
     return {"p99_ms": whole, "p99_ms_by_round": p99_ms, "failed": dict(failed), **ratios}
+
+
+def tail_of(blocks: Sequence[Block], rate_per_s: float) -> Tail:
+    p50_ms, p99_ms = (percentile_ms(blocks, percent) for percent in (50, 99))
+    return Tail(rate_per_s=rate_per_s, p50_ms=p50_ms, p99_ms=p99_ms, ratio=p99_ms / p50_ms)
+
+
+def tail_line(tail: Tail, processes: int) -> str:
+    """The tail in words, beside that of a simulated queue before as many processes, so busy, with constant times."""
+    least = steady_tail(processes, busy=BUSY)
+    return (
+        f"at {tail.rate_per_s:.0f}/s, {BUSY:.0%} of that: P50 {tail.p50_ms:.1f}, P99 {tail.p99_ms:.1f} ms, ratio "
+        f"{tail.ratio:.2f} (target {TAIL:g}; a queue of constant times, {BUSY:.0%} busy: {least:.2f})"
+    )
 
 
 def percentile_ms(blocks: Sequence[Block], percent: float, *, first: int | None = None) -> float:

@@ -21,6 +21,7 @@ import pytest
 from slipway.client import Client
 from slipway.contract import Decision
 from slipway.operations.journal.collector import FILES
+from slipway.operations.journal.retention import prune
 from slipway.operations.journal.settings import SERVERS, Servers
 from slipway.operations.journal.spool import read_dropped, tap_files
 from slipway.operations.journal.status import last_rows
@@ -74,7 +75,7 @@ def test_after_kills_of_the_collector_the_rows_are_the_sampled_answers(journal: 
         with Store.open(one.settings.journal, make=False) as store:
             kept = {name for (name,) in store.query("SELECT DISTINCT sha256 FROM rows WHERE kept = 1")}
             refused = store.query("SELECT count(*), count(sha256) FROM rows WHERE status != 0")
-            store.prune(image_days=30, row_days=365, now_s=time.time())
+            prune(store, image_days=30, row_days=365, now_s=time.time())
             tapped = sum(value for (name, _), value in store.counters().items() if name == FILES)
         assert {path.name for path in (one.settings.journal / "images").glob("*/*")} == kept
         assert refused[0][0] > 10

@@ -4,13 +4,15 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from slipway.contract import Bundle
+from slipway.contract import Bundle, SpecError
 from slipway.contract.dataset import Dataset
 from slipway.evaluation.predict import predict
+from slipway.operations.labels.explained import read_row
 from slipway.steps.engine_openvino import Engine
 from tests.support.coloured_runs import coloured_run
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
@@ -89,6 +91,24 @@ def test_a_refused_image_and_a_row_that_is_not_there_are_told(journal: LabelledJ
         "explain", str(journal.settings), str(row), "--run", str(bundle.path.parent), cwd=journal.folder, check=False
     )
     assert "give the run of that bundle" in done.stderr
+
+
+def test_a_row_that_is_forgotten_while_it_is_read_is_told_as_it_was(
+    journal: LabelledJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = journal.add_rows(1, classifier="colours")
+    with journal.open() as store:
+        query = store.query
+
+        def forgotten_after(*words: Any) -> list[tuple[Any, ...]]:
+            found = query(*words)
+            store.forget(str(row))
+            return found
+
+        monkeypatch.setattr(store, "query", forgotten_after)
+        assert read_row(store, row).facts["probability of being in the journal"] == "1"
+        with pytest.raises(SpecError, match="not in the journal"):
+            read_row(store, row)
 
 
 def test_unknown_no_label_and_divided_annotators_are_said_in_words(journal: LabelledJournal) -> None:

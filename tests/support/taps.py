@@ -1,6 +1,6 @@
 """Tap files: recorded ones, ones that Envoy has not written, and a replayer without a server."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +74,18 @@ class Replayed:
     def __init__(self, **changes: Any) -> None:
         self.changes, self.asked, self.gone = changes, 0, False
 
-    def losses(self, _: str) -> int:
-        return 0
+    def order(self, _: str) -> tuple[int, int]:
+        return (0, 0)
 
-    def forget(self, _: str) -> None:
+    def forget_others(self, _: Iterable[str]) -> None:
         pass
 
-    def ask(self, _: str, __: str, images: Sequence[bytes], *, arm: str, bundles: Sequence[str | None]) -> list[Result]:
+    def ask(
+        self, _: str, __: str, images: Sequence[bytes], *, bundles: Sequence[str | None], **___: str
+    ) -> list[Result]:
         assert len(images) == len(bundles)
         if self.gone:
-            raise NotYetError("nobody answers", arm=arm)
+            raise NotYetError("nobody answers")
         self.asked += 1
         return [red(**self.changes) if image[:4] == b"\x89PNG" else red(2) for image in images]
 

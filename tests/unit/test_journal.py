@@ -1,20 +1,24 @@
 """The journal without a server: every row once, whatever a kill left behind."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from slipway.cli import journal as cli
 from slipway.contract import StorageError
+from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal import spool as spools
 from slipway.operations.journal.collector import FILES, PARITY
 from slipway.operations.journal.reading import read_columns
 from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.spool import TapFile, tap_files
-from slipway.operations.journal.store import image_path, read_image, sha256_of
+from slipway.operations.journal.store import Store, image_path, read_image, sha256_of
 from slipway.operations.watch.rows import ClassMeans
 from tests.support import taps
+from tests.support.gateways import write_gateway
 from tests.support.taps import BUNDLE, Parts, changed, recorded, set_header
 from tests.support.v2_requests import RED
 
@@ -164,6 +168,23 @@ def test_what_was_not_asked_for_is_taken_from_the_replay(parts: Parts) -> None:
     assert parts.rows(shown) == [("red", 0.9995557069778442, 2, 0, BUNDLE, BUNDLE, "not_comparable", 1)]
 
 
+def test_a_label_without_a_score_is_shown_where_nobody_was_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = write_gateway(tmp_path, tls=False, observe={})
+    settings = read_settings(path)
+    with Store.open(settings.journal, make=True) as store:
+        parts = Parts(settings.folder, store)
+        monkeypatch.setattr(parts.replayer, "ask", lambda *_, **__: [None])
+        parts.tap(1, "grpc_label_alone")
+        parts.collector.look()
+        assert parts.rows("label, score, parity") == [("red", None, "not_replayed")]
+    arguments = cli.parser().parse_args(["rows", str(path)])
+    cli.main(arguments)
+    assert "  red -  " in capsys.readouterr().out
+
+
 def test_a_full_disk_loses_nothing_and_the_journal_goes_on_when_there_is_room(parts: Parts) -> None:
     for number in range(40):
         parts.tap(number)
@@ -183,7 +204,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_nobodys_error(parts: Parts) ->
     path = parts.tap(1)
     file = TapFile(path, 1, 1)
     path.unlink()
-    assert parts.collector._take(file, set()) == []
+    assert parts.collector._take(file) == []
 
 
 def test_the_files_of_a_server_that_is_gone_do_not_hold_up_those_of_another(parts: Parts) -> None:
@@ -195,7 +216,7 @@ def test_the_files_of_a_server_that_is_gone_do_not_hold_up_those_of_another(part
 
     def one_is_gone(*words: object, arm: str, **named: object) -> object:
         if arm == "candidate":
-            raise NotYetError("the candidate is gone", arm=arm)
+            raise NotYetError("the candidate is gone")
         return ask(*words, arm=arm, **named)  # type: ignore[arg-type]
 
     parts.replayer.ask = one_is_gone  # type: ignore[method-assign, assignment]

@@ -1,24 +1,23 @@
-"""The parts of the journal one by one: parity, pictures, bound, folders, clocks, settings, status and metrics."""
+"""The parts of the journal one by one: parity, pictures, bound, folders, settings, status and metrics."""
 
 import contextlib
 import os
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from slipway.client.errors import GoneError
 from slipway.contract import SpecError, StorageError
 from slipway.operations.endpoint import endpoint
+from slipway.operations.gateway.process import Gateway
 from slipway.operations.gateway.settings import read_settings
-from slipway.operations.journal import replay
 from slipway.operations.journal import store as stores
-from slipway.operations.journal.collector import Pruning
 from slipway.operations.journal.folders import in_memory, private_folder
 from slipway.operations.journal.metrics import Metrics
 from slipway.operations.journal.pictures import measure
-from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.rows import parity
 from slipway.operations.journal.spool import Bound, read_dropped, tap_files
 from slipway.operations.journal.status import last_rows, status_of
@@ -59,16 +58,6 @@ def test_parity_is_claimed_only_where_the_same_bundle_says_the_same(
     served: Served, again: object, expected: str
 ) -> None:
     assert parity(served, again) == expected  # type: ignore[arg-type]
-
-
-def test_a_jump_of_the_clock_puts_pruning_off() -> None:
-    pruning = Pruning(now_s=1e9, monotonic_s=0)
-    assert not pruning.is_due(now_s=1e9 + 30, monotonic_s=30)
-    assert pruning.is_due(now_s=1e9 + 61, monotonic_s=61)
-    assert not pruning.is_due(now_s=1e9 + 90 * 86_400, monotonic_s=3650)  # three months in an hour
-    assert not pruning.is_due(now_s=1e9 + 4000, monotonic_s=4000)  # and back
-    assert not pruning.is_due(now_s=1e9 + 7599, monotonic_s=7599)
-    assert pruning.is_due(now_s=1e9 + 7601, monotonic_s=7601)
 
 
 def test_two_collectors_at_once_and_a_foreign_database_are_refused(tmp_path: Path) -> None:
@@ -134,11 +123,50 @@ def test_the_bound_drops_what_was_tapped_last_and_counts_it_over_restarts(tmp_pa
         os.utime(path, (number, number))
     (tmp_path / "dropped.json").write_text("damaged")
     for _ in range(2):
-        bound = Bound(tmp_path, limit_bytes=4500, counted_in=tmp_path / "dropped.json")
-        bound.hold()
+        Bound(tmp_path, counted_in=tmp_path / "dropped.json").hold(limit_bytes=4500)
     assert [file.request for file in tap_files(tmp_path)] == ["0", "1", "2", "3"]
-    assert read_dropped(tmp_path / "dropped.json") == bound.dropped == 6
-    assert Bound(tmp_path / "missing", limit_bytes=1, counted_in=tmp_path / "dropped.json").hold() == 0
+    assert read_dropped(tmp_path / "dropped.json") == 6
+    assert Bound(tmp_path / "missing", counted_in=tmp_path / "dropped.json").hold(limit_bytes=1) == 0
+
+
+def test_what_is_dropped_while_its_number_cannot_be_written_is_counted_later(tmp_path: Path) -> None:
+    counted, blocked = tmp_path / "dropped.json", tmp_path / "dropped.new"
+    counted.write_text('{"dropped": 1}')
+    bound = Bound(tmp_path, counted_in=counted)
+    blocked.mkdir()  # as a full disk, nobody can write there
+    for number in range(3):
+        (tmp_path / f"t_{number}.pb").write_bytes(bytes(1000))
+        assert bound.hold(limit_bytes=500) == 1
+        assert bound.problem == f"{counted}: Is a directory"
+    assert read_dropped(counted) == 1
+    blocked.rmdir()
+    assert bound.hold(limit_bytes=500) == 0
+    assert (read_dropped(counted), bound.problem) == (4, "")
+    assert bound.hold(limit_bytes=500) == 0
+    assert read_dropped(counted) == 4
+
+
+def test_the_gateway_counts_what_it_drops_while_its_own_folder_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    settings = read_settings(write_gateway(tmp_path, tls=False, observe={"spool_mib": 0.001}))
+    settings.spool.mkdir(parents=True)
+    (blocked := settings.folder / "dropped.new").mkdir()
+    said: list[str] = []
+    plan: Any = SimpleNamespace(settings=settings)
+    gateway = Gateway(plan, event=lambda _, message: said.append(message))
+    for number in range(4):
+        (settings.spool / f"t_{number}.pb").write_bytes(bytes(1000))
+        gateway._spool_next = 0.0
+        gateway._hold_spool()
+    (sentence,) = said
+    assert "is full, and what is tapped is dropped" in sentence
+    assert f"{settings.folder / 'dropped.json'}: Is a directory" in sentence
+    blocked.rmdir()
+    gateway._spool_next = 0.0
+    gateway._hold_spool()
+    assert read_dropped(settings.folder / "dropped.json") == 3
 
 
 def test_a_tmpfs_is_told_from_other_folders(tmp_path: Path) -> None:
@@ -152,7 +180,7 @@ def test_a_file_that_does_not_fit_into_the_bound_takes_no_other_with_it(tmp_path
         path = tmp_path / f"t_{number}.pb"
         path.write_bytes(bytes(size))
         os.utime(path, (number, number))
-    assert Bound(tmp_path, limit_bytes=4500, counted_in=tmp_path / "dropped.json").hold() == 1
+    assert Bound(tmp_path, counted_in=tmp_path / "dropped.json").hold(limit_bytes=4500) == 1
     assert [file.request for file in tap_files(tmp_path)] == ["0", "2", "3"]
 
 
@@ -240,48 +268,3 @@ def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pyte
     assert 'slipway_journal_files_total{result="taken"} 1.0' in said
     assert "slipway_journal_spool_files 1.0" in said
     assert "slipway_journal_dropped_total 0.0" in said
-
-
-class Losing:
-    """Stands for `Client`: the connection is lost while the image RED is asked, and others are answered."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def classify_many(self, images: list[bytes], **_: object) -> list[object]:
-        if RED in images:
-            raise GoneError("the connection was lost")
-        return [red()] * len(images)
-
-    def close(self) -> None:
-        pass
-
-
-def test_an_image_that_ends_its_server_again_and_again_is_no_longer_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "Client", Losing)
-    with replay.Replayer(lambda: {"stable": 1}) as replayer:
-
-        def ask(request: str, image: bytes) -> object:
-            return replayer.ask(request, "colours", [image], arm="stable", bundles=[BUNDLE])
-
-        for _ in range(5):  # nobody has been answered: the server may just be down
-            with pytest.raises(NotYetError, match="lost"):
-                ask("bad", RED)
-        assert replayer.losses("bad") == 0
-        for lost in range(3):
-            ask("good", b"another")
-            with pytest.raises(NotYetError, match="lost"):
-                ask("bad", RED)
-            assert replayer.losses("bad") == lost + 1
-        assert ask("bad", RED) == [None]
-
-
-def test_a_server_that_stays_away_is_given_up_after_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "Client", Losing)
-    now = 5000.0
-    monkeypatch.setattr(replay.time, "monotonic", lambda: now)
-    with replay.Replayer(lambda: {"stable": 1}) as replayer:
-        with pytest.raises(NotYetError):
-            replayer.ask("1", "colours", [RED], arm="stable", bundles=[BUNDLE])
-        now += 601
-        assert replayer.ask("1", "colours", [RED], arm="stable", bundles=[BUNDLE]) == [None]

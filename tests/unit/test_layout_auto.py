@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from slipway.cli.assemble import say
 from slipway.contract import RepositoryError
 from slipway.contract.serving import CpuServing, Serving, settle
 from slipway.repository import assemble, plan_repository
@@ -71,6 +72,20 @@ def test_a_repository_has_what_was_chosen_and_for_what(tmp_path: Path) -> None:
     plan = plan_repository([one, two], tmp_path / "multi", cores=2, multi={"page": ["one", "two"]})
     plan.write()
     assert kinds(tmp_path / "multi", "one") == [("preprocess", 2), ("engine", 1), ("post", 1)]
+
+
+def test_assemble_prints_what_was_chosen_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two, steps = auto(tmp_path, "one"), auto(tmp_path, "two"), auto(tmp_path, "fixed", layout="steps")
+
+    def said(*classifiers: Any, **multi: list[str]) -> list[str]:
+        say(plan_repository(classifiers, tmp_path / "out", cores=2, multi=multi), classifiers, [])
+        return [line.strip() for line in capsys.readouterr().out.splitlines() if ", since " in line]
+
+    assert said(one) == ["fused, since it is the only classifier"]
+    assert said(one, steps) == ["shared_decode, since it shares the cores with 1 other"]
+    steps_of_page = "steps, since an ensemble for several classifiers takes its steps"
+    assert said(one, two, page=["one", "two"]) == [steps_of_page, steps_of_page]
+    assert said(steps) == []
 
 
 def test_where_nothing_is_left_to_choose_the_machine_makes_no_difference(tmp_path: Path) -> None:

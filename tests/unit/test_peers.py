@@ -16,7 +16,7 @@ from aiohttp import web
 from benchmarks.studies.peers.__main__ import spread, times
 from benchmarks.studies.peers.environments import LOCKS, versions_of
 from benchmarks.studies.peers.servers.classifier import Settings, worker_number
-from benchmarks.studies.peers.stacks import PEERS, Http, form, kept_cores, raw
+from benchmarks.studies.peers.stacks import FRAMEWORKS, PEERS, Http, form, kept_cores, raw
 from slipway.benchmark.server import ServedAnswer
 from slipway.contract.evidence.origin import versions
 from tests.support.scripts import ROOT, run_study
@@ -125,6 +125,14 @@ def test_every_environment_is_pinned_to_the_libraries_that_do_our_work(name: str
 def test_every_peer_has_its_script_and_nothing_else_lies_there() -> None:
     scripts = {path.name for path in (ROOT / "benchmarks/studies/peers/servers").glob("[a-z]*_*.py")}
     assert scripts == {peer.script for peer in PEERS.values()}
+
+
+def test_every_framework_is_measured_with_our_steps_and_with_those_of_a_skilled_team() -> None:
+    for name, framework in FRAMEWORKS.items():
+        skilled = PEERS[f"{name}_skilled"]
+        assert PEERS[name] is framework
+        assert (framework.options, framework.same_work) == ((), True)
+        assert (skilled.script, skilled.options, skilled.same_work) == (framework.script, ("--skilled",), False)
 
 
 def test_help_teaches_without_any_environment(tmp_path: Path) -> None:

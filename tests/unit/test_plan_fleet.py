@@ -245,6 +245,14 @@ def test_what_no_plan_can_be_made_for_is_refused_in_words(tmp_path):
             read_measured(tmp_path / name)
 
 
+def test_evidence_of_tune_that_lacks_a_key_or_a_rate_is_named(tmp_path):
+    found = json.loads((RESULTS / "tuning.json").read_text())
+    for key, said in (("options", "options.model: "), ("rungs", "slipway tune compared no rates; measure one")):
+        (tmp_path / "tuning.json").write_text(json.dumps(found | {key: {}}))
+        with pytest.raises(SpecError, match=rf"tuning.json: {said}"):
+            read_measured(tmp_path / "tuning.json")
+
+
 def test_prices_beside_which_rounding_is_nothing_end(tmp_path):
     rates = {"mean": 1, "peak": 1_000_000, "measured": [gate_file(tmp_path / "gate.json")]}
     given = {"machines": {"box": BOX | {"per_hour": 1e9}}, "classifiers": {"digits": rates}}
@@ -329,7 +337,7 @@ def test_a_classifier_that_fits_on_no_machine_is_named_with_what_it_needs():
 def test_figures_of_another_backbone_are_refused(tmp_path):
     spec = tmp_path / "runs/lite0/base/spec.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"backbone": {"name": "resnet50"}}))
+    spec.write_text(json.dumps({"name": "lite0", "images": "photos", "backbone": {"name": "resnet50"}}))
     fleet = {"bases": {"lite0": {"base": "runs/lite0", "heads": {"pets": "runs/pets"}}}}
     rates = {"mean": 1, "peak": 2, "measured": [str(RESULTS / "density.json")]}
     with pytest.raises(SpecError, match=r"backbone is resnet50, but .* measured tf_efficientnet_lite0"):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.studies.climbing import BUSY, TAIL
 from benchmarks.studies.scale.__main__ import RESULT, simulated, slowings
-from benchmarks.studies.scale.queue import LIMIT_MS, Layout, Step, split
+from benchmarks.studies.scale.queue import LIMIT_MS, Layout, Step, split, steady_tail
 from benchmarks.studies.scale.result import ScaleResult
 
 
@@ -27,7 +28,13 @@ def test_a_simple_queue_has_the_p99_of_the_formula() -> None:
     rng = np.random.default_rng(0)
     layout = Layout((1,), (rng.exponential(1.0, 200_000),), 1, 1.0, 0.0)
     # M/M/1 at a load of 0.5: the time in it is exponential with mean 2 ms. Kleinrock, Queueing Systems I, 3.2.
-    assert layout.p99_ms(500, rng.exponential(1.0, 200_000).cumsum()) == pytest.approx(2 * np.log(100), rel=0.05)
+    assert layout.quantile_ms(500, rng.exponential(1.0, 200_000).cumsum()) == pytest.approx(2 * np.log(100), rel=0.05)
+
+
+def test_requests_that_all_take_as_long_have_a_tail_by_waiting_alone() -> None:
+    assert steady_tail(1, busy=0.01) == pytest.approx(1, abs=0.01)
+    one, two, four, eight = (steady_tail(processes, busy=BUSY) for processes in (1, 2, 4, 8))
+    assert one > two > four > TAIL > eight > 1, "docs/benchmarks.md says so"
 
 
 def test_a_capacity_is_the_highest_rate_within_the_limit() -> None:
@@ -36,7 +43,7 @@ def test_a_capacity_is_the_highest_rate_within_the_limit() -> None:
     layout = Layout((2,), (work,), 2, 1.0, 0.05)
     rate = layout.capacity_per_s(arrivals)
     assert 100 < rate < 250
-    assert layout.p99_ms(rate, arrivals) <= LIMIT_MS < layout.p99_ms(1.1 * rate, arrivals)
+    assert layout.quantile_ms(rate, arrivals) <= LIMIT_MS < layout.quantile_ms(1.1 * rate, arrivals)
     assert Layout((2,), (np.full(4000, 51.0),), 1, 1.0, 0.0).capacity_per_s(arrivals) == 0
 
 

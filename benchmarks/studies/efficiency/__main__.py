@@ -5,7 +5,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,9 +122,10 @@ def efficiency(
         rungs = bench.rounds(
             {kind: side.connect for kind, side in chosen.items()}, {kind: rung for kind, (_, rung) in best.items()}
         )
-    if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
-        lowest = f"{rate_at(0):g} requests/s"
-        raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
+        if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
+            lowest = f"{rate_at(0):g} requests/s"
+            raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
+        tails = bench.tails({kind: chosen[kind].connect for kind in (POOL, AUTO)}, rungs)
     return {
         "precision": classifier.engine.settings.precision,
         "graph_sha256": classifier.engine.settings.graph_sha256,
@@ -133,9 +133,10 @@ def efficiency(
         "batches": {kind: name for kind, (name, _) in best.items()},
         "memory_mib": memory_mib,
         "distinct_images": len(set(images)),
-        "auto_to_plain": asdict(ratio(rungs[AUTO], to=rungs[PLAIN])),
-        "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
+        "auto_to_plain": ratio(rungs[AUTO], to=rungs[PLAIN]).plain(),
+        "share_of_pool": {kind: ratio(rungs[kind], to=rungs[POOL]).plain() for kind in TARGETS},
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
+        "tail": {kind: tail.plain() for kind, tail in tails.items()},
         "one_by_one_ms": parts,
         "processor_ms": processor,
         "blocks": bench.blocks,
@@ -143,6 +144,9 @@ def efficiency(
 
 
 def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[str]:
+    from benchmarks.studies.climbing import tail_line
+    from slipway.contract.evidence.studies import Tail
+
     yield f"\n{name}, {found['precision']}: P99 within {limit_ms:g} ms is held up to"
     for side, rates in found["capacity_per_s"].items():
         line = f"  {side:13} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
@@ -154,6 +158,8 @@ def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[st
     gain = found["auto_to_plain"]
     spread = f"({gain['least']:.2f} to {gain['most']:.2f})"
     yield f"what auto chooses, fused, holds {gain['mean']:.2f} times as much as steps with its defaults {spread}"
+    for side, tail in found["tail"].items():
+        yield f"  {side:13} {tail_line(Tail(**tail), found['serving']['instances'])}"
     processor_ms = {side: spent["server"] + spent["client"] for side, spent in found["processor_ms"].items()}
     yield "processor time of an image, ms, and the pool's share of it: what the rates could be at best"
     for side, spent in found["processor_ms"].items():

@@ -8,8 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +21,18 @@ if TYPE_CHECKING:
 
 BACKBONE, IMAGES, BATCHES = "mobilenetv3_large_100", 256, (1, 2)
 US = "slipway_fused"
+WORKERS = 2
 CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
 LIGHT_PER_S = 20.0
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  python -m benchmarks.studies.peers --output benchmarks/results/peers.json      36 minutes on two cores
+  python -m benchmarks.studies.peers --output benchmarks/results/peers.json      90 minutes on two cores
   python -m benchmarks.studies.peers --peers fastapi litserve --quick            two of them, fewer and shorter rounds
 
 Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, DALI, OpenVINO
-on the INT8 graph; 32 answers must be those that Triton gives. `tutorial` has PIL and ONNX Runtime on the FP32 network.
+on the INT8 graph; 32 answers must be those that Triton gives. Each `<peer>_skilled` is the same server around what a
+skilled team writes: OpenCV and OpenVINO, no guard. `tutorial` has PIL and ONNX Runtime on the FP32 network.
+`slipway_default` is what `layout: auto` chooses, without a search.
 
 `pool` is no server: two worker processes that have the images already, which is what the work alone allows.
 
@@ -83,16 +84,21 @@ class Stacks:
         shutil.copy(bundle / "model.onnx", files / "fp32.onnx")
         (files / "arithmetic.txt").write_text(classifier.engine.settings.arithmetic)
 
+    def settings_of(self, name: str, batches: Sequence[int]) -> "list[Setting]":
+        from benchmarks.studies.peers.stacks import settings_of
+
+        return settings_of(name, self._classifier, batches=batches, workers=WORKERS)
+
     def start(self, name: str, setting: "Setting") -> "AbstractContextManager[Side]":
         from benchmarks.studies.peers.stacks import OURS, POOL, ours, peer, pool
 
         self._started += 1
         work = self._folder / f"{name}-{self._started}"
         if name == POOL:
-            return pool(self._classifier, self.images, setting, workers=2)
+            return pool(self._classifier, self.images, setting, workers=WORKERS)
         if name in OURS:
-            return ours(name, self._classifier, self.images, setting, workers=2, work=work)
-        return peer(name, self.images, self._files, setting, workers=2, log=work.with_suffix(".log"))
+            return ours(name, self._classifier, self.images, setting, workers=WORKERS, work=work)
+        return peer(name, self.images, self._files, setting, workers=WORKERS, log=work.with_suffix(".log"))
 
 
 def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: Sequence[int]) -> dict[str, Any]:
@@ -132,12 +138,9 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: S
 
 def best_setting(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[int]) -> "tuple[Setting, int]":
     """The batch, and pinned or not, with which the stack holds the highest rate, and the rung to begin with."""
-    from benchmarks.studies.peers.stacks import Setting
     from slipway.contract.evidence.latency import rate_at
 
-    # A tutorial's form takes one image at a time, and is as the tutorials show it.
-    tried = [Setting(1, False)] if name == "tutorial" else [Setting(*each) for each in product(batches, (False, True))]
-    settings = {f"{name}, {setting}": setting for setting in tried}
+    settings = {f"{name}, {setting}": setting for setting in stacks.settings_of(name, batches)}
     with ExitStack() as stack:
         sides = {key: stack.enter_context(stacks.start(name, setting)) for key, setting in settings.items()}
         for side in sides.values():
@@ -216,8 +219,8 @@ def times(ours: Sequence[int], theirs: Sequence[int]) -> dict[str, float]:
     from slipway.contract.evidence.latency import STEP
 
     found = ratio(ours, to=theirs)
-    error = STEP ** (2 * found.standard_error) if math.isfinite(found.standard_error) else math.inf
-    return {**asdict(found), "low": found.mean / error, "high": found.mean * error}
+    error = math.inf if found.standard_error is None else STEP ** (2 * found.standard_error)
+    return {**found.plain(), "low": found.mean / error, "high": found.mean * error}
 
 
 def summary(result: dict[str, Any]) -> Iterator[str]:
@@ -253,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
     add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not (default: 1 2)")
-    add_effort(parser, rounds=4, search_rounds=1)
+    add_effort(parser, rounds=6, search_rounds=2)
     return parser
 
 

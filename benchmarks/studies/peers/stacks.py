@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ from slipway.benchmark.pool import Connection, Pool
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import HttpConnection, ServedAnswer, TritonConnection
 from slipway.contract import GateError
-from slipway.contract.serving import Serving, settle
+from slipway.contract.serving import CpuServing, Serving, settle
 from slipway.repository import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.plan import plan
@@ -64,6 +65,11 @@ class Peer:
     body: Callable[[bytes], Body] = raw
     same_work: bool = True
     """It runs our steps; else the answers may differ."""
+    options: tuple[str, ...] = ()
+
+    def skilled(self) -> Self:
+        """The same server around what a skilled team writes in place of our steps."""
+        return replace(self, same_work=False, options=("--skilled",))
 
 
 class Setting(NamedTuple):
@@ -76,16 +82,22 @@ class Setting(NamedTuple):
         return f"batches up to {self.max_batch}" + (", pinned" if self.pinned else "")
 
 
-PEERS = {
+FRAMEWORKS = {
     "fastapi": Peer("fastapi_server.py", "fastapi"),
     "fastapi_workers": Peer("fastapi_workers.py", "fastapi"),
     "litserve": Peer("litserve_server.py", "litserve", path="/predict"),
     "mlserver": Peer("mlserver_server.py", "mlserver", path=None),
     "ray": Peer("ray_server.py", "ray", path="/"),
     "bentoml": Peer("bentoml_server.py", "bentoml"),
-    "tutorial": Peer("tutorial_server.py", "fastapi", body=partial(form, field="file"), same_work=False),
 }
-OURS = {"slipway_fused": "fused", "slipway_steps": "steps", "slipway_fused_grpc": "fused"}
+TUTORIAL = "tutorial"
+PEERS = {
+    **FRAMEWORKS,
+    **{f"{name}_skilled": peer.skilled() for name, peer in FRAMEWORKS.items()},
+    TUTORIAL: Peer("tutorial_server.py", "fastapi", body=partial(form, field="file"), same_work=False),
+}
+DEFAULT = "slipway_default"
+OURS = {"slipway_fused": "fused", DEFAULT: "auto", "slipway_steps": "steps", "slipway_fused_grpc": "fused"}
 """By name: the layout. Asked over HTTP as most peers are, or over gRPC as MLServer is: in Python the clients differ."""
 POOL = "pool"
 """No server: the workers of efficiency.py, which are what the work alone allows."""
@@ -189,7 +201,8 @@ def peer(
     kind = PEERS[name]
     port = _free_port()
     options = ("--folder", folder, "--port", port, "--workers", workers, "--max-batch", setting.max_batch)
-    command = [python_of(kind.environment), SERVERS / kind.script, *options, *(["--pinned"] if setting.pinned else [])]
+    pinned = ["--pinned"] if setting.pinned else []
+    command = [python_of(kind.environment), SERVERS / kind.script, *options, *kind.options, *pinned]
     with log.open("wb") as file:
         # Of src, slipway.steps is imported alone: it needs nothing of slipway's other parts.
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -213,7 +226,9 @@ def ours(
     name: str, classifier: Classifier, images: Sequence[bytes], setting: Setting, *, workers: int, work: Path
 ) -> Iterator[Side]:
     """Triton with one layout; not supervised, as the peers are not."""
-    served = replace(classifier, settings=_serving(classifier, setting, workers=workers, layout=OURS[name]))
+    # What `auto` chooses is untouched: it has no setting.
+    asked = {} if name == DEFAULT else {**_asked(setting, workers=workers), "layout": OURS[name]}
+    served = replace(classifier, settings=_serving(classifier, asked, workers=workers))
     # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
     plan(contents([served], lane="cpu", multi={}), work).write()
     with serve(work, ports=Ports.free(), log=work.with_suffix(".log")) as server:
@@ -230,7 +245,7 @@ def ours(
 @contextmanager
 def pool(classifier: Classifier, images: Sequence[bytes], setting: Setting, *, workers: int) -> Iterator[Side]:
     """As many processes without a server."""
-    serving = _serving(classifier, setting, workers=workers)
+    serving = _serving(classifier, _asked(setting, workers=workers), workers=workers)
     with Pool(work_of(classifier, images, serving), workers=workers) as running:
         side = Side(running.pid, running.connect)
         try:
@@ -239,9 +254,22 @@ def pool(classifier: Classifier, images: Sequence[bytes], setting: Setting, *, w
             side.thaw()
 
 
-def _serving(classifier: Classifier, setting: Setting, *, workers: int, **changes: str) -> Serving:
-    asked = {"preferred_batch_size": setting.max_batch, "pinned": setting.pinned, "instances": workers, "threads": 1}
-    return settle(classifier.serving.model_copy(update=asked | changes), cores=workers, classifiers=1)
+def settings_of(name: str, classifier: Classifier, *, batches: Sequence[int], workers: int) -> list[Setting]:
+    """Those that are searched: one for what is measured as it is found, else each batch, pinned and not."""
+    if name == TUTORIAL:  # its form takes one image at a time
+        return [Setting(1, False)]
+    if name == DEFAULT:
+        auto = CpuServing.of(_serving(classifier, {}, workers=workers))
+        return [Setting(auto.preferred_batch_size, auto.pinned)]
+    return [Setting(*each) for each in product(batches, (False, True))]
+
+
+def _asked(setting: Setting, *, workers: int) -> dict[str, object]:
+    return {"preferred_batch_size": setting.max_batch, "pinned": setting.pinned, "instances": workers, "threads": 1}
+
+
+def _serving(classifier: Classifier, asked: Mapping[str, object], *, workers: int) -> Serving:
+    return settle(classifier.serving.model_copy(update=dict(asked)), cores=workers, classifiers=1)
 
 
 async def _ready(side: Side, name: str, process: subprocess.Popen[bytes], log: Path, *, pinned: int) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,15 +91,17 @@ def measure(
     with running(classifier, sent, work / "all", cores=len(cores)) as (sides, serving):
         start = rung_at(effort.start_per_s)
         rungs = bench.rounds({kind: side.connect for kind, side in sides.items()}, dict.fromkeys(sides, start))
-    if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
-        lowest = f"{rate_at(0):g} requests/s"
-        raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
+        if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
+            lowest = f"{rate_at(0):g} requests/s"
+            raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
+        tails = bench.tails({SMALL: sides[SMALL].connect}, rungs)
     with running(classifier, sent, work / "one", cores=1, kept_to=cores[0]) as (sides, _):
         alone = {kind: asyncio.run(one_by_one(sides[kind], arguments.alone)) for kind in (MIXED, SHRUNK)}
     return {
         "serving": serving,
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
-        "share_of_small": {kind: asdict(ratio(rungs[kind], to=rungs[SMALL])) for kind in (MIXED, SHRUNK)},
+        "share_of_small": {kind: ratio(rungs[kind], to=rungs[SMALL]).plain() for kind in (MIXED, SHRUNK)},
+        "tail": {kind: tail.plain() for kind, tail in tails.items()},
         "alone": {kind: found.plain() for kind, found in alone.items()},
         "blocks": bench.blocks,
     }
@@ -155,6 +157,8 @@ async def one_by_one(side: "Side", requests: int) -> "Alone":
 
 
 def summary(result: "PhotographsResult") -> Iterator[str]:
+    from benchmarks.studies.climbing import tail_line
+
     yield f"{result.backbone}, {result.serving}: P99 within {result.limit_ms:g} ms is held up to"
     for kind, rates in result.capacity_per_s.items():
         line = f"  {kind:14} {min(rates):4.0f} to {max(rates):.0f} requests/s"
@@ -162,6 +166,8 @@ def summary(result: "PhotographsResult") -> Iterator[str]:
             target = f"; target {result.target:.2f}" if kind == MIXED else ""
             line += f": {share.mean:.2f} of small images alone ({share.least:.2f} to {share.most:.2f}{target})"
         yield line
+    for kind, tail in result.tail.items():
+        yield f"  {kind:14} {tail_line(tail, result.machine.cores)}"
     for kind, found in result.alone.items():
         size = result.photograph_bytes[kind] / 1e6
         yield (

@@ -1,8 +1,8 @@
 """The result file of the study."""
 
-from typing import Any
+from pydantic import Field
 
-from slipway.contract.evidence.studies import Part, ServedResult, Share
+from slipway.contract.evidence.studies import ClimbBlock, Part, ServedResult, Share, Tail
 
 
 class Alone(Part):
@@ -28,4 +28,5 @@ class PhotographsResult(ServedResult):
     target: float
     """Least share of the rate of small images that `mixed` should hold."""
     alone: dict[str, Alone]
-    blocks: tuple[dict[str, Any], ...]
+    tail: dict[str, Tail] = Field(default={})
+    blocks: tuple[ClimbBlock, ...]

@@ -61,7 +61,7 @@ class Layout:
     slowing: float
     """How much longer everything takes for each further busy core: 0.05 is 5 %."""
 
-    def p99_ms(self, rate_per_s: float, arrivals: Times) -> float:
+    def quantile_ms(self, rate_per_s: float, arrivals: Times, quantile: float = QUANTILE) -> float:
         """Infinite where a step is too busy. `arrivals` are those of one request a millisecond."""
         arrive_ms = arrivals * (1000 / rate_per_s)
         busy = rate_per_s / 1000 * sum(float(work.mean()) for work in self.work_ms)
@@ -73,7 +73,7 @@ class Layout:
         for processes, work_ms in zip(self.processes, self.work_ms, strict=True):
             at_ms = Step(processes, work_ms * slower, self.batch, self.batch_share).leave_ms(at_ms)
         taken = (at_ms - arrive_ms)[int(WARM_UP * len(at_ms)) :]
-        return float(np.quantile(taken, QUANTILE))
+        return float(np.quantile(taken, quantile))
 
     def capacity_per_s(self, arrivals: Times) -> float:
         """The highest rate of a grid whose P99 is within the limit; 0 if one request alone is not."""
@@ -82,11 +82,19 @@ class Layout:
         low, high = -1, len(rates)
         while high - low > 1:
             middle = (low + high) // 2
-            if self.p99_ms(float(rates[middle]), arrivals) <= LIMIT_MS:
+            if self.quantile_ms(float(rates[middle]), arrivals) <= LIMIT_MS:
                 low = middle
             else:
                 high = middle
         return float(rates[low]) if low >= 0 else 0.0
+
+
+def steady_tail(processes: int, *, busy: float) -> float:
+    """P99 over P50 where requests arrive at random, one queue feeds the processes, and each request takes as long."""
+    arrivals = np.random.default_rng(0).exponential(1.0, 100_000).cumsum()
+    layout = Layout((processes,), (np.ones(len(arrivals)),), 1, 1.0, 0.0)
+    p50, p99 = (layout.quantile_ms(1000 * busy * processes, arrivals, quantile) for quantile in (0.5, 0.99))
+    return p99 / p50
 
 
 def split(cores: int, work_ms: Sequence[Times]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Fleet
 from slipway.contract.lane import NO_PLAN, STAND_IN
+from slipway.contract.serving import auto_layout
 from slipway.system.arguments import count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, few
@@ -98,8 +99,13 @@ def say(plan: "RepositoryPlan", classifiers: "Sequence[Classifier]", bases: "Seq
             _say_engines(version)
     for name, members in plan.lane.multi.items():
         print(f"  {name}: {', '.join(members)} from one decode")
+    automatic = {active.name for active in classifiers if active.serving.layout == "auto"}
+    shared = {member for members in plan.lane.multi.values() for member in members}
     for name, serving in (plan.lane.serving or {}).items():
         print(f"  {name} runs as {serving}")
+        if name in automatic:
+            layout, reason = auto_layout(len(bases) + len(classifiers), shares_decode=name in shared)
+            print(f"    {layout}, {reason}")
     if plan.lane.cores is not None:
         sharing = len(bases) + len(classifiers)
         one, several = (

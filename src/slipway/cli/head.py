@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
         },
     )
     for name, verdict in failed.items():
-        from slipway.engines.gate import flawless, unproven  # not at the top: --help needs no library
+        from slipway.evaluation.gate import flawless, unproven  # not at the top: --help needs no library
 
         best = flawless([image.class_ids for image in run.dataset.of("test")], run.dataset.labels, bundle.spec)
         few = "".join(f"\n  {line}" for line in unproven(best))

@@ -94,7 +94,8 @@ def rows(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
             f"{'arm':<9}  {'chosen':<8}  replay"
         )
     for row in found:
-        label = "-" if row["label"] is None else f"{shown(str(row['label']))} {row['score']:.4f}"
+        score = "-" if row["score"] is None else f"{row['score']:.4f}"
+        label = "-" if row["label"] is None else f"{shown(str(row['label']))} {score}"
         size = f"{row['width']}x{row['height']} {row['format']}" if row["width"] else f"{row['bytes']} bytes"
         print(
             f"{row['id']:>8}  {row['time']}  {row['classifier']:<16} status {row['status']}  {label:<24} {size:<16} "

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from slipway.contract.base import Contract
 from slipway.contract.card import Card
+from slipway.contract.evidence.gate import Gated
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.spec import Precision
 from slipway.errors import ManifestError
@@ -130,7 +131,7 @@ class GatedEngine:
     @property
     def verdict(self) -> str:
         """Verdict of the gate: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
-        return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
+        return self.manifest.read_measured(Gated).gate.verdict
 
     @property
     def may_be_served(self) -> bool:

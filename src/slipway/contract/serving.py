@@ -132,7 +132,7 @@ def settle(serving: Serving, *, cores: int, classifiers: int, shares_decode: boo
         shares_decode: whether an ensemble for several classifiers takes its steps.
     """
     chosen = CpuServing(
-        layout=serving.layout if serving.layout != "auto" else _layout(classifiers, shares_decode=shares_decode),
+        layout=serving.layout if serving.layout != "auto" else auto_layout(classifiers, shares_decode=shares_decode)[0],
         **_processes(serving, cores=cores, classifiers=classifiers),
         threads=serving.threads,
         pinned=serving.layout == "auto" and classifiers == 1,
@@ -147,10 +147,13 @@ def is_settled(serving: Serving) -> bool:
     return serving.layout != "auto"
 
 
-def _layout(classifiers: int, *, shares_decode: bool) -> Layout:
+def auto_layout(classifiers: int, *, shares_decode: bool) -> tuple[Layout, str]:
+    """The layout that `auto` chooses, and why: `since it is the only classifier`. Arguments as for `settle`."""
     if shares_decode:
-        return "steps"
-    return "fused" if classifiers == 1 else "shared_decode"
+        return "steps", "since an ensemble for several classifiers takes its steps"
+    if classifiers == 1:
+        return "fused", "since it is the only classifier"
+    return "shared_decode", f"since it shares the cores with {classifiers - 1} other{'s' * (classifiers > 2)}"
 
 
 def _processes(serving: Serving, *, cores: int, classifiers: int) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 from slipway.engines.choose import choose, choose_plan
 from slipway.engines.compile import COMPILED, build_engine, wanted
-from slipway.engines.gate import compare
 from slipway.engines.quantize import quantize
+from slipway.evaluation.gate import compare
 
 __all__ = [
     "COMPILED",

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.evaluation.labels import table
 from slipway.steps import guard
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
@@ -38,14 +39,6 @@ class Predictions:
     def truth_nc(self) -> npt.NDArray[np.bool_]:
         """Return whether each image has each label, `[n, classes]`."""
         return table([image.class_ids for image in self.images], classes=self.logits_nc.shape[1])
-
-
-def table(class_ids: Sequence[Sequence[int]], *, classes: int) -> npt.NDArray[np.bool_]:
-    """Turn lists of class ids into a table `[n, classes]`."""
-    found_nc = np.zeros((len(class_ids), classes), np.bool_)
-    for row, listed in enumerate(class_ids):
-        found_nc[row, list(listed)] = True
-    return found_nc
 
 
 def predict(

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from slipway.contract import RepositoryError
 from slipway.repository.classifier import Classifier
-from slipway.repository.config import ModelConfig, add_step, empty_ensemble
+from slipway.repository.config import AFTER, IMAGE, ModelConfig, add_step, empty_ensemble
 from slipway.repository.heads import heads_multi
-from slipway.repository.tensors import AFTER, IMAGE
 
 NOT_OF_THE_DECODE = ("gpu", "mean", "std", "engine_instances", "cuda_graphs", "fallback")
 """Keys that the engine alone depends on, and `serving.gpu` itself."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from classifier import HOST, Classifier, settings_given, settings_left
+from classifier import HOST, open_work, settings_given, settings_left
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -44,7 +44,7 @@ class Answers(bentoml.IODescriptor):
 )
 class Peer:
     def __init__(self) -> None:
-        self._classifier = Classifier(settings)
+        self._classifier = open_work(settings)
 
     @bentoml.api(
         input_spec=Images,

@@ -1,9 +1,9 @@
-"""What every peer runs: the step files that Triton runs, on the files of one classifier. And how a peer is started.
+"""What every peer runs: the step files that Triton runs, or those of a skilled team. And how a peer is started.
 
     PYTHONPATH=src ENVIRONMENT/bin/python benchmarks/studies/peers/servers/<peer>.py --folder FOLDER --port 8100 \\
         --workers 2 --max-batch 2
 
-numpy, DALI and OpenVINO are all that this file needs of an environment.
+numpy, DALI and OpenVINO are all that this file needs of an environment, and OpenCV with --skilled.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 HOST = "127.0.0.1"
 SETTINGS = "SLIPWAY_PEER"
@@ -28,6 +28,23 @@ class Settings(argparse.Namespace):
     workers: int
     max_batch: int
     pinned: bool
+    skilled: bool
+
+
+class Work(Protocol):
+    """Encoded images to answers, in one thread."""
+
+    def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
+        """An answer for each image: the best label, its score, and the status, 0 where there is an answer."""
+
+
+def open_work(settings: Settings) -> Work:
+    """Our steps, or with `--skilled` what a skilled team writes in their place."""
+    if settings.skilled:
+        from skilled import SkilledClassifier
+
+        return SkilledClassifier(settings)
+    return Classifier(settings)
 
 
 class Classifier:
@@ -41,30 +58,42 @@ class Classifier:
     """
 
     def __init__(self, settings: Settings) -> None:
-        from slipway.steps.cores import keep_to_cores
         from slipway.steps.engine_openvino import Engine
         from slipway.steps.guard import PLACEHOLDER
         from slipway.steps.postprocess import Postprocessor
         from slipway.steps.preprocess import Preprocessor
 
-        if settings.pinned:
-            number, self._number_held = worker_number(settings)
-            keep_to_cores(number, threads=1)
+        self._core_held = keep_to_a_core(settings) if settings.pinned else None
         folder, max_batch = settings.folder, settings.max_batch
-        preprocess = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
-        self._preprocessor = Preprocessor(preprocess, max_batch_size=max_batch, threads=1)
+        self._preprocessor = Preprocessor(read_json(folder / "preprocess.json"), max_batch_size=max_batch, threads=1)
         self._engine = Engine(folder / "model.onnx", arithmetic=(folder / "arithmetic.txt").read_text(), threads=1)
         self._postprocessor = Postprocessor.read(folder)
         for size in (1, max_batch) * 2:
             self.classify([PLACEHOLDER] * size)
 
     def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """An answer for each image: the best label, its score, and the status, 0 where there is an answer."""
         pixels_nhwc_u8, status_n = self._preprocessor.run(images)
         logits_nc, _ = self._engine.run(pixels_nhwc_u8)
         answers = self._postprocessor.run(logits_nc, status_n)
         rows = zip(answers.label_nk, answers.score_nk, answers.status_n, strict=True)
         return [{"label": k[0].decode(), "score": float(s[0]), "status": int(status)} for k, s, status in rows]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_labels(folder: Path) -> list[str]:
+    return (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+
+
+def keep_to_a_core(settings: Settings) -> socket.socket:
+    """Keep this thread, and all that it starts, to a core of its own, while the socket returned is open."""
+    from slipway.steps.cores import keep_to_cores
+
+    number, held = worker_number(settings)
+    keep_to_cores(number, threads=1)
+    return held
 
 
 def worker_number(settings: Settings) -> tuple[int, socket.socket]:
@@ -90,6 +119,7 @@ def settings_given() -> Settings:
     parser.add_argument("--workers", type=int, required=True, help="that classify, with one thread each")
     parser.add_argument("--max-batch", type=int, required=True, help="the most images that a worker takes at once")
     parser.add_argument("--pinned", action="store_true", help="each worker keeps to a core of its own")
+    parser.add_argument("--skilled", action="store_true", help="OpenCV and OpenVINO in place of our steps")
     settings = parser.parse_args(namespace=Settings())
     os.environ[SETTINGS] = json.dumps({**vars(settings), "folder": str(settings.folder.resolve())})
     return settings

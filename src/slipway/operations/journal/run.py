@@ -7,9 +7,10 @@ from collections.abc import Callable
 from slipway.errors import StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.journal.collector import Collector, Pruning, Round, Say
+from slipway.operations.journal.collector import Collector, Round, Say
 from slipway.operations.journal.metrics import Metrics
 from slipway.operations.journal.replay import Replayer, ports_behind
+from slipway.operations.journal.retention import Pruning, prune, put_off
 from slipway.operations.journal.settings import Observe
 from slipway.operations.journal.spool import DROPPED, read_dropped, tap_files
 from slipway.operations.journal.store import Store, only_collector
@@ -67,7 +68,7 @@ def _loop(
             done = collector.look(ended.is_set)
             metrics.counters, metrics.looked_s = store.counters(), time.time()
             if pruning.is_due(now_s=time.time(), monotonic_s=time.monotonic()):
-                prune_now(store, settings)
+                prune_if_sure(store, settings, say=say)
         except StorageError as error:  # the spool keeps what it has, and its bound does the rest
             collector.say_once(f"alert: the journal cannot be written; waits: {error}", kind="journal")
             if once:
@@ -106,7 +107,15 @@ def prune_now(store: Store, settings: GatewaySettings) -> dict[str, int]:
     """Remove what is older than its days; returns the numbers of rows and images."""
     observe = _observe(settings)
     spooled = {file.request for file in tap_files(settings.spool)}
-    return store.prune(image_days=observe.image_days, row_days=observe.row_days, now_s=time.time(), spooled=spooled)
+    return prune(store, image_days=observe.image_days, row_days=observe.row_days, now_s=time.time(), spooled=spooled)
+
+
+def prune_if_sure(store: Store, settings: GatewaySettings, *, say: Say) -> None:
+    """Prune, unless the machine's clock may be wrong; then say so."""
+    if why := put_off(store, image_days=_observe(settings).image_days, now_s=time.time()):
+        say(f"alert: {why}")
+    else:
+        prune_now(store, settings)
 
 
 def _observe(settings: GatewaySettings) -> Observe:

@@ -58,28 +58,49 @@ class Bound:
     What was tapped last goes: the collector is at work on what was tapped first.
     """
 
-    def __init__(self, folder: Path, *, limit_bytes: int, counted_in: Path) -> None:
-        self._folder, self._limit_bytes, self._counted_in = folder, limit_bytes, counted_in
-        self.dropped = read_dropped(counted_in)
+    def __init__(self, folder: Path, *, counted_in: Path) -> None:
+        self.folder = folder
+        self.problem = ""
+        """Why the number cannot be written, in words; it is written as soon as it can be."""
+        self._counted_in, self._unwritten = counted_in, 0
 
-    def hold(self) -> int:
-        """Remove what is over the bound; returns the number of files. A newer file that still fits stays."""
-        sizes = [status.st_size for _, status in _looked_at(self._folder)]
-        if sum(sizes) <= self._limit_bytes and len(sizes) <= MOST_FILES:
-            return 0  # ten looks a second, nearly all of which end here
+    def hold(self, *, limit_bytes: int) -> int:
+        """Remove what is over the bound; returns the number of files. A newer file that still fits stays.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        try:
+            return self._hold(limit_bytes)
+        finally:
+            self._count()
+
+    def _hold(self, limit_bytes: int) -> int:
+        sizes = [status.st_size for _, status in _looked_at(self.folder)]
+        if sum(sizes) <= limit_bytes and len(sizes) <= MOST_FILES:
+            return 0  # a look a second or more, nearly all of which end here
         total, kept, dropped = 0, 0, 0
-        for file in tap_files(self._folder):
-            if total + file.size > self._limit_bytes or kept >= MOST_FILES:
+        for file in tap_files(self.folder):
+            if total + file.size > limit_bytes or kept >= MOST_FILES:
                 file.path.unlink(missing_ok=True)
                 dropped += 1
+                self._unwritten += 1
             else:
                 total, kept = total + file.size, kept + 1
-        if dropped:
-            self.dropped += dropped
-            new = self._counted_in.with_suffix(".new")
-            new.write_text(json.dumps({"dropped": self.dropped}), encoding="utf-8")
-            new.replace(self._counted_in)
         return dropped
+
+    def _count(self) -> None:
+        """Add the files that are not counted yet to `dropped.json`."""
+        self.problem = ""
+        if not self._unwritten:
+            return
+        new = self._counted_in.with_suffix(".new")
+        try:
+            new.write_text(json.dumps({"dropped": read_dropped(self._counted_in) + self._unwritten}), encoding="utf-8")
+            new.replace(self._counted_in)
+            self._unwritten = 0
+        except OSError as error:
+            self.problem = f"{self._counted_in}: {error.strerror}"
 
 
 def read_dropped(path: Path) -> int:

@@ -1,6 +1,7 @@
 """What a journal holds, for people and for `--json`."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.collector import FILES, PARITY
+from slipway.operations.journal.retention import put_off
 from slipway.operations.journal.rows import PARITIES
 from slipway.operations.journal.spool import DROPPED, read_dropped, tap_files
 from slipway.operations.journal.store import IMAGES, Store
@@ -54,6 +56,8 @@ class JournalStatus:
     spool_is_tmpfs: bool
     dropped: int
     """Tap files that the bound of the spool has removed."""
+    pruning_put_off: str
+    """Why the collector prunes nothing, in words; empty where it does."""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -69,6 +73,7 @@ class JournalStatus:
             f"{alert}replays: {parity or 'none'}",
             f"tap files: {files or 'none'}; dropped by the bound {self.dropped:,}",
             f"{self.spool} ({disk}): {self.spool_files:,} tap files, {self.spool_bytes / 2**20:,.1f} MiB",
+            *([f"alert: {self.pruning_put_off}"] if self.pruning_put_off else []),
         ]
 
 
@@ -82,6 +87,7 @@ def status_of(settings: GatewaySettings) -> JournalStatus:
     with Store.open(settings.journal, make=False) as store:
         ((rows, first, last),) = store.query("SELECT count(*), min(time_s), max(time_s) FROM rows")
         counters = store.counters()
+        doubt = put_off(store, image_days=settings.observe.image_days, now_s=time.time()) if settings.observe else ""
     parity: dict[str, int] = {}
     for (name, labels), value in counters.items():
         if name == PARITY:
@@ -102,6 +108,7 @@ def status_of(settings: GatewaySettings) -> JournalStatus:
         spool_bytes=sum(file.size for file in spooled),
         spool_is_tmpfs=_is_tmpfs(settings.spool),
         dropped=read_dropped(settings.folder / DROPPED),
+        pruning_put_off=doubt,
     )
 
 

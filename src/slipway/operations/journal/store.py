@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -23,12 +23,16 @@ BUSY_S = 30.0
 Counts = Mapping[tuple[str, tuple[str, ...]], int]
 """Counters by name and values of their labels."""
 _SEPARATOR = "\x1f"
-_INDEXES = (
+_LATER = (
     "CREATE INDEX IF NOT EXISTS rows_bundle ON rows (classifier, bundle)",
     "CREATE INDEX IF NOT EXISTS considered_selection ON considered (selection)",
     "CREATE INDEX IF NOT EXISTS considered_chosen ON considered (selection, row) WHERE chosen = 1",
+    "CREATE INDEX IF NOT EXISTS rows_kept ON rows (time_s) WHERE kept = 1",
+    "CREATE TABLE IF NOT EXISTS pruned (at_s REAL NOT NULL)",
+    "INSERT INTO pruned SELECT CAST(coalesce((SELECT time_s FROM rows ORDER BY id DESC LIMIT 1), strftime('%s', 'now'))"
+    " AS REAL) WHERE NOT EXISTS (SELECT 1 FROM pruned)",
 )
-"""Indexes that a journal of this version may lack, if an earlier release made it."""
+"""What a journal of this version may lack, if an earlier release made it: indexes, and the time of the last pruning."""
 _COLUMNS = (
     *("request", "image", "classifier", "model", "client_id", "time_s", "sampled_with", "arm", "bundle"),
     *("replayed_bundle", "status", "label", "class_id", "score", "probability", "embedding", "brightness", "width"),
@@ -117,36 +121,6 @@ class Store:
         """Every counter since the journal was made."""
         found = self._query("SELECT name, labels, value FROM counters")
         return {(name, tuple(labels.split(_SEPARATOR)) if labels else ()): value for name, labels, value in found}
-
-    # Retention.
-
-    def prune(
-        self, *, image_days: float, row_days: float, now_s: float, spooled: Collection[str] = ()
-    ) -> dict[str, int]:
-        """Remove what is older than its days, and images that no row keeps; returns the number of each.
-
-        Args:
-            spooled: requests whose tap file is in the spool.
-        """
-        with self._transaction():
-            rows = self._connection.execute("DELETE FROM rows WHERE time_s < ?", (now_s - row_days * DAY_S,)).rowcount
-            self._connection.execute(
-                "UPDATE rows SET kept = 0 WHERE kept = 1 AND time_s < ?", (now_s - image_days * DAY_S,)
-            )
-            old = self._query("SELECT request FROM done WHERE at_s < ?", (now_s - DAY_S,))
-            gone = [(request,) for (request,) in old if request not in set(spooled)]
-            self._connection.executemany("DELETE FROM done WHERE request = ?", gone)
-        return {"rows": rows, "images": self._sweep()}
-
-    def _sweep(self) -> int:
-        """Remove the images that no row keeps, such as those of a collector that was killed before its commit."""
-        removed = 0
-        with self._transaction():  # nobody adds a row meanwhile
-            for path in list((self.folder / IMAGES).glob("*/*")):
-                if path.is_file() and not self._is_kept(path.name):
-                    path.unlink(missing_ok=True)
-                    removed += 1
-        return removed
 
     # Forgetting.
 
@@ -283,7 +257,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {VERSION}")
         elif version != VERSION:
             raise SpecError(f"{path}: of version {version}, and this release reads {VERSION}; give another folder")
-        for statement in _INDEXES:
+        for statement in _LATER:
             connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:

@@ -1,6 +1,8 @@
 """Reads one row of the journal with its image, to be explained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -78,13 +80,16 @@ class ExplainedRow:
         return f"The label that counts is {label}, {right}."
 
 
+_ANSWER = "classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept"
+_FACTS = "time_s, arm, model, client_id, parity, format, width, height, bytes, brightness, sampled_with"
+
+
 def read_row(store: Store, number: int) -> ExplainedRow:
     """Raises SpecError: no such row."""
-    names = "classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept"
-    found = store.query(f"SELECT {names} FROM rows WHERE id = ?", (number,))
+    found = store.query(f"SELECT {_ANSWER}, {_FACTS} FROM rows WHERE id = ?", (number,))
     if not found:
         raise SpecError(f"row {number} is not in the journal; slipway journal rows shows the last ones")
-    (classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept) = found[0]
+    (classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept, *facts) = found[0]
     return ExplainedRow(
         number=number,
         classifier=classifier,
@@ -95,18 +100,15 @@ def read_row(store: Store, number: int) -> ExplainedRow:
         score=score,
         probability=_floats(probability),
         embedding=_floats(embedding),
-        facts=_facts(store, number),
+        facts=_facts(facts),
         said=labels_of(store, classifier).get(number, {}),
         image=read_image(store.folder, sha256) if sha256 and kept else None,
     )
 
 
-def _facts(store: Store, number: int) -> dict[str, str]:
-    """The other columns of a row, named for people."""
-    names = "time_s, arm, model, client_id, parity, format, width, height, bytes, brightness, sampled_with"
-    ((time_s, arm, model, client_id, parity, kind, width, height, size, brightness, sampled),) = store.query(
-        f"SELECT {names} FROM rows WHERE id = ?", (number,)
-    )
+def _facts(columns: Sequence[Any]) -> dict[str, str]:
+    """The columns of `_FACTS`, named for people."""
+    time_s, arm, model, client_id, parity, kind, width, height, size, brightness, sampled = columns
     pixels = f"{width} x {height} pixels, " if width and height else ""
     facts = {
         "time of the request": time_text(time_s) or "",

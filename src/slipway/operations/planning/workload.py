@@ -1,11 +1,12 @@
 """Joins a fleet, its demand and what was measured: the loads that have to be placed."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slipway.contract.base_bundle import BaseSpec
 from slipway.contract.fleet import Fleet
+from slipway.contract.spec import Spec
 from slipway.errors import SpecError
 from slipway.operations.planning.demand import BaseRates, Demand, PricedMachine, Rates
 from slipway.operations.planning.measured import WRITTEN_BY, Capacity, MeasuredFigures, Memory, read_measured
@@ -73,15 +74,14 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
     for name, classifier in fleet.classifiers.items():
         rates = demand.classifiers.get(name) or demand.each
         assert rates is not None
-        backbone = _backbone(root / classifier.active.bundle)
+        backbone = _backbone(Spec, root / classifier.active.bundle)
         loads.append(_load(name, rates, None, demand, reader.figures(name, rates, backbone)))
     for name, base in fleet.bases.items():
         given = demand.bases[name]
         heads = len(base.runs(root))
         rates = _of_all_heads(given, heads)
-        loads.append(
-            _load(name, rates, heads, demand, reader.figures(name, rates, _backbone(root / base.base / "base")))
-        )
+        backbone = _backbone(BaseSpec, root / base.base / "base")
+        loads.append(_load(name, rates, heads, demand, reader.figures(name, rates, backbone)))
     return loads
 
 
@@ -164,11 +164,11 @@ def _scales(figures: MeasuredFigures, demand: Demand) -> bool:
     return any(c.limit_ms <= demand.limit_ms and c.cores < most for c in figures.capacities)
 
 
-def _backbone(bundle: Path) -> str | None:
-    """Name of the backbone of a bundle or base; None where it has not been made yet."""
+def _backbone(spec: type[Spec] | type[BaseSpec], folder: Path) -> str | None:
+    """Name of the backbone of a bundle or base; None where it has not been made yet, or by another release."""
     try:
-        return str(json.loads((bundle / "spec.json").read_text(encoding="utf-8"))["backbone"]["name"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return spec.read(folder / "spec.json").backbone.name
+    except SpecError:
         return None
 
 

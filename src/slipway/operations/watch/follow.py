@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from slipway.operations.journal.reading import Columns, read_columns
+from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.accepted import count_between, newest_ever, row_before
 from slipway.operations.watch.drift import DriftState, DriftWatch
@@ -42,14 +42,20 @@ class Following:
 
 
 def count_rows(store: Store, state: WatchState, *, keep: Callable[[WatchState], None]) -> WatchState:
-    """Count every row that is not counted yet, in batches."""
+    """Count every row that is not counted yet, in batches.
+
+    Raises:
+        DataError: a row has values that no collector writes.
+    """
+    names = ("id", "time_s", "arm", "bundle", "status")
     while True:
         found = store.query(
-            "SELECT id, time_s, arm, bundle, status FROM rows WHERE classifier = ? AND id > ? ORDER BY id LIMIT ?",
+            f"SELECT {', '.join(names)} FROM rows WHERE classifier = ? AND id > ? ORDER BY id LIMIT ?",
             (state.classifier, state.seen.last_row, BATCH),
         )
         if not found:
             return state
+        check_values(names, found)
         state = state.model_copy(update={"seen": _counted(state.seen, found)})
         keep(state)
 

@@ -214,12 +214,13 @@ class Classifier:
             state = self._follow()
         except (SpecError, DataError) as error:
             state, problem = self._state or WatchState(classifier=self.name), str(error)
-        signature = (state.seen, state.current, problem, self._unsaved, labels)
+        signature: object = (state.seen, state.current, problem, self._unsaved, labels)
         if latest is None or signature != self._signature:
             try:
                 latest = self._known(state, problem, now_s=now_s)
             except (SpecError, DataError) as error:
                 latest = self._known(state, str(error), now_s=now_s)
+                signature = None  # the rows may be mended by the next look
             for sentence in latest.told:
                 if sentence not in self._told:
                     self._say(f"{self.name}: {sentence}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slipway.operations.journal.reading import Columns, read_columns
+from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.accepted import newest_after
 from slipway.operations.watch.drift import DriftWatch
@@ -181,16 +181,18 @@ def _latest(store: Store, classifier: str, bundle: str) -> Columns:
 
 
 def _pictures(store: Store, classifier: str, bundle: str) -> Pictures:
+    names = ("id", "format", "width", "height", "bytes", "brightness")
     found = store.query(
-        "SELECT format, width, height, bytes, brightness FROM rows WHERE classifier = ? AND bundle = ? AND status = 0 "
+        f"SELECT {', '.join(names)} FROM rows WHERE classifier = ? AND bundle = ? AND status = 0 "
         "ORDER BY id DESC LIMIT ?",
         (classifier, bundle, LATEST_ROWS),
     )
+    check_values(names, found)
     return pictures_of(
-        [one[0] for one in found],
-        [(one[1], one[2]) for one in found],
-        [one[3] for one in found],
+        [one[1] for one in found],
+        [(one[2], one[3]) for one in found],
         [one[4] for one in found],
+        [one[5] for one in found],
     )
 
 

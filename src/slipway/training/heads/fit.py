@@ -20,7 +20,8 @@ from tqdm import tqdm
 from slipway.contract import Spec
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.evidence.build import HeadFit
-from slipway.evaluation.predict import Float, table
+from slipway.evaluation.labels import truth_of
+from slipway.evaluation.predict import Float
 from slipway.steps.head import Head
 from slipway.training.learn.weighting import class_weights, repeat_factors
 
@@ -103,11 +104,10 @@ class Fitter:
             weight_c = class_weights(spec.recipe.loss, task=spec.task, images=images, classes=classes)
         self.weight_n = repeat_factors(images, balance=spec.recipe.balance, classes=classes)
         self.present_c = np.ones(classes)
+        self.truth: Truth = truth_of([image.class_ids for image in images], task=spec.task, classes=classes)
         if self.multilabel:
-            self.truth: Truth = table([image.class_ids for image in images], classes=classes)
             self.present_c = weight_c
         else:
-            self.truth = np.array([image.class_id for image in images], np.int64)
             self.weight_n = self.weight_n * weight_c[self.truth]
 
     def choose(self, embedding_nd: Float) -> HeadFit:
