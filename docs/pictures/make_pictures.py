@@ -174,7 +174,7 @@ def screenshot(page: Path, out: Path, *, height: int, width: int = 1000) -> None
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=ROOT / "runs/digits", help="what the demo wrote (%(default)s)")
+    parser.add_argument("--run", type=Path, default=ROOT / "runs/digits", help="run of the demo (%(default)s)")
     parser.add_argument("--drawn", action="store_true", help="only the pictures that need neither a run nor chromium")
     return parser
 

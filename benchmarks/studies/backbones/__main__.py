@@ -180,8 +180,8 @@ def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("compiled", "trained"), result=RESULT)
     add = parser.add_argument
     add("--fast", action="store_true", help="the first third of the compiled ones, with fewer images and rounds")
-    add("--only", nargs="+", metavar="NAME", help=f"of {', '.join({**COMPILED, **TRAINED})}")
-    add("--work", type=Path, default=Path("runs/backbones"), help="for graphs; default: %(default)s")
+    add("--only", nargs="+", metavar="NAME", help=f"networks, of {', '.join({**COMPILED, **TRAINED})}")
+    add("--work", type=Path, default=Path("runs/backbones"), help="folder for graphs; default: %(default)s")
     add(
         "--page",
         type=file_option("# Backbones", what="a page of backbones.py"),

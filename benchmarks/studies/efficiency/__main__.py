@@ -187,9 +187,15 @@ def parser() -> argparse.ArgumentParser:
         help=f"timm models (default: {' '.join(BACKBONES)})",
     )
     add("--run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice, in their place")
-    add("--images", type=Path, metavar="FOLDER", help="with --run: image files below it are sent")
-    add("--workers", type=int, default=2, metavar="N", help="of the pool, and instances of the steps (%(default)s)")
-    add("--threads", type=int, default=1, metavar="N", help="of each of them (%(default)s)")
+    add("--images", type=Path, metavar="FOLDER", help="folder of images to send, with --run")
+    add(
+        "--workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="workers of the pool, and instances of the steps (%(default)s)",
+    )
+    add("--threads", type=int, default=1, metavar="N", help="threads of each worker and instance (%(default)s)")
     add(
         "--batches",
         type=int,

@@ -254,7 +254,14 @@ def parser() -> argparse.ArgumentParser:
 
     parser = study_parser(__doc__, epilog=EPILOG, keys=("times_the_capacity",))
     add = parser.add_argument
-    add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
+    add(
+        "--peers",
+        nargs="+",
+        choices=PEERS,
+        default=tuple(PEERS),
+        metavar="NAME",
+        help=f"peers to measure, of {', '.join(PEERS)}",
+    )
     add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not (default: 1 2)")
     add_effort(parser, rounds=6, search_rounds=2)
     return parser

@@ -126,8 +126,9 @@ def settings(lane: LaneName, *, cores: int, max_batch_size: int) -> Iterator[tup
 
 
 def _gpu_settings(*, cores: int) -> Iterator[tuple[Changes, ...]]:
-    """Those that change no answer and no limit. The rest of `serving.gpu` is decided, not searched: `decode` and
-    `hardware_jpeg` cost isolation, `max_batch_size` is the plan's and the clients' limit, and `gpus` is the machine."""
+    """Return the candidate settings that change neither answers nor limits. The rest of `serving.gpu` is decided, not
+    searched: `decode` and `hardware_jpeg` cost isolation, `max_batch_size` is the plan's and the clients' limit, and
+    `gpus` is the machine."""
     yield tuple({"engine_instances": instances} for instances in (2, 1, 3, 4))
     decoders = ((1, 4), (1, cores // 2), (1, cores), (2, cores // 2), (4, cores // 4))
     within = dict.fromkeys((instances, max(threads, 2)) for instances, threads in decoders)

@@ -107,7 +107,7 @@ def show(bundle: Bundle, forms: list[Engine], dataset: Dataset) -> None:
 
 
 def strength(fitted: HeadFit | None) -> str:
-    """How the regularisation was chosen, in words."""
+    """Return a phrase on how the regularisation was chosen."""
     assert fitted is not None
     if not fitted.folds:
         return f"strength {fitted.strength:g} without a cross-validation, since a class has a single training image"

@@ -38,11 +38,11 @@ fleet.yaml:
 gateway.yaml names the stable repository (repository:) and the ports of both servers (stable:, candidate:).
 
 compare asks the candidate for the latest images of the journal that stable answered, directly and at a bounded rate. It
-may be ended at any time and called again. Where the answers differ it asks people (slipway labels), 50 at a time. Where
+may be ended at any time and called again. Where the answers differ it asks people (slipway labels), 50 at a time. If
 the gateway keeps a journal, a promotion needs these labels, or hardly any difference.
 
-judge exits with 0 for fine, 1 for worse, and 2 for too few to tell. An error exits with 1 too, with a sentence instead
-of a verdict: what could not be judged is not fine. The others exit with 0 if it is done, and with 1 if not.
+judge exits with 0 for fine, 1 for worse, and 2 for too few to tell. After an error it also exits with 1, and prints a
+sentence instead of a verdict. The other actions exit with 0 on success and with 1 on an error.
 
 promote lets the stable server serve the candidate's repository without refusing a request, and keeps the former one
 beside. rollback sets the weight to 0; after a promotion it also puts the former repository back. docs/release.md."""

@@ -42,7 +42,7 @@ best one's. If the gate finds its P99 within the limit in two blocks, it becomes
 step. So a candidate that is not better usually costs 15 s.
 
 The best of many noisy measurements looks better than it is. So the start and the best are compared once more, in rounds
-in which they take turns on the same arrivals. Unless the best is better beyond the spread of these, the start is kept.
+in which they take turns on the same arrivals. Unless the gain exceeds the spread of these rounds, the start is kept.
 
 The classifier is measured alone, on this machine, with the client on the same cores: tune where it is served, with
 nothing else running. The keys that differ are written into `serving` of this classifier in the fleet file (a RUN
@@ -57,9 +57,9 @@ class Target:
     text: str
     name: str
     classifier: "Classifier"
-    """With every choice made that the fleet file and the spec leave open."""
+    """The classifier, with every setting resolved that the fleet file and the spec leave open."""
     given: "Serving"
-    """What these say."""
+    """The `serving` settings as the fleet file and the spec give them."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -96,7 +96,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `after` that are not those of `before`, also in what they contain."""
+    """The values of `after` that differ from `before`, nested values included."""
     changed = {key: value for key, value in after.items() if value != before[key]}
     return {key: differing(before[key], value) if isinstance(value, dict) else value for key, value in changed.items()}
 

@@ -125,7 +125,7 @@ class Bundle:
             )
 
     def open_engine(self, path: Path) -> "Engine":
-        """As `Engine.open`, with this bundle."""
+        """Open an engine of this bundle, as `Engine.open` does."""
         return Engine.open(path, bundle=self)
 
 

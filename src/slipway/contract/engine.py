@@ -56,7 +56,8 @@ class PlanSettings(Contract):
 
 
 class EngineSettings(Contract):
-    """`engine.json`: what was compiled, how, and how it runs. All the engine's figures were measured so."""
+    """`engine.json`: the compiled graph, the way it was compiled, and the way it runs. All the engine's figures were
+    measured with these settings."""
 
     target: Target
     precision: Precision
@@ -76,7 +77,8 @@ class EngineSettings(Contract):
     calibration_sha256: Sha256 | None
     """sha256 of the bundle's `calibration.json`; None for a head, which has no ranges to calibrate."""
     base_engine_sha256: Sha256 | None = None
-    """For a head, sha256 of the manifest of its base's engine, to whose embeddings it was fitted."""
+    """sha256 of the manifest of the base's engine to whose embeddings a head was fitted; None for any other
+    classifier."""
     plan: PlanSettings | None = None
     provider: str | None = None
     """Execution provider of ONNX Runtime in the evaluation, such as `CPUExecutionProvider`. A head's form for a plan
@@ -84,7 +86,7 @@ class EngineSettings(Contract):
 
     @property
     def name(self) -> str:
-        """What the engine's folder is called."""
+        """Name of the engine's folder."""
         return engine_name(self.target, self.precision, self.plan.compute_capability if self.plan else None)
 
     def plain(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a bundle to engines that passed their gates."""
+"""Makes engines from a bundle, and passes each through its gate."""
 
 from slipway.engines.choose import choose, choose_plan
 from slipway.engines.compile import COMPILED, build_engine, wanted

@@ -148,7 +148,8 @@ def _quantised(
 def _searched(
     bundle: Bundle, plain: onnx.ModelProto, sample: CalibrationSample, measured: GraphMeasured, staging: Path
 ) -> tuple[onnx.ModelProto, GraphMeasured]:
-    """The INT8 graph that the validation split accepts; what it took is written and added to `measured`."""
+    """The INT8 graph that the validation split accepts; the search is written, and its facts are added to
+    `measured`."""
     graph, found = search(bundle, plain, sample)
     found.write(staging / SEARCH)
     accepted = found.steps[-1]

@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 Network = Callable[[Float], tuple[Float, Float]]
 """Maps `pixels_nchw` to (`logits_nc`, `embedding_nd`); the latter is `[n, 0]` for a network without an embedding."""
 ServedNetwork = Callable[[Pixels], tuple[Float, Float]]
-"""As `Network`, but normalises by itself: maps `pixels_nhwc_u8`."""
+"""Network that normalises by itself: maps `pixels_nhwc_u8` to (`logits_nc`, `embedding_nd`)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def predict_served(
     batch_size: int,
     what: str,
 ) -> Predictions:
-    """As `predict`, for a network that normalises by itself."""
+    """Compute the outputs of a network that normalises by itself; otherwise as `predict` does."""
     logits, embeddings = [], []
     encoded = ((image.path, dataset.load(image)) for image in images)
     batches = pixel_batches(encoded, preprocess=preprocess, batch_size=batch_size, total=len(images), what=what)

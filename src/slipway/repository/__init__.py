@@ -1,4 +1,4 @@
-"""From bundles and engines to the model repository that Triton loads."""
+"""Makes the model repository that Triton loads from bundles and engines."""
 
 from slipway.repository.assemble import assemble, plan_repository
 from slipway.repository.classifier import Classifier

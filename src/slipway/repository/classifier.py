@@ -136,7 +136,7 @@ class Classifier(Served[Engine]):
 
     @property
     def head_answer(self) -> HeadAnswer:
-        """What the group of a head has of it."""
+        """The part of this head that its group needs."""
         tensors = tuple(tensor for tensor in self.full_answer if tensor.name != EMBEDDING)
         return HeadAnswer(self.name, tensors, {"head.npz": Content.file(self.engine, "head.npz"), **self.answer_files})
 
@@ -168,7 +168,7 @@ class Classifier(Served[Engine]):
 
 @dataclass(frozen=True)
 class Networks:
-    """What the engines of a repository run."""
+    """Networks that the engines of a repository run."""
 
     classifiers: Sequence[Classifier]
     """Classifiers with a graph of their own."""

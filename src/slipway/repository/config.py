@@ -46,7 +46,7 @@ EMBEDDING = "EMBEDDING"
 
 
 def pixels_of(preprocess: Preprocess) -> Tensor:
-    """What a decoder hands to an engine."""
+    """Return the tensor that a decoder gives to an engine."""
     return Tensor(INPUT, "TYPE_UINT8", (*preprocess.input_size, 3))
 
 
@@ -192,7 +192,8 @@ def add_step(config: ModelConfig, step: ModelConfig, *, inputs: Mapping[str, str
 
 
 def add_mapped_step(config: ModelConfig, name: str, *, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-    """As `add_step`, for maps of tensors that the step is known to have: a group of heads has thousands of others."""
+    """Add a step as `add_step` does, for maps of tensors that the step is known to have: a group of heads has thousands
+    of others."""
     entry = config.ensemble_scheduling.step.add(model_name=name, model_version=-1)
     entry.input_map.update(inputs)
     entry.output_map.update(outputs)

@@ -76,8 +76,8 @@ def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None: 
 
 
 def settle(networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, int | None]:
-    """The same with every choice made that `serving` leaves to the machine. A base counts as one classifier, whatever
-    the number of its heads."""
+    """Return the networks with every choice made that `serving` leaves to the machine. A base counts as one classifier,
+    whatever the number of its heads."""
     cores, served = cores or len(os.sched_getaffinity(0)), len(networks.classifiers) + len(networks.bases)
 
     def settled(version: Classifier, *, shares_decode: bool) -> Classifier:
@@ -209,7 +209,7 @@ def _config(
 
 
 def _first_core(classifier: Classifier, *, decodes: bool = False) -> int:
-    """Where the first instance of a pinned step begins, counted round and round; the next ones follow it.
+    """Return the core of the first instance of a pinned step, counted round and round; the next instances follow it.
 
     The engine's step begins where the preprocess step ends, so that they meet on a core only where cores are short.
     Chains begin anywhere, by their content: few of them spread out.

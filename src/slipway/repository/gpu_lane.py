@@ -222,7 +222,7 @@ def _plan_of(engine: Engine | BaseEngine) -> tuple[str, PlanSettings]:
 
 
 def settle(networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, None]:  # noqa: ARG001
-    """The same: `serving.gpu` leaves nothing to the machine."""
+    """Return the networks unchanged: `serving.gpu` leaves nothing to the machine."""
     return networks, None
 
 

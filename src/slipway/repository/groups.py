@@ -84,7 +84,7 @@ class BaseHeads:
 
 @dataclass
 class Heads:
-    """What the heads of a repository add to it."""
+    """The parts that heads add to a repository."""
 
     opened: list[Classifier] = field(default_factory=list)
     """Heads that are new or changed."""

@@ -31,7 +31,7 @@ from slipway.system.files import sha256_file
 GROUP = 256
 """Most heads of a group, on average (docs/adr/0060)."""
 BETWEEN = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
-"""What a group takes of its base."""
+"""Tensors that a group takes from its base."""
 
 
 def engine_part(engine: Engine | BaseEngine) -> str:
@@ -50,7 +50,7 @@ class ServedBase(Served[BaseEngine]):
     settings: Serving
     others: tuple[BaseEngine, ...] = ()
     choices: tuple[Choice, ...] = ()
-    """As those of a classifier, like the next."""
+    """Choices between plans, as a classifier has them; the next field is alike."""
     failed_plans: tuple[str, ...] = ()
 
     @property
@@ -67,8 +67,8 @@ class ServedBase(Served[BaseEngine]):
 
     @property
     def public_embedding(self) -> Tensor:
-        """The same numbers again, by the group, and zeros for a refused image: a request for a tensor alone that is
-        public and also taken by a step fails."""
+        """The embedding that the group answers, with zeros for a refused image: a request for a tensor alone fails if
+        it is public and also taken by a step."""
         return replace(self.embedding, name=EMBEDDING)
 
     @property
@@ -87,11 +87,11 @@ class ServedBase(Served[BaseEngine]):
 
 @dataclass(frozen=True)
 class HeadAnswer:
-    """What a group has of one head."""
+    """One head as its group has it."""
 
     name: str
     tensors: tuple[Tensor, ...]
-    """Its public tensors, but for EMBEDDING, which is the base's."""
+    """Public tensors of the head, except EMBEDDING, which belongs to the base."""
     files: dict[str, Content]
 
     def named(self) -> list[Tensor]:

@@ -16,7 +16,7 @@ from slipway.repository.step import StepModel
 
 
 class LaneRules(Protocol):
-    """How a lane finds its engines, what it refuses, and which steps it serves."""
+    """Rules of a lane: how it finds its engines, what it refuses, and which steps it serves."""
 
     DECODER: str
     """DALI decoder of the lane."""
@@ -36,8 +36,8 @@ class LaneRules(Protocol):
         ...
 
     def settle(self, networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, int | None]:
-        """The same, with every choice made that `serving` leaves to the machine, also of kept versions; and the cores
-        that something was chosen for, if anything was.
+        """Return the networks with every choice made that `serving` leaves to the machine, also of kept versions; and
+        the cores that something was chosen for, if anything was.
 
         Args:
             sharing: names of classifiers whose decode others share.

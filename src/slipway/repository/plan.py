@@ -84,7 +84,7 @@ def _read(contents: Contents) -> Iterator[Path]:
 
 
 def _identities(out: Path) -> dict[str, Identity]:
-    """What tells everything below `out` but folders from another, links included."""
+    """Return an identity of everything below `out` except folders, links included."""
     if not out.is_dir():
         return {}
     return {name: identity_of(entry.stat(follow_symlinks=False)) for name, entry in entries_below(out).items()}

@@ -1,4 +1,4 @@
-"""What the first steps of a lane run: a classifier with a graph of its own, or the base of heads."""
+"""The network of a lane's first steps: a classifier with a graph of its own, or the base of heads."""
 
 from functools import cached_property
 from typing import Generic, TypeAlias

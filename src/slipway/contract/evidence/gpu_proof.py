@@ -28,7 +28,7 @@ class GpuMachine(Evidence):
 
 
 class KeptFacts(Evidence):
-    """What `judge` needs beside the kept logits of a network with trained weights."""
+    """Facts that `judge` needs beside the kept logits of a network with trained weights."""
 
     labels: tuple[str, ...]
     accuracy: AccuracyGate
@@ -66,6 +66,6 @@ class GpuProofResult(Evidence):
     machine: GpuMachine
     measured: dict[str, JsonValue]
     gates: dict[str, AccuracyResult] | None = None
-    """By graph: the accuracy gate against FP32 on a CPU, for the networks with trained weights."""
+    """Results of the accuracy gate against FP32 on a CPU, by graph, for the networks with trained weights."""
     agreement: dict[str, Agreement] | None = None
-    """By graph, for the networks with random weights."""
+    """Agreement with FP32 on a CPU, by graph, for the networks with random weights."""

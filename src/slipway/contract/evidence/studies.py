@@ -300,11 +300,11 @@ class DensityLatency(Part):
 
 
 class DensityFirstAnswer(Part):
-    """From the images of a new task to the first answer of a server with its head."""
+    """Time from the images of a new task to the first answer of a server with its head."""
 
     images: int
     seconds: float
-    """From the start of `slipway head`, with no embedding kept, to the answer."""
+    """Seconds from the start of `slipway head`, without kept embeddings, to the answer."""
     head_s: float
     assemble_s: float
     ready_s: float
@@ -362,7 +362,7 @@ class HeadLoss(Part):
     folds: int
     top1: dict[str, float]
     loss: dict[str, PairedLoss]
-    """For heads fitted to INT8 embeddings, and for FP32's carried over to them."""
+    """Loss against FP32, for heads fitted to INT8 embeddings and for FP32's heads carried over to them."""
 
 
 class DensityResult(ServedResult):

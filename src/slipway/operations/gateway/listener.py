@@ -134,7 +134,7 @@ def _connection_manager(
 
 
 def _sentences() -> list[Node]:
-    """What Envoy itself answers, as sentences; over HTTP in the JSON of Triton's errors."""
+    """Return the sentences of Envoy's own answers; over HTTP in the JSON of Triton's errors."""
     answer: Node = {"error": "%LOCAL_REPLY_BODY%", "why": "%RESPONSE_CODE_DETAILS%"}
     as_json: Node = {"json_format": answer, "content_type": "application/json"}
     not_grpc: Node = {
@@ -172,7 +172,7 @@ def _key_filter(keys: Mapping[str, str]) -> Node:
 
 
 def _mounted_key_filter(mounted: Mounted) -> Node:
-    """The same filter, whose configuration Envoy reads from `keys.yaml`; until then every request is refused."""
+    """Return the key filter whose configuration Envoy reads from `keys.yaml`; until then every request is refused."""
     return {
         "name": f"envoy.filters.http.{KEY_FILTER}",
         "config_discovery": {

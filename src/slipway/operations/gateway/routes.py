@@ -28,7 +28,7 @@ STATUS_CLUSTER = "stable_status"
 
 
 class Traffic(Contract):
-    """How requests are divided between stable and candidate."""
+    """Division of the requests between stable and candidate."""
 
     weight_percent: int = Field(default=0, ge=0, le=100)
     """Share of the requests that the candidate answers."""

@@ -1,4 +1,4 @@
-"""Reads what was measured from result files: the rate within P99, processor time, memory, and time to ready.
+"""Reads figures from result files: the rate within P99, processor time, memory, and time to ready.
 
 Nothing is estimated here. A file gives the figures that it has, with a sentence on what each means.
 """
@@ -68,7 +68,7 @@ class MeasuredFigures:
     """Names of the processors that these were measured on."""
 
     def or_else(self, other: "MeasuredFigures", *, limit_ms: float) -> "MeasuredFigures":
-        """These figures, and those of `other` where these lack one: a capacity within a laxer limit is none."""
+        """Return these figures, completed by those of `other`; a capacity within a laxer limit is not taken."""
         cores = {capacity.cores for capacity in self.capacities if capacity.limit_ms <= limit_ms}
         more = tuple(capacity for capacity in other.capacities if capacity.cores not in cores)
         return MeasuredFigures(

@@ -1,4 +1,4 @@
-"""What a judge is told: counts of both arms in blocks of five seconds, made from counters that only go up."""
+"""Counts for the judge: both arms in blocks of five seconds, made from counters that only increase."""
 
 import math
 from collections.abc import Iterable, Iterator

@@ -37,7 +37,7 @@ class ReleaseVerdict(StrEnum):
 
 
 class SeriesEvidence(Evidence):
-    """What one series shows."""
+    """The evidence of one series."""
 
     series: Series
     verdict: ReleaseVerdict
@@ -125,7 +125,7 @@ def _disagreements(told: Disagreements, settings: JudgeSettings, *, among: int) 
 
 
 def _needed(told: Disagreements, settings: JudgeSettings) -> str:
-    """What would decide, in words."""
+    """Return a phrase on the data that would decide."""
     _, limit = limits_of("disagreements", settings)
 
     def decides(more: int) -> bool:

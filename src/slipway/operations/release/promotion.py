@@ -25,19 +25,19 @@ RELOAD_S = 240.0
 
 
 class Switched(Contract):
-    """What a promotion or rollback did."""
+    """Result of a promotion or rollback."""
 
     weight_zero_s: float | None
     """Seconds until the gateway sent all requests to stable; None if it does not answer."""
     seconds: float
     """Seconds of the whole."""
     reloaded: str | None
-    """What the stable server changed; None if it serves what it did."""
+    """Change of the stable server; None if it still serves the same repository."""
 
 
 @dataclass(frozen=True)
 class Approval:
-    """Who promotes a candidate, and why."""
+    """The person who promotes a candidate, and the reason."""
 
     by: str
     reason: str | None

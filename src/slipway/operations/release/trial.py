@@ -40,9 +40,9 @@ class Judged:
     out_of_order: int
     damaged: int
     tallies: dict[str, Tally] = field(default_factory=dict)
-    """What the journal knows of the images on which the versions differ, by classifier."""
+    """Counts of the images on which the versions differ, by classifier."""
     unread: str = ""
-    """Why the series of disagreements is absent, or could not be read."""
+    """Reason why the series of disagreements is absent, or could not be read."""
 
     @property
     def remarks(self) -> list[str]:
@@ -88,7 +88,7 @@ class Trial:
         return cls(source, settings, record)
 
     def again(self) -> Self:
-        """The same trial, as it is now."""
+        """Return the trial in its present state."""
         return type(self).open(self.source)
 
     @property
@@ -146,7 +146,7 @@ class Trial:
         )
 
     def _disagreements(self) -> tuple[list[Disagreements], dict[str, Tally], str]:
-        """What the judge is told, what it comes from, and what is to be said of it."""
+        """Return the disagreements for the judge, their counts, and a remark on them."""
         again = command("slipway release compare", self.source)
         if self.settings.observe is None:
             return [], {}, "disagreements are not judged, since the gateway keeps no journal (observe:)"
