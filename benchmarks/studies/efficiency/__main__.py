@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
                 write_file(arguments.output, EfficiencyResult.parse(result, source="the result").to_json())
                 print(f"written to {arguments.output}", flush=True)
     if arguments.json:
-        print(json.dumps(result))
+        print(json.dumps(EfficiencyResult.parse(result, source="the result").plain()))
 
 
 def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Classifier, Sequence[bytes]]]":
