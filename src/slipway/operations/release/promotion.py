@@ -9,7 +9,7 @@ from pathlib import Path
 from slipway.contract import Manifest, ServingError, SlipwayError, SpecError
 from slipway.contract.base import Contract
 from slipway.image.cache import images_folder
-from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
+from slipway.operations.gateway.routes import Traffic, has_requests, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
 from slipway.operations.release.fit import answering, check_candidate
 from slipway.operations.release.force import put_in_force
@@ -117,11 +117,7 @@ def roll_back_without_record(source: Path, error: SpecError) -> None:
     """
     settings = read_settings(source)
     with only_operator(settings.folder, "rollback"):
-        try:
-            has_requests = read_traffic(settings).to_candidate
-        except SpecError:  # damaged, and written anew
-            has_requests = True
-        if not has_requests:
+        if not has_requests(settings):
             raise error
         _, unconfirmed = _all_to_stable(settings)
     if unconfirmed is not None:
@@ -139,9 +135,7 @@ def roll_back_worse(trial: Trial, evidence: ReleaseJudgement) -> Switched | None
         StorageError: the weights cannot be written.
     """
     with only_operator(trial.settings.folder, "rollback", wait=True):
-        traffic = trial.traffic
-        has_requests = bool(traffic.weight_percent or traffic.mirror_percent)
-        if not (has_requests and trial.is_open) or trial.record.is_promoted:
+        if not (has_requests(trial.settings) and trial.is_open) or trial.record.is_promoted:
             return None
         return _rolled_back(trial, by="judge", evidence=evidence)
 

@@ -1,6 +1,6 @@
 """A trial: the gateway's settings, the record of the release, and the evidence so far."""
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -17,7 +17,7 @@ from slipway.operations.release.force import put_in_force
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, ArmName, counts, reading
-from slipway.operations.release.readings import Readings
+from slipway.operations.release.readings import Readings, present
 from slipway.operations.release.record import (
     Action,
     Deed,
@@ -125,7 +125,7 @@ class Trial:
             ServingError: the gateway does not answer.
         """
         make_folder(self.settings.folder)
-        self._readings.append(reading(self.counts(), time_s=time.time()))
+        self._readings.append(reading(self.counts(), present()))
         return self.judged()
 
     def judged(self) -> Judged:
@@ -164,19 +164,24 @@ class Trial:
         said = f"{few(missing)}: not compared yet; {again}" if missing else ""
         return [found.told(name) for name, found in tallies.items()], tallies, said
 
-    def divide(self, traffic: Traffic, *, action: Deed, by: str) -> float:
-        """Put `traffic` in force; returns how many seconds that took.
+    def divide(self, changes: Mapping[str, int | str | None], *, action: Deed, by: str) -> tuple[Traffic, float]:
+        """Change fields of `Traffic`; returns what is in force then, and how many seconds that took.
+
+        The other fields stay as they are once no other operator is at work: the judge may have set the weight to 0.
 
         Raises:
-            SpecError: another operator is at work, or the candidate may not get requests.
+            SpecError: another operator is at work, another candidate was written, the candidate may not get requests,
+                or a change is invalid.
             ServingError: the gateway does not answer, or the candidate does not answer as it should.
         """
         with only_operator(self.settings.folder, action):
-            if traffic.weight_percent or traffic.mirror_percent:
+            self.require_open()
+            traffic = Traffic.parse({**self.traffic.model_dump(), **changes}, source="command line")
+            if traffic.to_candidate:
                 self.require_candidate()
             seconds = put_in_force(self.settings, traffic)
             self.note(action, by=by, traffic=traffic)
-        return seconds
+        return traffic, seconds
 
     def note(
         self,
