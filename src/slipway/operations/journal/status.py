@@ -11,6 +11,7 @@ from typing import Any
 
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.collector import FILES, PARITY
+from slipway.operations.journal.reading import check_values
 from slipway.operations.journal.retention import put_off
 from slipway.operations.journal.rows import PARITIES
 from slipway.operations.journal.spool import DROPPED, read_dropped, tap_files
@@ -119,21 +120,26 @@ def _sizes(images: Path) -> Iterator[int]:
 
 
 def last_rows(journal: Path, *, last: int, classifier: str | None) -> list[dict[str, Any]]:
-    """The newest rows, newest first, without probabilities and embeddings; `time` is `time_s` in words."""
+    """The newest rows, newest first, without probabilities and embeddings; `time` is `time_s` in words.
+
+    Raises:
+        DataError: a row has values that no collector writes.
+    """
     where, values = ("WHERE classifier = ?", [classifier]) if classifier is not None else ("", [])
     with Store.open(journal, make=False) as store:
         found = store.query(f"SELECT {', '.join(SHOWN)} FROM rows {where} ORDER BY id DESC LIMIT ?", [*values, last])
+    check_values(SHOWN, found)
     rows = [dict(zip(SHOWN, one, strict=True)) for one in found]
     return [{**row, "time": time_text(row["time_s"])} for row in rows]
 
 
 def time_text(time_s: float | None) -> str | None:
-    """A Unix time in words, in UTC; the number itself where a clock was far off."""
+    """A Unix time in words, in UTC; as it is where a clock was far off, or where somebody changed it."""
     if time_s is None:
         return None
     try:
         return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (OverflowError, ValueError, OSError):  # a clock that was far off
+    except (OverflowError, ValueError, OSError, TypeError):
         return str(time_s)
 
 
