@@ -36,7 +36,7 @@ test: setup ## every test but the slow proofs: units, stages in process, the rea
 	$(BIN)/python -m pytest tests/unit tests/stages tests/serving tests/gpu $(PARALLEL)
 
 # Left out: coverage writes a file of its own where these tests let no process write.
-coverage: setup ## what of src no test reaches, by line (twice as long as make test)
+coverage: setup ## lines of src that no test reaches (twice as long as make test)
 	$(BIN)/python -m pytest tests/unit tests/stages tests/serving $(PARALLEL) --quiet --cov --cov-report term-missing \
 	  --deselect tests/unit/test_fleet_plan.py::test_a_disk_that_is_full_is_an_error_in_words_and_leaves_what_was_there \
 	  --deselect tests/stages/test_full_disk.py::test_a_script_of_somebody_who_may_not_write_there_ends_in_one_sentence
@@ -50,20 +50,20 @@ nightly: setup ## the slow proofs, and the studies that have a verdict, into run
 engines: setup ## every graph, engine and plan of RUNS that is not current: make engines RUNS="runs/a runs/b" TARGETS=openvino
 	$(BIN)/python build/engines.py $(RUNS) --target $(TARGETS)
 
-doctor: setup ## what of REPOSITORY would load on this machine, and why not: make doctor REPOSITORY=model_repository/gpu
+doctor: setup ## check which parts of REPOSITORY would load on this machine: make doctor REPOSITORY=model_repository/gpu
 	$(BIN)/python build/doctor.py $(REPOSITORY)
 
 study-%: setup ## a study of benchmarks/studies: make study-soak, make study-training ARGS="folds noise"
 	$(BIN)/python -m benchmarks.studies.$* $(ARGS)
 
-bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps and a report, in RUN/bench (8 minutes)
+bench: perf_analyzer $(RUN)/engines/choice.json ## the README's figures of speed: P99, capacity, steps and a report, in RUN/bench (15 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
 
-gpu-proof: ## on a GPU machine: what only a GPU can prove, or PROOFS="codec dali" of it (12 minutes; docs/gpu-proof.md)
+gpu-proof: ## the proofs that need a GPU, or some of them: PROOFS="codec dali" (12 minutes; docs/gpu-proof.md)
 	python3 -m benchmarks.studies.gpu_proof run $(PROOFS)
 
 pictures: setup ## the README's pictures, from the published results and what make demo wrote (needs chromium)
-	$(BIN)/python docs/pictures/make_pictures.py
+	$(BIN)/python -m docs.pictures.make_pictures
 
 docs: setup ## the documentation as a site in runs/site, with the reference from docstrings; a broken link is an error
 	@rm -rf runs/site
@@ -89,7 +89,7 @@ label-studio: setup .venv/label-studio/installed ## Label Studio in an environme
 
 VALIDATORS := $(VENV)/lib/validators
 
-validators: $(VALIDATORS)/.installed ## what checks rendered deployments: Kubernetes' schemas, types of KServe and Grafana, kubectl (0.25 GB)
+validators: $(VALIDATORS)/.installed ## checkers of rendered deployments: Kubernetes' schemas, types of KServe and Grafana, kubectl (0.25 GB)
 
 $(VALIDATORS)/.installed: tests/validators/requirements.lock $(INSTALLED)
 	@rm -rf $(VALIDATORS) && mkdir -p $(VALIDATORS)/bin

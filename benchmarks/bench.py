@@ -15,14 +15,14 @@ from slipway.system.process import child, run
 
 ROOT = Path(__file__).parents[1]
 VERDICTS = (0, 1, 3, 4)
-"""Of the gate: a machine on which something fails its gate is measured all the same, and the report says so."""
+"""Exit codes of the gate that let the benchmark continue: the report shows what failed."""
 EPILOG = """examples:
   make bench                                                      digits of `make demo`, into runs/digits/bench
   benchmarks/bench.py runs/pets --images data/pets/test           a classifier of your own
 
-Served as its spec says (three steps, where it says nothing), with nothing else running: about 15 minutes on two
-cores, of which the simulation of the verdict takes a third, and up to 10 more where a latency is near its limit.
-Longer, and by themselves: make study-efficiency, make study-peers."""
+The classifier is served as its spec says; by default, one fused model with a process for each core. Leave the machine
+otherwise idle. It takes about 15 minutes on two cores, a third of them for the simulation of the verdict, and up to 10
+more if a latency is near its limit. make study-efficiency and make study-peers take longer and run by themselves."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
     add("--rate", type=float, default=50.0, metavar="PER_S", help="at which P99 is judged (%(default)g)")
     add("--price", default="cpu-2", help="a row of src/slipway/cli/prices.yaml (%(default)s)")
-    add("--out", type=Path, metavar="FOLDER", help="for the result files and the report (default: RUN/bench)")
+    add("--out", type=Path, metavar="FOLDER", help="folder for the result files and the report (default: RUN/bench)")
     return parser
 
 

@@ -22,7 +22,7 @@ from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
 from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator, latency_of
 from slipway.benchmark.tuning import climb, climb_rounds, in_turns, rung_at
 from slipway.contract.evidence.latency import rate_at
-from slipway.contract.evidence.studies import Tail
+from slipway.contract.evidence.studies import ClimbBlock, Tail
 
 DEADLINE_S = 1.0
 SETTLE_S = 60.0
@@ -51,7 +51,7 @@ class Bench:
     images: int
     """How many there are to ask for."""
     effort: Effort
-    blocks: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[ClimbBlock] = field(default_factory=list)
 
     def best(self, candidates: Mapping[str, Connect]) -> tuple[str, int]:
         """The candidate that holds the highest rate, and its rung; the first of equal ones."""
@@ -92,13 +92,13 @@ class Bench:
     def _held(self, sides: Mapping[str, Connect], stage: str, number: int, side: str, rung: int) -> bool:
         requests = self.effort.requests // (1 if stage == "round" else 2)
         found = self._measure(sides[side], rung, requests=requests, drawn=(stage == "round", number))
-        self.blocks.append({"side": side, "stage": stage, "round": number, **found})
-        late_ms = found["generator_late_p99_ms"]
+        block = ClimbBlock.parse({"side": side, "stage": stage, "round": number, **found}, source="the block")
+        self.blocks.append(block)
         tqdm.write(
-            f"  {side:24} {rate_at(rung):6.1f}/s  P99 {found['latency']['p99_ms']:7.1f} ms  "
-            f"client late {late_ms:4.1f} ms at P99  {'held' if found['held'] else 'over'}"
+            f"  {side:24} {rate_at(rung):6.1f}/s  P99 {block.latency.p99_ms:7.1f} ms  "
+            f"client late {block.generator_late_p99_ms:4.1f} ms at P99  {'held' if block.held else 'over'}"
         )
-        return bool(found["held"])
+        return block.held
 
     def _measure(self, connect: Connect, rung: int, *, requests: int, drawn: tuple[int, int]) -> dict[str, Any]:
         """One block. Its arrivals and images are those that every side meets at this rung in this round."""

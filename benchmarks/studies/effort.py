@@ -1,4 +1,4 @@
-"""How much efficiency.py and peers/compare.py ask: the options that they share, and what they come to."""
+"""The number of requests and rounds of a study that compares rates, and the options that set it."""
 
 import argparse
 from dataclasses import dataclass
@@ -6,30 +6,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is asked."""
+    """The size of a study."""
 
     rounds: int
     requests: int
-    """Requests of a block; a tenth more warm the server up."""
+    """Counted requests per block; a tenth more come first as a warm-up."""
     search_rounds: int
-    """After a pilot, to tell which of some candidates is best; with half the requests."""
+    """Rounds that pick the best of several candidates, after a pilot; their blocks have half the requests."""
     start_per_s: float
-    """Where the pilots begin."""
+    """Rate at which the pilots begin, in requests per second."""
     limit_ms: float
-    """On P99."""
+    """Limit on P99 latency, in milliseconds."""
     seed: int
 
 
 def add_effort(parser: argparse.ArgumentParser, *, rounds: int, search_rounds: int) -> None:
-    """The options of `effort_of`; `rounds` and `search_rounds` are what is usual."""
+    """Add the options that `effort_of` reads; `rounds` and `search_rounds` are the study's defaults."""
     add = parser.add_argument
     parser.set_defaults(usual_rounds=rounds, search_rounds=search_rounds)
-    add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
-    add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
-    add("--rounds", type=int, metavar="N", help=f"after a pilot that is not counted (default: {rounds})")
-    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 300)")
-    add("--start", type=float, default=60.0, metavar="PER_S", help="where the pilots begin (%(default)g)")
-    add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
+    add(
+        "--limit-ms",
+        type=float,
+        default=50.0,
+        help="limit on P99 (%(default)g); it must be under 1000, the deadline of a request",
+    )
+    add("--quick", action="store_true", help="measure only 2 rounds of 200 requests, to notice a large change")
+    add("--rounds", type=int, metavar="N", help=f"counted rounds, after an uncounted pilot (default: {rounds})")
+    add("--requests", type=int, metavar="N", help="counted requests per block; a tenth more warm up (default: 300)")
+    add("--start", type=float, default=60.0, metavar="PER_S", help="rate at which the pilots begin (%(default)g)")
+    add("--seed", type=int, default=0, help="seed of the arrivals and the order of the images (%(default)s)")
 
 
 def effort_of(arguments: argparse.Namespace) -> Effort:

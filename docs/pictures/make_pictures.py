@@ -1,8 +1,6 @@
-#!/usr/bin/env python3
 """Draw the README's pictures from the published results and the demo's report: `make pictures`, after `make demo`."""
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -11,7 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.studies.scale.result import ScaleResult
 from slipway.contract import DataError
+from slipway.contract.evidence.studies import PeersResult
 from slipway.pages.charts import DIM, PAGE, SERIES, TEXT, TONES, VARIABLES, Chart, axes, styled, svg
 from slipway.system.process import run
 
@@ -97,14 +97,14 @@ def flow(out: Path) -> None:
 @styled
 def peers(result: Path, out: Path) -> None:
     """How many times the rate of each peer Slipway's fused layout holds: the mean and two standard errors."""
-    ratios = json.loads(result.read_text(encoding="utf-8"))["times_the_capacity"]
+    ratios = PeersResult.read(result).times_the_capacity
     chart = axes(7.5, 2.6)
     for row, peer in enumerate(reversed(NAMES)):
         found = ratios[peer]
-        colour = TONES["good" if found["low"] > 1 else "bad" if found["mean"] < 1 else "warn"]
-        spread = [[found["mean"] - found["low"]], [found["high"] - found["mean"]]]
-        chart.errorbar(found["mean"], row, xerr=spread, fmt="o", color=colour, capsize=3)
-        chart.text(found["mean"], row + 0.2, f"{found['mean']:.2f}", ha="center", color=TEXT)
+        colour = TONES["good" if found.low > 1 else "bad" if found.mean < 1 else "warn"]
+        spread = [[found.mean - found.low], [found.high - found.mean]]
+        chart.errorbar(found.mean, row, xerr=spread, fmt="o", color=colour, capsize=3)
+        chart.text(found.mean, row + 0.2, f"{found.mean:.2f}", ha="center", color=TEXT)
     chart.axvline(1, color=DIM, linewidth=1)
     chart.set(
         xscale="log",
@@ -122,21 +122,21 @@ def peers(result: Path, out: Path) -> None:
 @styled
 def scale(result: Path, out: Path) -> None:
     """What a core of each simulated machine holds, by layout, with and without photographs."""
-    held = json.loads(result.read_text(encoding="utf-8"))["held"]
+    held = ScaleResult.read(result).held
     chart = axes(7.5, 3.2)
     for layout, colour in (("fused", SERIES[0]), ("shared_decode", SERIES[1])):
         for share, style in ((0.0, "-"), (0.1, "--")):
             rows = [
                 row
                 for row in held
-                if (row["layout"], row["batch"], row["photographs"]) == (layout, 2, share)
-                and row["bandwidth"].startswith("as measured")
+                if (row.layout, row.batch, row.photographs) == (layout, 2, share)
+                and row.bandwidth.startswith("as measured")
             ]
             name = f"{layout}, {share:.0%} photographs of 12 million pixels" if share else f"{layout}, small images"
-            points = [row["cores"] for row in rows], [row["per_core_per_s"] for row in rows]
+            points = [row.cores for row in rows], [row.per_core_per_s for row in rows]
             chart.plot(*points, style, marker="o", markersize=3, color=colour, label=name)
     chart.set(xscale="log", xlabel="cores", ylabel="requests/s and core\nwithin P99 < 50 ms", ylim=(0, None))
-    chart.set_xticks(cores := sorted({row["cores"] for row in held}), [str(count) for count in cores])
+    chart.set_xticks(cores := sorted({row.cores for row in held}), [str(count) for count in cores])
     chart.minorticks_off()
     chart.legend(frameon=False, labelcolor=TEXT)
     out.write_text(standalone(chart, label="Requests per second and core, by layout and cores"), encoding="utf-8")
@@ -174,7 +174,7 @@ def screenshot(page: Path, out: Path, *, height: int, width: int = 1000) -> None
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=ROOT / "runs/digits", help="what the demo wrote (%(default)s)")
+    parser.add_argument("--run", type=Path, default=ROOT / "runs/digits", help="run of the demo (%(default)s)")
     parser.add_argument("--drawn", action="store_true", help="only the pictures that need neither a run nor chromium")
     return parser
 

@@ -5,7 +5,6 @@ the first page. `navigation.md`, which only the site needs, is added to its end.
 """
 
 import importlib
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_type_hints
@@ -16,11 +15,10 @@ from pygments.lexers import TextLexer
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "src"))
+from slipway import __version__
+from slipway.cli import PROG, STAGES
 
-from slipway import __version__  # noqa: E402
-from slipway.cli import PROG, STAGES  # noqa: E402
+HERE = Path(__file__).parent
 
 project = "Slipway"
 author = "The Slipway contributors"

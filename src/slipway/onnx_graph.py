@@ -1,4 +1,4 @@
-"""What every ONNX file of ours is: named tensors, a dynamic batch, one file, nothing of a machine inside."""
+"""Rules for every ONNX file of Slipway: named tensors, a dynamic batch, a single file, and no trace of the machine."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def to_bytes(model: onnx.ModelProto, *, input_name: str = INPUT) -> bytes:
-    """What `save` writes, of a graph with that input."""
+    """Return the bytes that `save` would write for a graph with that input."""
     strip(model)
     check(model, input_name=input_name)
     data: bytes = model.SerializeToString(deterministic=True)

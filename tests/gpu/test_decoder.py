@@ -71,7 +71,7 @@ def test_digits_decoded_on_the_gpu_get_the_labels_of_the_cpu(
 ) -> None:
     from slipway.contract.dataset import Dataset
     from slipway.contract.evidence.gate import FAIL
-    from slipway.engines.gate import compare
+    from slipway.evaluation.gate import compare
     from slipway.evaluation.predict import behind_normalisation
     from slipway.steps.engine_openvino import Engine
 

@@ -62,8 +62,8 @@ def test_a_plan_answers_like_openvino_in_fp32_and_does_not_fail_the_gate(
 ) -> None:
     from slipway.contract.dataset import Dataset
     from slipway.contract.evidence.gate import FAIL
-    from slipway.engines.gate import compare
     from slipway.engines.plan import PlanRunner, layer_precisions
+    from slipway.evaluation.gate import compare
     from slipway.evaluation.predict import behind_normalisation, predict_served
     from slipway.steps.engine_openvino import Engine
 

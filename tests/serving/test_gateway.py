@@ -78,6 +78,8 @@ def test_without_a_right_key_nothing_passes(gateway: Asked, stub: GRPCInferenceS
 def test_a_team_over_its_rate_waits_and_the_other_does_not(gateway: Asked) -> None:
     codes = [gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] for _ in range(6)]
     assert codes[-1] == 429
+    said = json.loads(gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[1])["error"]
+    assert said.startswith("the team is over its rate, 2 requests a second, and 2 at once; send fewer")
     assert gateway.http("GET", "/v2/health/live")[0] == 200
     time.sleep(1.1)
     assert gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] == 200

@@ -41,6 +41,8 @@ def test_a_hostile_http_request_is_refused_with_a_sentence(
     assert found == code, said
     refusal = json.loads(said)
     assert refusal["error"] or refusal["why"] == "path_normalization_failed", refusal
+    if code == 413:
+        assert "larger than 34,603,008 bytes (max_request_bytes" in refusal["error"]
 
 
 @pytest.mark.usefixtures("unharmed")

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, AccuracyResult, Comparison
 from slipway.contract.spec import AccuracyGate
-from slipway.engines.gate import compare, compare_pairs
+from slipway.evaluation.gate import compare, compare_pairs
 
 
 def gate(

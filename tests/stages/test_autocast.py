@@ -8,10 +8,10 @@ import pytest
 
 from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.engines import quantize
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import run_nodes
 from slipway.engines.modelopt import nodes_over
 from slipway.engines.quantize import open_source
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.onnx_graph import output_sizes
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file

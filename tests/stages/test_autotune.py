@@ -12,10 +12,10 @@ from slipway.cli import quantize as verb
 from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.contract.evidence.build import GraphMeasured
 from slipway.engines import autotune, quantize
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import check_quantised, quantised_layers
 from slipway.engines.quantize import open_source
 from slipway.engines.sensitivity import keep_in_fp16
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from tests.support import quantizable as fixtures
 from tests.support.cards import H100
 from tests.support.quantizable import SIZE

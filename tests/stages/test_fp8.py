@@ -11,9 +11,9 @@ from slipway.contract import Bundle, CompileError, GateError, Manifest, Quantize
 from slipway.contract.engine import Target
 from slipway.contract.selection import has_fp8
 from slipway.engines import build_engine, choose, quantize, wanted
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import quantised_layers
 from slipway.engines.typed_graph import TypedGraph
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.report.build import Build
 from slipway.report.views import layers
 from tests.support.colours import copy_colours

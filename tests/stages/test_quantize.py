@@ -9,9 +9,9 @@ import pytest
 from slipway.contract import Bundle, Manifest
 from slipway.contract.evidence.build import Search
 from slipway.engines import quantize
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.modelopt import with_qdq
 from slipway.engines.quantize import open_source
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.onnx_graph import output_sizes, producers
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file

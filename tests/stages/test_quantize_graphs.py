@@ -9,7 +9,6 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from slipway.contract import Bundle, QuantizeError
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import (
     check_numbers,
     check_opset,
@@ -22,6 +21,7 @@ from slipway.engines.graph_checks import (
 from slipway.engines.modelopt import with_qdq
 from slipway.engines.quantize import open_source
 from slipway.engines.sensitivity import keep_in_fp16
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.onnx_graph import save
 from tests.support import quantizable as fixtures
 from tests.support.quantizable import CHANNELS, SIZE, bundle_of, model, network, node, set_weight, weights_of

@@ -9,7 +9,7 @@ import pytest
 
 from slipway.contract import Bundle
 from slipway.contract.evidence.gate import TOO_FEW
-from slipway.engines.gate import compare
+from slipway.evaluation.gate import compare
 from slipway.report import lane_verdicts, render, todos
 from slipway.repository.pick import pick_engines
 from tests.support.report_builds import (

@@ -9,7 +9,7 @@ import pytest
 
 from slipway.contract import Bundle, Manifest
 from slipway.contract.evidence.build import Search
-from slipway.engines.calibration_pixels import CalibrationSample
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.steps.engine_openvino import Engine
 from tests.support.scripts import run_here
 from tests.support.unequal_channels import copy_bundle, enlarge_channel

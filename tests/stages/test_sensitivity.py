@@ -11,11 +11,11 @@ from slipway.contract import Bundle, Manifest, QuantizeError, bundle_id
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import Search
 from slipway.engines import quantize
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import quantised_layers
 from slipway.engines.modelopt import with_qdq
 from slipway.engines.quantize import open_source
 from slipway.engines.sensitivity import keep_in_fp16, quantised_nodes, rank, search
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.evaluation.predict import predict
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine

@@ -14,7 +14,7 @@ from slipway.cli import init, up
 from slipway.contract import Bundle, DataError, Manifest, Spec, SpecError
 from slipway.contract.recipe import Recipe
 from slipway.contract.spec import AccuracyGate
-from slipway.engines.gate import too_few
+from slipway.evaluation.gate import too_few
 from slipway.lint import lint
 from slipway.training import export
 from slipway.training.data.dataset import scan

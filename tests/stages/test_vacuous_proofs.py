@@ -12,8 +12,8 @@ from slipway.contract.dataset import LabelledImage
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, AccuracyResult
 from slipway.contract.evidence.latency import LatencyVerdict
 from slipway.contract.spec import AccuracyGate, Data, UnknownPolicy
-from slipway.engines.gate import ClassIds, compare, compare_labels
 from slipway.engines.sensitivity import _Judge
+from slipway.evaluation.gate import ClassIds, compare, compare_labels
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.reliability import reliability

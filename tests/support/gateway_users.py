@@ -1,5 +1,6 @@
 """Users that ask through a gateway without a pause, and remember every answer."""
 
+import math
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +51,9 @@ class Users:
         """Arm and bundle of the answers after `start`."""
         return {(one.arm, one.bundle) for one in list(self.answers) if one.at > start}
 
-    def failed(self) -> list[str]:
-        return [one.arm for one in list(self.answers) if one.arm not in ARMS]
+    def failed(self, *, since: float = -math.inf, until: float = math.inf) -> list[str]:
+        """The errors in this time (monotonic)."""
+        return [one.arm for one in list(self.answers) if one.arm not in ARMS and since < one.at <= until]
 
     def stop(self) -> Counter[str]:
         """How many answers each arm gave, and how often each error came."""

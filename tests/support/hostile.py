@@ -93,6 +93,12 @@ HOSTILE_GRPC: dict[str, tuple[Callable[[GRPCInferenceServiceStub], Any], grpc.St
     "a long name": (infer(model="x" * 100_000), LOST),
     "an id with a line break": (infer(id="a\nb"), BAD),
     "an id of a megabyte": (infer(id="x" * 2**20), BAD),
+    "a version of a megabyte": (infer(model_version="1" * 2**20), BAD),
+    "a version that is not a number": (infer(model_version="1\n"), BAD),
+    "a version in a question for a model": (
+        admin("ModelReady", triton.ModelReadyRequest(name="colours", version="x" * 2**20)),
+        BAD,
+    ),
     "class_count on a label": (changed(class_count, outputs=["LABEL"]), NO),
     "shared memory": (changed(shared_memory), NO),
     "an image in the description": (changed(in_the_description), BAD),

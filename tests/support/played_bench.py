@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from slipway.contract.evidence.latency import rate_at
+from slipway.contract.evidence.tuning import NotStarted
 from slipway.contract.serving import Serving
 
 
@@ -14,7 +15,7 @@ class PlayedBench:
     """Rungs of the comparison between the start and what the search found; None for what `known` says."""
 
     def __init__(self, *_: object) -> None:
-        self.evidence: list[dict[str, float]] = []
+        self.evidence: list[NotStarted] = []
 
     def __enter__(self) -> Self:
         return self
@@ -27,7 +28,7 @@ class PlayedBench:
         raise NotImplementedError
 
     def searched(self, serving: Serving, rung: int) -> bool:
-        self.evidence.append({"rate_per_s": rate_at(rung)})
+        self.evidence.append(NotStarted(serving=serving, rate_per_s=rate_at(rung), error="not measured"))
         return rung <= self.known(serving)
 
     def compared(self, sides: Mapping[str, Serving], *, rounds: int, **_: Any) -> dict[str, list[int]]:

@@ -17,7 +17,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.engine import INPUT
 from slipway.contract.evidence.build import BundleMeasured, Search
 from slipway.contract.evidence.evaluation import EngineEvaluation, Flip
-from slipway.engines.gate import compare
+from slipway.evaluation.gate import compare
 from slipway.report import Build
 from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS

@@ -86,7 +86,9 @@ def test_a_look_that_may_err_less_often_asks_for_more():
     assert judge(*blocks_ms).verdict is LatencyVerdict.PASS
     undecided = judge(*blocks_ms, error=0.001)
     assert undecided.verdict is LatencyVerdict.TOO_FEW
-    assert "500 independent ones (a queue makes neighbours alike) where 688 are needed" in undecided.reason
+    assert (
+        "500 effectively independent requests (a queue makes neighbours alike), and 688 are needed" in undecided.reason
+    )
     assert requests_to_pass(0, error=0.001) == 688 == math.ceil(math.log(0.001) / math.log(0.99))
 
 

@@ -49,7 +49,7 @@ def test_a_queue_at_70_percent_load_is_decided_where_the_time_is_enough_requests
 
 
 def test_blocks_alone_would_pass_a_busy_queue_too_often():
-    """Why requests are counted as what they are worth: MLPerf's rule takes them as independent."""
+    """MLPerf's rule takes requests as independent, so it needs their effective number."""
     rng, simulate = np.random.default_rng(7), partial(script.queue, "M/D/1", 0.8)
     p99 = np.quantile(simulate(rng, (8, 250_000))[:, 10_000:], 0.99)
     over_limit = (simulate(rng, (400, 3, 800))[..., 100:] > p99).sum(axis=-1)

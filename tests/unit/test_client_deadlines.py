@@ -5,7 +5,6 @@ import importlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,10 +46,10 @@ def side(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module", params=["grpc", "http"])
 def script_client(request: pytest.FixtureRequest) -> Iterator[Callable]:
     """`script_client(host_port, timeout_s)`: what classify_grpc.py or classify_http.py asks with."""
-    sys.path.insert(0, str(CLIENTS))
-    module = importlib.import_module(f"classify_{request.param}")
-    yield {"grpc": "GrpcClient", "http": "HttpClient"}[request.param], module
-    sys.path.remove(str(CLIENTS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(CLIENTS)
+        module = importlib.import_module(f"classify_{request.param}")
+        yield {"grpc": "GrpcClient", "http": "HttpClient"}[request.param], module
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

@@ -24,6 +24,7 @@ from slipway.contract.evidence.studies import (
     RobustnessResult,
     VerdictResult,
 )
+from slipway.contract.evidence.tuning import TuningResult
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 KINDS = {
@@ -44,6 +45,7 @@ KINDS = {
     "resize": ResizeResult,
     "robustness": RobustnessResult,
     "scale": ScaleResult,
+    "tuning": TuningResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
     "watch": WatchResult,

@@ -213,7 +213,7 @@ def test_a_bundle_opens_with_its_contents(bundle: Path) -> None:
     assert opened.labels == ("cat", "dog")
     assert opened.spec.name == "digits"
     assert opened.preprocess == opened.spec.preprocess
-    assert [name for name, _ in CalibrationList.load(opened.path)] == ["0.png"]
+    assert [image.file for image, _ in CalibrationList.load(opened.path)] == ["0.png"]
 
 
 def test_two_copies_have_one_id_whatever_their_times_and_measurements(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from slipway.contract import Lane, SpecError
+from slipway.contract import Lane, SpecError, StorageError
 from slipway.operations.gateway.binary import find_envoy, reason, validate
 from slipway.operations.gateway.configuration import bootstrap, clusters, static_bootstrap, write_configuration
 from slipway.operations.gateway.listener import guard, listener, public_models
@@ -259,6 +259,23 @@ def test_a_candidate_that_has_requests_cannot_be_removed(tmp_path: Path, traffic
     assert {file: file.read_bytes() for file in plan.settings.folder.rglob("*.yaml")} == before
     write_routes(plan.settings, Traffic())
     plan.again().write()
+
+
+def test_shares_are_on_the_disk_before_they_replace_the_former_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a power loss leaves neither an empty file nor a weight that was taken away."""
+    read, synced = settings(tmp_path, **TWO), list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    write_routes(read, Traffic(weight_percent=10))
+    assert synced == [(read.folder / "traffic.json").stat().st_ino, read.folder.stat().st_ino]
+
+
+def test_shares_that_cannot_be_written_are_an_error_with_a_remedy(tmp_path: Path) -> None:
+    read = settings(tmp_path)
+    (read.folder / "traffic.json").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"traffic\.json: .*give another path"):
+        write_routes(read, Traffic())
 
 
 def test_routes_carry_the_shares_and_stay_over_restarts(tmp_path: Path) -> None:

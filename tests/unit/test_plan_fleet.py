@@ -92,7 +92,7 @@ def test_loads_of_unknown_processor_time_share_no_box():
     assert cell_of(offers[0], loads, [0, 1]) is None
     found = plan_loads(loads, demand())
     assert len(found.cells) == 2
-    assert "nobody measured the processor time" in found.notes[-1]
+    assert "the processor time of an image was not measured" in found.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_processor_time_of_0_is_an_unmeasured_one(tmp_path):
     }
     found = plan(tmp_path, two, {"classifiers": rates})
     assert [load.processor_ms for cell in found.cells for load in cell.loads] == [None, None]
-    assert any("nobody measured the processor time" in note for note in found.notes)
+    assert any("the processor time of an image was not measured" in note for note in found.notes)
 
 
 def test_the_printed_sum_of_the_prices_is_right(tmp_path):
@@ -243,6 +243,14 @@ def test_what_no_plan_can_be_made_for_is_refused_in_words(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(SpecError, match=rf"{name}: not .*; give one written by slipway gate"):
             read_measured(tmp_path / name)
+
+
+def test_evidence_of_tune_that_lacks_a_key_or_a_rate_is_named(tmp_path):
+    found = json.loads((RESULTS / "tuning.json").read_text())
+    for key, said in (("options", "options.model: "), ("rungs", "slipway tune compared no rates; measure one")):
+        (tmp_path / "tuning.json").write_text(json.dumps(found | {key: {}}))
+        with pytest.raises(SpecError, match=rf"tuning.json: {said}"):
+            read_measured(tmp_path / "tuning.json")
 
 
 def test_prices_beside_which_rounding_is_nothing_end(tmp_path):
@@ -292,11 +300,13 @@ def test_what_nobody_measured_is_an_error_with_the_command_that_measures_it(tmp_
     with pytest.raises(SpecError, match="names no result file"):
         plan(tmp_path, DIGITS, {"each": rates})
     other = gate_file(tmp_path / "four.json", cores=4)
-    with pytest.raises(SpecError, match=r"on box .2 cores. .measured: 94\.0/s within 50 ms on 4 cores") as raised:
+    with pytest.raises(
+        SpecError, match=r"on box .2 cores. was not measured .measured: 94\.0/s within 50 ms on 4 cores"
+    ) as raised:
         plan(tmp_path, DIGITS, {"each": rates | {"measured": [other]}})
     assert command in str(raised.value)
     blind = gate_file(tmp_path / "blind.json", with_pid=False)
-    with pytest.raises(SpecError, match="nobody measured its memory") as raised:
+    with pytest.raises(SpecError, match="its memory was not measured") as raised:
         plan(tmp_path, DIGITS, {"each": rates | {"measured": [blind]}})
     assert command in str(raised.value)
     strict = {"limit_ms": 20, "each": rates | {"measured": [gate_file(tmp_path / "gate.json")]}}
@@ -317,7 +327,7 @@ def test_cores_scale_only_if_the_demand_says_so(tmp_path):
         plan(tmp_path, DIGITS, large)
     found = plan(tmp_path, DIGITS, large | {"scale_by_cores": True})
     assert found.cells[0].loads[0].capacity_per_s == 4 * 94
-    assert "nobody measured" in found.cells[0].loads[0].capacity_from
+    assert "which was not measured" in found.cells[0].loads[0].capacity_from
     assert any("assumption" in note for note in found.notes)
 
 
@@ -329,7 +339,7 @@ def test_a_classifier_that_fits_on_no_machine_is_named_with_what_it_needs():
 def test_figures_of_another_backbone_are_refused(tmp_path):
     spec = tmp_path / "runs/lite0/base/spec.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"backbone": {"name": "resnet50"}}))
+    spec.write_text(json.dumps({"name": "lite0", "images": "photos", "backbone": {"name": "resnet50"}}))
     fleet = {"bases": {"lite0": {"base": "runs/lite0", "heads": {"pets": "runs/pets"}}}}
     rates = {"mean": 1, "peak": 2, "measured": [str(RESULTS / "density.json")]}
     with pytest.raises(SpecError, match=r"backbone is resnet50, but .* measured tf_efficientnet_lite0"):

@@ -103,7 +103,7 @@ def test_a_candidate_from_whose_data_a_class_has_disappeared_is_refused(tmp_path
     for version, labels in (("stable", "blue\ngreen\nred\n"), ("candidate", "blue\ngreen\n")):
         (tmp_path / version / "colours_full").mkdir(parents=True)
         (tmp_path / version / "colours_full/labels.txt").write_text(labels)
-    with pytest.raises(SpecError, match="colours: the candidate has fewer classes than the stable version"):
+    with pytest.raises(SpecError, match="the candidate has 2 classes and the stable version 3; red would no longer be"):
         _check_class_ids("colours", tmp_path / "stable", tmp_path / "candidate")
 
 
@@ -167,6 +167,25 @@ def test_a_gateway_that_does_not_answer_is_said_and_rollback_is_written_for_its_
     record = read_record(release.stable)
     assert record is not None
     assert [action.action for action in record.actions] == ["rollback"]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_status_shows_the_record_and_the_weight_on_file_while_the_gateway_is_silent(
+    release: ReleaseFolder, capsys: pytest.CaptureFixture[str], damaged: bool
+) -> None:
+    release.open_release()
+    gateway = read_settings(release.gateway)
+    write_routes(gateway, Traffic(weight_percent=5))
+    if damaged:
+        (gateway.folder / "traffic.json").write_text("{")
+    capsys.readouterr()
+    with pytest.raises(ServingError, match="is the gateway running"):
+        release("status", "--json")
+    said = capsys.readouterr().out.splitlines()
+    assert ("weight and mirror unknown" if damaged else "weight 5 %, mirror 0 %, by the file") in said[1]
+    told = json.loads(said[-1])
+    assert (told["counts"], told.get("weight_percent")) == (None, None if damaged else 5)
+    assert told["record"]["candidate"]["bundles"] == {"colours": release.new.id}
 
 
 def test_a_server_that_does_not_answer_as_the_candidate_gets_no_requests(release: ReleaseFolder) -> None:

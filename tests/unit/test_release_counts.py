@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from slipway.contract import ServingError, SpecError
+from slipway.contract import ServingError, SpecError, StorageError
+from slipway.contract.release import JudgeSettings
 from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.release import metrics
-from slipway.operations.release.counts import Counters, Reading, blocks_of
+from slipway.operations.release import metrics, readings
+from slipway.operations.release.counts import Counters, Moment, Reading, blocks_of
+from slipway.operations.release.judge import judge
 from slipway.operations.release.metrics import ArmCounts, counts_of
 from slipway.operations.release.readings import Readings
 
@@ -115,18 +117,18 @@ def test_metrics_that_are_not_whole_are_refused(
         served.result()
 
 
-def reading(time_s: float, requests: int) -> Reading:
-    return Reading(time_s, Counters(requests, 1, 0), Counters(requests, 2, None))
+def reading(running_s: float, requests: int, *, boot: str = "a") -> Reading:
+    return Reading(Moment(boot, running_s), Counters(requests, 1, 0), Counters(requests, 2, None))
 
 
 def test_readings_outlive_their_process_and_a_line_that_was_cut(tmp_path: Path) -> None:
     kept = Readings(tmp_path / "readings.jsonl")
     assert kept.kept().readings == ()
-    assert [kept.append(reading(time_s, 10)) for time_s in (0, 5, 6, 9.6)] == [True, True, False, True]
+    assert [kept.append(reading(running_s, 10)) for running_s in (0, 5, 6, 9.6)] == [True, True, False, True]
     kept.path.write_bytes(kept.path.read_bytes()[:-20])
     again = Readings(kept.path)
     assert again.append(reading(15, 20))
-    assert [one.time_s for one in again.kept().readings] == [0, 5, 15]
+    assert [one.moment.running_s for one in again.kept().readings] == [0, 5, 15]
     assert again.kept().damaged == 1
     assert again.kept().readings[-1] == reading(15, 20)
 
@@ -134,7 +136,7 @@ def test_readings_outlive_their_process_and_a_line_that_was_cut(tmp_path: Path) 
 def test_two_judges_at_once_append_one_reading(tmp_path: Path) -> None:
     kept = Readings(tmp_path / "readings.jsonl")
     kept.append(reading(0, 10))
-    line = kept.path.read_bytes().replace(b'"time_s":0.0', b'"time_s":10.1')
+    line = kept.path.read_bytes().replace(b'"running_s":0.0', b'"running_s":10.1')
     with kept.path.open("ab") as first, ThreadPoolExecutor(1) as pool:
         fcntl.flock(first, fcntl.LOCK_EX)
         second = pool.submit(kept.append, reading(10, 20))
@@ -143,13 +145,50 @@ def test_two_judges_at_once_append_one_reading(tmp_path: Path) -> None:
         first.flush()
         fcntl.flock(first, fcntl.LOCK_UN)
         assert second.result(timeout=5) is False
-    assert [one.time_s for one in kept.kept().readings] == [0, 10.1]
+    assert [one.moment.running_s for one in kept.kept().readings] == [0, 10.1]
 
 
 def test_a_gateway_that_was_started_again_is_counted_from_its_first_reading_on(tmp_path: Path) -> None:
     kept = Readings(tmp_path / "readings.jsonl")
-    for time_s, requests in ((0, 100), (5, 150), (10, 30), (15, 45)):
-        kept.append(reading(time_s, requests))
+    for running_s, requests in ((0, 100), (5, 150), (10, 30), (15, 45)):
+        kept.append(reading(running_s, requests))
     told = blocks_of(kept.kept().readings)
     assert [block.candidate.requests for block in told.blocks] == [50, 0, 15]
     assert told.restarts == 2  # one of each arm
+
+
+def test_a_reading_that_another_judge_has_overtaken_is_not_kept(tmp_path: Path) -> None:
+    kept = Readings(tmp_path / "readings.jsonl")
+    assert kept.append(reading(100, 10))
+    assert not kept.append(reading(90, 9)), "its judge was stopped between reading and writing"
+    assert kept.append(reading(30, 2, boot="b")), "the box was started again"
+
+
+@pytest.mark.parametrize("jump_s", [-3600, -(10**9), 48 * 3600])
+def test_a_clock_that_is_set_hides_no_error_and_ends_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: int
+) -> None:
+    """Nine readings, then the clock is set, and the candidate's errors rise from 1 to 10 %."""
+    kept, clock, errors = Readings(tmp_path / "readings.jsonl"), 1e9, 0
+    for look in range(21):
+        if look == 9:
+            clock += jump_s
+        clock, errors = clock + 5, errors + (2 if look < 9 else 20)
+        monkeypatch.setattr(readings.time, "time", lambda now=clock: now)
+        arms = Counters(200 * look, 2 * look, 0), Counters(200 * look, errors, 0)
+        assert kept.append(Reading(Moment("a", 1000 + 5 * look), *arms))
+        judgement = judge(blocks_of(kept.kept().readings).blocks, settings=JudgeSettings())
+        assert not judgement.expired
+    assert judgement.verdict == "worse", "within a minute"
+    assert judgement.hours == pytest.approx(20 * 5 / 3600)
+
+
+def test_a_look_is_dated_by_a_clock_that_nobody_sets() -> None:
+    first, second = readings.present(), readings.present()
+    assert first.boot == second.boot != ""
+    assert 0 <= first.until(second) < 60
+
+
+def test_readings_that_cannot_be_read_are_an_error_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=f"{tmp_path}: .*give another path"):
+        Readings(tmp_path).kept()

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.studies.judge.__main__ import simulated
-from benchmarks.studies.judge.scenarios import SCENARIOS, Bursts, Scenario
+from benchmarks.studies.judge.__main__ import simulated, simulated_labels
+from benchmarks.studies.judge.scenarios import LABELLED, SCENARIOS, Bursts, Scenario
 from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
 from slipway.operations.release import judge as release_judge
-from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Reading, blocks_of
+from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Moment, Reading, blocks_of
 from slipway.operations.release.evidence import MIN_BLOCKS, RATIOS, dispersion_of, log_evidence, share_at
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.looks import disagreement_looks, ratio_interval
@@ -167,7 +167,7 @@ def test_the_least_number_of_labels_that_decides_is_found_in_few_looks(monkeypat
     looked = []
 
     def look(lost, won, **given):
-        looked.append(won)
+        looked.append(won[-1])
         return disagreement_looks(lost, won, **given)
 
     monkeypatch.setattr(release_judge, "disagreement_looks", look)
@@ -208,9 +208,9 @@ def test_impossible_counts_are_refused_with_what_is_allowed():
         JudgeSettings.parse({"error_ratio": 3}, source="fleet.yaml")
 
 
-def reading(time_s, requests, errors=0.0):
+def reading(running_s, requests, errors=0.0, *, boot="a"):
     counters = Counters(requests, errors, 0.0)
-    return Reading(time_s, stable=counters, candidate=counters)
+    return Reading(Moment(boot, running_s), stable=counters, candidate=counters)
 
 
 def test_blocks_come_from_counters_that_go_up():
@@ -230,11 +230,17 @@ def test_a_series_that_a_reloaded_listener_drops_counts_no_old_request_again():
     assert [b.candidate for b in told.blocks] == [Arm(0, None, None), Arm(50, 0, 0)]
 
 
-def test_a_clock_that_jumps_back_costs_no_request():
+def test_lines_in_another_order_cost_no_request():
     told = blocks_of([reading(0, 0), reading(5, 10), reading(2, 15), reading(5, 18), reading(10, 30)])
     assert told.out_of_order == 2
     assert sum(b.candidate.requests for b in told.blocks) == 30
     assert all(b.seconds > 0 for b in told.blocks)
+
+
+def test_after_a_restart_of_the_box_readings_go_on_and_the_time_since_counts():
+    told = blocks_of([reading(90_000, 0), reading(90_005, 10), reading(60, 12, boot="b"), reading(65, 20, boot="b")])
+    assert [b.seconds for b in told.blocks] == [5, 60, 5]
+    assert told.out_of_order == 0
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -1.0])
@@ -281,3 +287,22 @@ def test_the_study_tells_a_worse_candidate_from_an_equal_one():
     assert same.rolled_back <= 0.04
     assert worse.met
     assert worse.rolled_back_s < 300
+
+
+def test_a_look_after_each_label_is_what_the_judge_says():
+    rng = np.random.default_rng(4)
+    lost, won = LABELLED[1].simulate(rng, 1)
+    looks = disagreement_looks(lost, won, differing=400, compared=2000, settings=SETTINGS)
+    for labels in (1, 40, 400):
+        counted = int(lost[0, :labels].sum()), int(won[0, :labels].sum())
+        told = Disagreements(2000, 400, *counted)
+        series = judge([], settings=SETTINGS, disagreements=[told]).series[-1]
+        assert series.log10_e_worse * math.log(10) == pytest.approx(max(looks.worse[0, labels - 1], 0), abs=1e-9)
+        assert series.log10_e_fine * math.log(10) == pytest.approx(looks.fine[0, labels - 1], abs=1e-9)
+
+
+def test_the_study_tells_versions_that_lose_twice_as_often_as_they_win_from_equal_ones():
+    same, worse = (simulated_labels(scenario, runs=50, seed=7) for scenario in LABELLED)
+    assert same.rolled_back <= 0.04
+    assert worse.rolled_back >= 0.95
+    assert worse.rolled_back_labels < 300

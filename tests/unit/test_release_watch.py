@@ -1,17 +1,19 @@
 """`judge --watch`: it outlives looks that fail, its rollback waits for other operators, and it ends with its trial."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slipway.cli import release as verb
-from slipway.contract import SlipwayError, SpecError, StorageError
+from slipway.contract import SpecError, StorageError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
 from slipway.operations.release import promotion
+from slipway.operations.release import trial as trial_module
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.promotion import replace_repository, roll_back_worse
 from slipway.operations.release.record import read_record
@@ -38,19 +40,23 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseFolder:
     return made
 
 
-def judged(release: ReleaseFolder, verdict: str) -> Judged:
+def judged(release: ReleaseFolder, verdict: str, *, hours: float = 0.0) -> Judged:
     found = Trial.open(release.gateway).judged()
-    wanted = found.judgement.model_copy(update={"verdict": type(found.judgement.verdict)(verdict)})
-    return replace(found, judgement=wanted)
+    changes = {
+        "verdict": type(found.judgement.verdict)(verdict),
+        "hours": hours,
+        "expired": verdict == "too_few" and hours >= 24,
+    }
+    return replace(found, judgement=found.judgement.model_copy(update=changes))
 
 
-def looks(monkeypatch: pytest.MonkeyPatch, *found: Judged | SlipwayError | Callable[[], Judged]) -> None:
+def looks(monkeypatch: pytest.MonkeyPatch, *found: Judged | Exception | Callable[[], Judged]) -> None:
     """Let the next looks find these."""
     left = list(found)
 
     def look(_: Trial) -> Judged:
         one = left.pop(0)
-        if isinstance(one, SlipwayError):
+        if isinstance(one, Exception):
             raise one
         return one if isinstance(one, Judged) else one()
 
@@ -64,12 +70,13 @@ def weight(release: ReleaseFolder) -> int:
 def test_a_watch_goes_on_after_looks_that_fail_and_rolls_back(
     release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failures = SpecError("not an edge"), StorageError("the disk is full")
+    failures = SpecError("not an edge"), StorageError("the disk is full"), OSError(24, "Too many open files")
     looks(monkeypatch, judged(release, "too_few"), *failures, judged(release, "worse"))
     assert release("judge", "--watch") == 1
     said = capsys.readouterr().out
     assert "not read: not an edge" in said
     assert "not read: the disk is full" in said
+    assert "Too many open files" in said
     assert "rolled back" in said
     assert weight(release) == 0
 
@@ -111,6 +118,59 @@ def test_the_judge_takes_back_no_promotion_of_a_person(release: ReleaseFolder) -
     replace_repository(release.stable, release.candidate)
     assert roll_back_worse(Trial.open(release.gateway), judged(release, "worse").judgement) is None
     assert weight(release) == 5
+
+
+def test_a_worse_candidate_is_rolled_back_although_the_weights_on_file_are_damaged(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (read_settings(release.gateway).folder / "traffic.json").write_text("{")
+    looks(monkeypatch, judged(release, "too_few"), judged(release, "worse"))
+    assert release("judge", "--watch") == 1
+    assert weight(release) == 0
+
+
+def test_a_watch_guards_a_candidate_with_requests_beyond_its_hours(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expired = judged(release, "too_few", hours=25)
+    looks(monkeypatch, expired, expired, judged(release, "worse", hours=26))
+    assert release("judge", "--watch") == 1
+    assert "end its trial: slipway release rollback" in capsys.readouterr().out
+    assert weight(release) == 0
+    looks(monkeypatch, expired)
+    assert release("judge", "--watch") == 2, "without requests there is nothing to guard"
+
+
+def test_after_its_hours_the_verdict_fine_alone_promotes_nothing(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_routes(read_settings(release.gateway), Traffic())
+    release.write_fleet(approval="automatic", rollback="human")
+    release.open_release()
+    write_routes(read_settings(release.gateway), Traffic(weight_percent=5))
+    looks(monkeypatch, judged(release, "fine", hours=25))
+    assert release("judge", "--watch") == 0
+    assert "proposed: slipway release promote" in capsys.readouterr().out
+    looks(monkeypatch, judged(release, "too_few", hours=25))
+    assert release("judge", "--watch") == 2, "who rolls back by hand has the watch end"
+
+
+def test_a_change_of_one_share_keeps_the_weight_that_the_judge_has_just_taken_away(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = read_settings(release.gateway)
+
+    @contextmanager
+    def after_a_rollback(*given: str) -> Iterator[None]:
+        write_routes(settings, Traffic())
+        with only_operator(*given):  # type: ignore[arg-type]
+            yield
+
+    monkeypatch.setattr(trial_module, "only_operator", after_a_rollback)
+    monkeypatch.setattr(trial_module, "put_in_force", in_force)
+    monkeypatch.setattr(trial_module, "answering", lambda *_: {})
+    release("mirror", "5")
+    assert read_traffic(settings) == Traffic(mirror_percent=5)
 
 
 def test_a_watch_ends_when_another_candidate_is_written(

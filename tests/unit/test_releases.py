@@ -12,8 +12,8 @@ from slipway.contract import card as card_module
 from slipway.contract.card import cards
 from slipway.contract.installed import Installed, differences
 from slipway.contract.releases import NEWEST, OLDEST_DALI, RELEASES, Release, release, release_of
-from slipway.serving import fit
-from slipway.serving.fit import check_libraries
+from slipway.serving import servable
+from slipway.serving.servable import check_libraries
 from tests.support.cards import L4
 
 IMAGE = Installed(release="26.08", tensorrt="11.2.1", dali="2.2.0", nvimgcodec="0.8.0.22")
@@ -110,7 +110,7 @@ def test_a_library_that_is_not_there_is_named_as_such() -> None:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Installed], None]:
     def install(what: Installed) -> None:
-        monkeypatch.setattr(fit.Installed, "here", classmethod(lambda _: what))
+        monkeypatch.setattr(servable.Installed, "here", classmethod(lambda _: what))
 
     return install
 

@@ -12,7 +12,7 @@ import pytest
 from slipway.contract import Manifest, ManifestError, RepositoryError
 from slipway.lint import lint
 from slipway.lint.models import Unchanged, read_model
-from slipway.repository import assemble, plan, plan_repository
+from slipway.repository import assemble, plan_repository, write
 from slipway.repository.taken_over import Present
 from slipway.system.files import identity
 from tests.support import taken_over as fixtures
@@ -26,7 +26,7 @@ base, runs, repository, opened = fixtures.base, fixtures.runs, fixtures.reposito
 @pytest.fixture
 def kept(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the former repository is kept, as one of many models is."""
-    monkeypatch.setattr(plan, "MANY_FOLDERS", 0)
+    monkeypatch.setattr(write, "MANY_FOLDERS", 0)
     return repository.with_name(f".{repository.name}.former")
 
 
@@ -147,7 +147,7 @@ def test_a_file_of_a_former_repository_that_is_no_hard_link_is_not_kept(tmp_path
         (tmp_path / "former" / name).write_text(name)
     os.link(tmp_path / "former/linked", tmp_path / "present")
     same = {name: identity(tmp_path / "former" / name) for name in ("linked", "alone")}
-    found = plan._kept(str(tmp_path / "former"), "", folders=set(), same=same, mode=0o755)
+    found = write._kept(str(tmp_path / "former"), "", folders=set(), same=same, mode=0o755)
     assert [*found] == ["linked"], "a disk without links may give one inode to two files"
     assert contents(tmp_path / "former") == {"linked": b"linked"}
 
@@ -158,7 +158,7 @@ def test_a_writer_that_is_killed_over_a_former_repository_leaves_the_present_one
     assemble([], repository, bases=open_heads(base, added(base, runs)))
     present = contents(repository)
     with monkeypatch.context() as patched:
-        patched.setattr(plan, "lint", lambda *_, **__: os._exit(9))
+        patched.setattr(write, "lint", lambda *_, **__: os._exit(9))
         if not (child := os.fork()):
             try:
                 assemble([], repository, bases=open_heads(base, runs))

@@ -12,6 +12,8 @@ from slipway.benchmark.tuning_fleet import with_serving
 from slipway.cli import tune as script
 from slipway.cli import tune_measure
 from slipway.contract import Fleet, Lane, ServingError, SpecError, card
+from slipway.contract.evidence.latency import rate_at
+from slipway.contract.evidence.tuning import NotStarted
 from slipway.contract.serving import Serving
 from slipway.lint.models import read_models
 from slipway.serving import binary
@@ -167,9 +169,9 @@ def test_what_is_measured_of_a_gpu_lane_is_a_repository_of_that_lane(
     decoder = next(model for name, model in models.items() if name.startswith("preprocess_"))
     assert engine.instances(gpus=1) == 3
     assert decoder.parameter("threads") == "2"
-    bench.evidence.append({"of": "the start"})
+    bench.evidence.append(NotStarted(serving=target.classifier.serving, rate_per_s=1, error="the start"))
     assert not bench.searched(candidate, 10), "a candidate whose server does not start holds no rate"
-    assert bench.evidence[1]["error"] == "no such server here"
+    assert bench.evidence[1] == NotStarted(serving=candidate, rate_per_s=rate_at(10), error="no such server here")
 
 
 def test_what_a_fallback_serves_is_not_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,9 @@ def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 
 def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
     """Train, export, quantise, compile, choose: the ordinary scripts, on the digits."""
+    from slipway.contract import Choice, Manifest
+    from slipway.contract.evidence.build import Search
+    from slipway.contract.evidence.evaluation import EVALUATION, EngineEvaluation
     from slipway.system.yaml_json import dump_yaml, read_plain
 
     data = folder.parent / "data"
@@ -123,15 +126,14 @@ def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
             cells[f"{precision}_ended"] = str(error)
     search = folder / "graphs/int8/search.json"
     if search.is_file():
-        cells["search"] = json.loads(search.read_text(encoding="utf-8"))
+        cells["search"] = Search.read(search).plain()
     options = (folder / "bundle", "--graphs", folder / "graphs", "--out", folder / "engines")
     script("build/compile.py", *options)
     script("build/choose.py", folder / "bundle", "--engines", folder / "engines")
-    cells["choice"] = json.loads((folder / "engines/choice.json").read_text(encoding="utf-8"))
+    cells["choice"] = Choice.read(folder / "engines/choice.json").plain()
     for engine in sorted((folder / "engines").glob("openvino-*")):
-        manifest = json.loads((engine / "manifest.json").read_text(encoding="utf-8"))
-        evaluation = json.loads((engine / "evaluation.json").read_text(encoding="utf-8"))
-        cells[engine.name] = {**manifest["measured"], "flips": len(evaluation.get("flips", []))}
+        flips = EngineEvaluation.read(engine / EVALUATION).flips
+        cells[engine.name] = {**Manifest.read(engine / "manifest.json").measured, "flips": len(flips)}
 
 
 def script(name: str, *arguments: str | Path) -> None:
@@ -178,8 +180,8 @@ def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("compiled", "trained"), result=RESULT)
     add = parser.add_argument
     add("--fast", action="store_true", help="the first third of the compiled ones, with fewer images and rounds")
-    add("--only", nargs="+", metavar="NAME", help=f"of {', '.join({**COMPILED, **TRAINED})}")
-    add("--work", type=Path, default=Path("runs/backbones"), help="for graphs; default: %(default)s")
+    add("--only", nargs="+", metavar="NAME", help=f"networks, of {', '.join({**COMPILED, **TRAINED})}")
+    add("--work", type=Path, default=Path("runs/backbones"), help="folder for graphs; default: %(default)s")
     add(
         "--page",
         type=file_option("# Backbones", what="a page of backbones.py"),

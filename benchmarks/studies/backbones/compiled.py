@@ -18,12 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from slipway.contract import Preprocess, SlipwayError
 from slipway.contract.spec import Backbone, TensorRT
 from slipway.engines import graph_checks
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.choose import interleave
 from slipway.engines.graph import served_graph
 from slipway.engines.modelopt import to_fp16, with_qdq
 from slipway.engines.quantize import open_source
 from slipway.engines.tensorrt import build_plan
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.normalize import Float, Pixels, normalize

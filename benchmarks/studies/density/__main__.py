@@ -155,8 +155,8 @@ def first_answer(work: Path, base: Path) -> "DensityFirstAnswer":
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("backbone",))
     add = parser.add_argument
-    add("--heads", type=int, default=1000, metavar="N", help="on the base (%(default)s)")
-    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    add("--heads", type=int, default=1000, metavar="N", help="heads on the base (%(default)s)")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)")
     add_effort(parser, rounds=6, search_rounds=1)
     return parser
 

@@ -5,7 +5,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,8 +133,8 @@ def efficiency(
         "batches": {kind: name for kind, (name, _) in best.items()},
         "memory_mib": memory_mib,
         "distinct_images": len(set(images)),
-        "auto_to_plain": asdict(ratio(rungs[AUTO], to=rungs[PLAIN])),
-        "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
+        "auto_to_plain": ratio(rungs[AUTO], to=rungs[PLAIN]).plain(),
+        "share_of_pool": {kind: ratio(rungs[kind], to=rungs[POOL]).plain() for kind in TARGETS},
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
         "tail": {kind: tail.plain() for kind, tail in tails.items()},
         "one_by_one_ms": parts,
@@ -188,9 +187,15 @@ def parser() -> argparse.ArgumentParser:
         help=f"timm models (default: {' '.join(BACKBONES)})",
     )
     add("--run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice, in their place")
-    add("--images", type=Path, metavar="FOLDER", help="with --run: image files below it are sent")
-    add("--workers", type=int, default=2, metavar="N", help="of the pool, and instances of the steps (%(default)s)")
-    add("--threads", type=int, default=1, metavar="N", help="of each of them (%(default)s)")
+    add("--images", type=Path, metavar="FOLDER", help="folder of images to send, with --run")
+    add(
+        "--workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="workers of the pool, and instances of the steps (%(default)s)",
+    )
+    add("--threads", type=int, default=1, metavar="N", help="threads of each worker and instance (%(default)s)")
     add(
         "--batches",
         type=int,

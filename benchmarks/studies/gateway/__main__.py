@@ -84,7 +84,11 @@ def parser() -> argparse.ArgumentParser:
     add_effort(parser, rounds=6, search_rounds=2)
     add = parser.add_argument
     add(
-        "--load", type=float, default=0.6, metavar="SHARE", help="of the rate that the server holds alone (%(default)s)"
+        "--load",
+        type=float,
+        default=0.6,
+        metavar="SHARE",
+        help="share of the rate that the server holds alone (%(default)s)",
     )
     add("--parts", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help="steps to measure (default: all)")
     add("--part-requests", type=int, default=180, metavar="N", help="requests in a block of a step (%(default)s)")

@@ -73,17 +73,17 @@ def parser() -> argparse.ArgumentParser:
         add = verbs.add_parser(verb, help=text).add_argument
         add("--folder", type=Path, default=DEFAULT, help="default: .gpu-proof in the clone")
         if verb in {"run", "prepare"}:
-            add("proofs", nargs="*", metavar="NAME", help=f"of {', '.join(LIMITS_S)}; default: all")
+            add("proofs", nargs="*", metavar="NAME", help=f"proofs to run, of {', '.join(LIMITS_S)}; default: all")
         if verb in {"run", "prove"}:
             add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal")
             add("--installed", action="store_true", help="use this Python's own packages, not carried wheels")
         if verb == "run":
             add("--out", type=Path, help="folder for the results; default: results in the folder")
-            add("--limit-scale", type=float, default=1.0, help="how many times its limit a proof may take")
+            add("--limit-scale", type=float, default=1.0, help="factor for the time limit of each proof")
         if verb == "prepare":
             add("--run", type=Path, default=Path("runs/digits"), help="bundle and graphs; make demo writes runs/digits")
             add("--small", action="store_true", help="few images and no wheels: a rehearsal of minutes")
-            add("--seed", type=int, default=0, help="of the images and the damage (%(default)s)")
+            add("--seed", type=int, default=0, help="seed of the images and the damage (%(default)s)")
         if verb == "judge":
             add("--results", type=Path, help="default: results in the folder")
             add("--out", type=Path, default=ROOT / "benchmarks/results", help="folder for what is published")

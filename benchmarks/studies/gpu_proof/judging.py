@@ -11,8 +11,8 @@ from benchmarks.studies.gpu_proof.precision import LOGITS
 from slipway.contract.evidence.gate import FAIL
 from slipway.contract.evidence.gate import AccuracyResult as Gated
 from slipway.contract.evidence.gpu_proof import Agreement, GpuProofResult, KeptFacts
-from slipway.engines.gate import compare
 from slipway.errors import SpecError
+from slipway.evaluation.gate import compare
 from slipway.system.targets import write_file
 
 PAGE = ROOT / "docs/gpu-proof.md"

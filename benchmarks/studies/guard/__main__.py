@@ -179,10 +179,15 @@ def summary(result: dict[str, Any]) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("good_of_other_encoders",), result=RESULT)
     add = parser.add_argument
-    add("--photographs", type=Path, metavar="FOLDER", help="of pictures to damage; default: those of scikit-image")
+    add(
+        "--photographs",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of pictures to damage; default: the pictures of scikit-image",
+    )
     add("--good", type=Path, metavar="FOLDER", help="files of other encoders, which should all be let through")
     add("--files", type=int, default=36_000, metavar="N", help="damaged ones (%(default)s)")
-    add("--seed", type=int, default=0, help="of the files and of the damage (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of the files and of the damage (%(default)s)")
     return parser
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.studies.judge.scenarios import PER_S, SCENARIOS, WEIGHT, Scenario
+from benchmarks.studies.judge.scenarios import LABELLED, PER_S, SCENARIOS, WEIGHT, Labelled, Scenario
 from benchmarks.studies.study import ROOT, provenance, simulation_parser
 from slipway.contract.evidence.studies import Part, StudyResult
 from slipway.system.process import run
@@ -19,28 +19,42 @@ FALSE, CAUGHT = 0.01, 0.95
 AT_ONCE = 250
 """Runs that are simulated together, to bound memory."""
 EPILOG = """A line for each kind of release: the share of runs in which the judge rolled back (before it would have
-promoted), or promoted, with the median time. The judge looks after every 5 s.
+promoted), or promoted, with the median time or number of labels. The judge looks every 5 s, and after every label.
 
 exit status: 0; 1 where more than 1 % of the verdicts are false, or under 95 % of the worse candidates are caught"""
 
 
-class Judged(Part):
+class Verdicts(Part):
     """One kind of release."""
 
     name: str
     truth: str
-    minutes: float
     rolled_back: float
     """Share of the runs."""
     promoted: float
     too_few: float
-    rolled_back_s: float | None
-    """Median seconds until then."""
-    promoted_s: float | None
     ever_worse: float
     """Share of the runs in which any look, until the end, said worse: as where nobody promotes."""
     judged: bool
     met: bool
+
+
+class Judged(Verdicts):
+    """One that is judged by its counts."""
+
+    minutes: float
+    rolled_back_s: float | None
+    """Median seconds until then."""
+    promoted_s: float | None
+
+
+class JudgedByLabels(Verdicts):
+    """One that is judged by its disagreements."""
+
+    labels: int
+    rolled_back_labels: float | None
+    """Median number of labels until then."""
+    promoted_labels: float | None
 
 
 class JudgeResult(StudyResult):
@@ -48,6 +62,7 @@ class JudgeResult(StudyResult):
     requests_per_s: float
     weight: float
     releases: tuple[Judged, ...]
+    disagreements: tuple[JudgedByLabels, ...]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -57,17 +72,19 @@ def main(arguments: argparse.Namespace) -> int:
         simulated(scenario, runs=arguments.runs, seed=arguments.seed)
         for scenario in tqdm(SCENARIOS, unit=" releases", leave=False, disable=None)
     ]
+    labelled = [simulated_labels(scenario, runs=arguments.runs, seed=arguments.seed) for scenario in LABELLED]
     result = {
         "runs": arguments.runs,
         "requests_per_s": PER_S,
         "weight": WEIGHT,
         "seed": arguments.seed,
         "releases": [release.plain() for release in releases],
+        "disagreements": [release.plain() for release in labelled],
         **provenance(()),
     }
     write_file(arguments.out, JudgeResult.parse(result, source="the result").to_json())
-    print("\n".join(table(releases)))
-    missed = [release for release in releases if release.judged and not release.met]
+    print("\n".join(table(releases, labelled)))
+    missed = [release for release in (*releases, *labelled) if release.judged and not release.met]
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "verdict": "fail" if missed else "pass"}))
     return 1 if missed else 0
@@ -75,6 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def simulated(scenario: Scenario, *, runs: int, seed: int) -> Judged:
     from slipway.contract.release import JudgeSettings
+    from slipway.operations.release.counts import BLOCK_S
     from slipway.operations.release.looks import error_looks, limits_of, share_looks
 
     settings = JudgeSettings()
@@ -92,20 +110,40 @@ def simulated(scenario: Scenario, *, runs: int, seed: int) -> Judged:
         both = [(errors, *limits_of("errors", settings)), (slow, *limits_of("over budget", settings))]
         worse.append(np.logical_or.reduce([looks.worse >= needed for looks, needed, _ in both]))
         fine.append(np.logical_and.reduce([looks.fine >= needed for looks, _, needed in both]))
-    return summary(scenario, np.concatenate(worse), np.concatenate(fine))
+    shares, back, promoted = summary(scenario, np.concatenate(worse), np.concatenate(fine))
+    rolled_back_s, promoted_s = (None if looks is None else looks * BLOCK_S for looks in (back, promoted))
+    return Judged(**shares.plain(), minutes=scenario.minutes, rolled_back_s=rolled_back_s, promoted_s=promoted_s)
 
 
-def summary(scenario: Scenario, worse: np.ndarray, fine: np.ndarray) -> Judged:  # type: ignore[type-arg]
-    """From whether each look `[runs, blocks]` says worse, and fine; worse comes first where both do."""
-    from slipway.operations.release.counts import BLOCK_S
+def simulated_labels(scenario: Labelled, *, runs: int, seed: int) -> JudgedByLabels:
+    from slipway.contract.release import JudgeSettings
+    from slipway.operations.release.looks import disagreement_looks, limits_of
 
-    blocks = worse.shape[1]
-    first_worse, first_fine = (np.where(hit.any(axis=1), hit.argmax(axis=1), blocks) for hit in (worse, fine))
-    back = (first_worse < blocks) & (first_worse <= first_fine)
-    promoted = (first_fine < blocks) & ~back
+    settings = JudgeSettings()
+    lost, won = scenario.simulate(np.random.default_rng([seed, *scenario.name.encode()]), runs)
+    looks = disagreement_looks(lost, won, differing=scenario.labels, compared=scenario.compared, settings=settings)
+    needed_worse, needed_fine = limits_of("disagreements", settings)
+    shares, back, promoted = summary(scenario, looks.worse >= needed_worse, looks.fine >= needed_fine)
+    return JudgedByLabels(**shares.plain(), labels=scenario.labels, rolled_back_labels=back, promoted_labels=promoted)
 
-    def median_s(which: np.ndarray, first: np.ndarray) -> float | None:  # type: ignore[type-arg]
-        return float(np.median(first[which]) + 1) * BLOCK_S if which.any() else None
+
+def summary(
+    scenario: Scenario | Labelled,
+    worse: np.ndarray,  # type: ignore[type-arg]
+    fine: np.ndarray,  # type: ignore[type-arg]
+) -> tuple[Verdicts, float | None, float | None]:
+    """From whether each look `[runs, looks]` says worse, and fine; worse comes first where both do.
+
+    Returns:
+        The shares, and the median number of looks until a rollback and until a promotion.
+    """
+    looks = worse.shape[1]
+    first_worse, first_fine = (np.where(hit.any(axis=1), hit.argmax(axis=1), looks) for hit in (worse, fine))
+    back = (first_worse < looks) & (first_worse <= first_fine)
+    promoted = (first_fine < looks) & ~back
+
+    def median(which: np.ndarray, first: np.ndarray) -> float | None:  # type: ignore[type-arg]
+        return float(np.median(first[which]) + 1) if which.any() else None
 
     rolled_back, passed = float(back.mean()), float(promoted.mean())
     met = {
@@ -113,30 +151,34 @@ def summary(scenario: Scenario, worse: np.ndarray, fine: np.ndarray) -> Judged: 
         "worse": rolled_back >= CAUGHT and passed <= FALSE,
         "at the limit": passed <= FALSE,
     }[scenario.truth]
-    return Judged(
+    shares = Verdicts(
         name=scenario.name,
         truth=scenario.truth,
-        minutes=scenario.minutes,
         rolled_back=rolled_back,
         promoted=passed,
         too_few=1 - rolled_back - passed,
-        rolled_back_s=median_s(back, first_worse),
-        promoted_s=median_s(promoted, first_fine),
         ever_worse=float(worse.any(axis=1).mean()),
         judged=scenario.judged,
         met=met,
     )
+    return shares, median(back, first_worse), median(promoted, first_fine)
 
 
-def table(releases: list[Judged]) -> Iterator[str]:
+def table(releases: list[Judged], labelled: list[JudgedByLabels]) -> Iterator[str]:
     yield f"{'release':56}{'rolled back':>20}{'promoted':>20}{'too few':>9}   bar"
-    for e in releases:
-        cells = (
-            f"{share:.1%}" + (f" ({seconds:,.0f} s)" if seconds is not None else "")
-            for share, seconds in ((e.rolled_back, e.rolled_back_s), (e.promoted, e.promoted_s))
-        )
-        bar = "not judged" if not e.judged else "met" if e.met else "MISSED"
-        yield f"{e.name:56}" + "".join(cell.rjust(20) for cell in cells) + f"{e.too_few:9.1%}   {bar}"
+    for one in releases:
+        yield _row(one, one.rolled_back_s, one.promoted_s, unit="s")
+    for other in labelled:
+        yield _row(other, other.rolled_back_labels, other.promoted_labels, unit="labels")
+
+
+def _row(e: Verdicts, rolled_back_after: float | None, promoted_after: float | None, *, unit: str) -> str:
+    cells = (
+        f"{share:.1%}" + (f" ({median:,.0f} {unit})" if median is not None else "")
+        for share, median in ((e.rolled_back, rolled_back_after), (e.promoted, promoted_after))
+    )
+    bar = "not judged" if not e.judged else "met" if e.met else "MISSED"
+    return f"{e.name:56}" + "".join(cell.rjust(20) for cell in cells) + f"{e.too_few:9.1%}   {bar}"
 
 
 def parser() -> argparse.ArgumentParser:

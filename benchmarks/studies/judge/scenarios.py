@@ -1,4 +1,4 @@
-"""Releases whose truth is known: counts of both arms in blocks of five seconds, for many runs at once."""
+"""Releases whose truth is known, for many runs at once: counts of both arms in blocks of five seconds, and labels."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -47,6 +47,8 @@ class Scenario:
     minutes: float
     errors: float = 0.01
     ratio: float = 1.0
+    calm_min: float = 0.0
+    """Minutes in which the candidate has as few errors as stable, before the ratio holds."""
     slow: float = 0.002
     bursts: Bursts | None = None
     slow_bursts: Bursts | None = None
@@ -61,9 +63,9 @@ class Scenario:
         weight, base = np.array(self.weights)[part], self.errors * 2.0**part
         requests = [rng.poisson(PER_S * BLOCK_S * share, (runs, blocks)) for share in (weight, 1 - weight)]
         bursting = self._bursting(rng, (runs, blocks), self.bursts)
-        candidate, stable = (
-            rng.binomial(of, np.minimum(base * ratio, 1)) for of, ratio in zip(requests, (self.ratio, 1.0), strict=True)
-        )
+        ratio = np.where(np.arange(blocks) * BLOCK_S < 60 * self.calm_min, 1.0, self.ratio)
+        shares = base * ratio, base
+        candidate, stable = (rng.binomial(of, np.minimum(share, 1)) for of, share in zip(requests, shares, strict=True))
         if self.bursts:
             candidate += rng.binomial(requests[0] - candidate, self.bursts.share * bursting[0])
             stable += rng.binomial(requests[1] - stable, self.bursts.share * bursting[1])
@@ -90,6 +92,29 @@ class Scenario:
         return first, first if bursts and bursts.shared else one()
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Images that only one version answers rightly, labelled one by one."""
+
+    name: str
+    truth: Truth
+    lost: float
+    """Probability that it is the stable one."""
+    labels: int = 1000
+    compared: int = 10_000
+    """Images of which these are the ones that differ."""
+    judged: bool = True
+
+    def simulate(self, rng: np.random.Generator, runs: int) -> tuple[Array, Array]:
+        """Lost and won at each label, `[runs, labels]`."""
+        lost = (rng.random((runs, self.labels)) < self.lost).astype(np.float64)
+        return lost, 1 - lost
+
+
+LABELLED = (
+    Labelled("disagreements, as many lost as won", "same", 1 / 2),
+    Labelled("disagreements, twice as many lost as won", "worse", 2 / 3),
+)
 SCENARIOS = (
     Scenario("no difference, 1 % errors", "same", 60),
     Scenario("no difference, 0.1 % errors", "same", 60, errors=0.001),
@@ -101,11 +126,14 @@ SCENARIOS = (
     Scenario("errors x3 of 1 %", "worse", 15, ratio=3),
     Scenario("errors 0 to 2 %", "worse", 15, errors=1e-5, ratio=2000),
     Scenario("every request fails", "worse", 15, errors=1e-3, ratio=1000),
+    Scenario("every request fails after 1 min", "worse", 15, errors=1e-3, ratio=1000, calm_min=1, judged=False),
+    Scenario("every request fails after 10 min", "worse", 40, errors=1e-3, ratio=1000, calm_min=10, judged=False),
     Scenario("errors x2 for an hour", "at the limit", 60, ratio=2),
     Scenario("bursts of 5 s, 30 % fail, each arm its own", "same", 60, bursts=Bursts(0.01, 0.3, 1)),
     Scenario("bursts of 5 s, all fail, each arm its own", "same", 60, errors=0.001, bursts=Bursts(0.005, 1.0, 1)),
     Scenario("bursts of 30 s, 30 % fail, each arm its own", "same", 60, bursts=Bursts(0.003, 0.3, 6)),
     Scenario("bursts of 60 s, 50 % fail, both arms at once", "same", 60, bursts=Bursts(0.002, 0.5, 12, shared=True)),
+    Scenario("bursts of 30 s, 10 % fail, each arm its own", "same", 60, bursts=Bursts(0.003, 0.1, 6), judged=False),
     Scenario("bursts of 2 min, 10 % fail, each arm its own", "same", 60, bursts=Bursts(0.003, 0.1, 24), judged=False),
     Scenario("slow candidate, 2 % over the budget", "worse", 15, slow=0.02),
     Scenario("slow candidate, 1.5 % over the budget", "worse", 60, slow=0.015),

@@ -108,27 +108,27 @@ def _worst(differences: tuple[str, ...]) -> str:
 
 
 WORDS = {
-    "refuses": "refuses it and says so",
-    "takes": "takes it in silence",
-    "hangs": "never becomes ready, in silence",
+    "refuses": "refuses it with a message",
+    "takes": "loads it silently",
+    "hangs": "never becomes ready, without a message",
     "dies": "ends while it loads",
-    "unseen": "not tried: only a GPU host could",
+    "unseen": "untested: needs a GPU host",
 }
-HEAD = """# What the lint knows
+HEAD = """# Rules of the lint
 
-`slipway lint REPOSITORY` reads the files of a model repository, on any machine, and prints what is wrong with it; the
-exit code is 1 when there is anything. Each rule below is tried on seeded defects: a good repository, changed in one
-place. What tritonserver {tritonserver} did with each of them, without automatic completion of configurations, is in
-[lint-corpus.json](../benchmarks/results/lint-corpus.json): {refuses} were refused with a message, {takes} were taken in
-silence, {hangs} left a server that is never ready, {dies} ended it while it loaded, and {unseen} were not tried, since
-only a host with a GPU could. Where luck has a part, five servers were asked, also by clients that give up; the good
-repositories, asked in the same way, answered {answered} times of {controls}. Written by
+`slipway lint REPOSITORY` reads the files of a model repository, on any machine, and prints its faults; the exit code is
+1 if there are any. Each rule below is tested on seeded defects: a good repository, changed in one place.
+[lint-corpus.json](../benchmarks/results/lint-corpus.json) has the reaction of tritonserver {tritonserver} to each of
+them, without automatic completion of configurations: {refuses} were refused with a message, {takes} were loaded
+silently, {hangs} left a server that is never ready, {dies} ended it while it loaded, and {unseen} are untested, since
+they need a host with a GPU. Where chance plays a part, five servers were asked, also by clients that give up; the good
+repositories, asked in the same way, answered {answered} times of {controls}. This page is written by
 `python -m benchmarks.studies.lint_corpus`.
 """
 
 
 def page(recorded: dict[str, Any]) -> str:
-    """docs/lint.md: each rule, what goes wrong, and what the server did about it."""
+    """docs/lint.md: each rule, its harm, and the reaction of the server."""
     from slipway.lint.rule_table import GROUPS
 
     counts = Counter(recorded["counts"])
@@ -138,7 +138,7 @@ def page(recorded: dict[str, Any]) -> str:
     }
     parts = [HEAD.format(**recorded["versions"], **controls, **{word: counts[word] for word in WORDS})]
     for title, rules in GROUPS.items():
-        parts.append(f"## {title}\n\n| rule | what goes wrong | what the server does |\n| --- | --- | --- |")
+        parts.append(f"## {title}\n\n| rule | harm | reaction of the server |\n| --- | --- | --- |")
         for name, rule in rules.items():
             entries = [entry for entry in recorded["defects"].values() if entry["rule"] == name]
             parts[-1] += f"\n| `{name}` | {rule.goes_wrong} | {_server(rule.server, entries)} |"
@@ -151,7 +151,7 @@ def _server(word: str, entries: list[dict[str, Any]]) -> str:
     text = WORDS[word] if len(seen) == 1 else "; ".join(f"{WORDS[word]} ({seen[word]})" for word in WORDS if seen[word])
     asked = [difference for entry in entries for difference in entry.get("on_request", ())]
     asked = sorted((said for said in asked if not said.endswith("is not there")), key=_rank)
-    return f"{text or 'not tried'}{'; when asked: ' if asked else ''}{_short(asked[0]) if asked else ''}"
+    return f"{text or 'untested'}{'; when asked: ' if asked else ''}{_short(asked[0]) if asked else ''}"
 
 
 def _rank(difference: str) -> int:
@@ -169,14 +169,14 @@ def _short(difference: str) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("defects",), result=RESULT)
     add = parser.add_argument
-    add("--only", nargs="+", metavar="DEFECT", help="these alone; the others stay as they were recorded")
+    add("--only", nargs="+", metavar="DEFECT", help="defects to test; the others keep their record")
     add(
         "--page",
-        type=file_option("# What the lint knows", what="a page of lint_corpus.py"),
+        type=file_option("# Rules of the lint", what="a page of lint_corpus.py"),
         default=PAGE,
         help="default: %(default)s",
     )
-    add("--page-only", action="store_true", help="no server: the page anew from --out")
+    add("--page-only", action="store_true", help="write the page again from --out, without a server")
     return parser
 
 

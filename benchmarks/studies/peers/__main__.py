@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,8 +219,8 @@ def times(ours: Sequence[int], theirs: Sequence[int]) -> dict[str, float]:
     from slipway.contract.evidence.latency import STEP
 
     found = ratio(ours, to=theirs)
-    error = STEP ** (2 * found.standard_error) if math.isfinite(found.standard_error) else math.inf
-    return {**asdict(found), "low": found.mean / error, "high": found.mean * error}
+    error = math.inf if found.standard_error is None else STEP ** (2 * found.standard_error)
+    return {**found.plain(), "low": found.mean / error, "high": found.mean * error}
 
 
 def summary(result: dict[str, Any]) -> Iterator[str]:
@@ -255,7 +254,14 @@ def parser() -> argparse.ArgumentParser:
 
     parser = study_parser(__doc__, epilog=EPILOG, keys=("times_the_capacity",))
     add = parser.add_argument
-    add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
+    add(
+        "--peers",
+        nargs="+",
+        choices=PEERS,
+        default=tuple(PEERS),
+        metavar="NAME",
+        help=f"peers to measure, of {', '.join(PEERS)}",
+    )
     add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not (default: 1 2)")
     add_effort(parser, rounds=6, search_rounds=2)
     return parser

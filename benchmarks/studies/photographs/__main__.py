@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ def measure(
     return {
         "serving": serving,
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
-        "share_of_small": {kind: asdict(ratio(rungs[kind], to=rungs[SMALL])) for kind in (MIXED, SHRUNK)},
+        "share_of_small": {kind: ratio(rungs[kind], to=rungs[SMALL]).plain() for kind in (MIXED, SHRUNK)},
         "tail": {kind: tail.plain() for kind, tail in tails.items()},
         "alone": {kind: found.plain() for kind, found in alone.items()},
         "blocks": bench.blocks,

@@ -1,10 +1,8 @@
 """The result file of the study."""
 
-from typing import Any
-
 from pydantic import Field
 
-from slipway.contract.evidence.studies import Part, ServedResult, Share, Tail
+from slipway.contract.evidence.studies import ClimbBlock, Part, ServedResult, Share, Tail
 
 
 class Alone(Part):
@@ -31,4 +29,4 @@ class PhotographsResult(ServedResult):
     """Least share of the rate of small images that `mixed` should hold."""
     alone: dict[str, Alone]
     tail: dict[str, Tail] = Field(default={})
-    blocks: tuple[dict[str, Any], ...]
+    blocks: tuple[ClimbBlock, ...]

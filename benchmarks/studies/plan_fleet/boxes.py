@@ -1,6 +1,5 @@
 """Boxes under Poisson arrivals, many at once: one queue for the cores, or cores that all requests divide."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.studies.study import RESULTS
+from slipway.contract.evidence.latency import CapacityResult
 
 Array = npt.NDArray[np.float64]
 Discipline = Literal["queue", "shared"]
@@ -45,8 +45,8 @@ def shape() -> tuple[float, ...]:
     18 % busy. The little waiting in them makes the shape wider than that of the service alone."""
     from hdrh.histogram import HdrHistogram
 
-    rungs = json.loads((RESULTS / "digits-capacity-cpu.json").read_text(encoding="utf-8"))["rungs"]
-    histogram = HdrHistogram.decode(rungs[0]["blocks"][0]["histogram"])
+    rungs = CapacityResult.read(RESULTS / "digits-capacity-cpu.json").rungs
+    histogram = HdrHistogram.decode(rungs[0].blocks[0].histogram)
     values = np.array([histogram.get_value_at_percentile(p) for p in np.linspace(0.05, 99.95, 1000)], dtype=float)
     return tuple(values / values.mean())
 

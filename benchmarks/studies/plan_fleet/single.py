@@ -1,13 +1,11 @@
 """What a plan says of boxes that were measured, beside what was measured."""
 
-import json
-from typing import Any
-
 import numpy as np
 
 from benchmarks.studies.plan_fleet.boxes import Traffic, p99_ms, served
 from benchmarks.studies.study import RESULTS
-from slipway.contract.evidence.studies import Part
+from slipway.contract.evidence.latency import CapacityResult, LatencyResult
+from slipway.contract.evidence.studies import DensityResult, GatewayResult, Part, RobustnessResult
 
 
 class MeasuredBox(Part):
@@ -25,10 +23,6 @@ def measured_boxes(rng: np.random.Generator, *, requests: int = 100_000) -> list
     return [*_density(), *_fifty(), *_gateway(), *_queueing(rng, requests)]
 
 
-def _file(name: str) -> Any:
-    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
-
-
 def _row(what: str, planned: float, measured: float, unit: str, *, independent: bool = True) -> MeasuredBox:
     return MeasuredBox(what=what, planned=planned, measured=measured, unit=unit, independent=independent)
 
@@ -38,65 +32,67 @@ def _density() -> list[MeasuredBox]:
 
     The memory of 200 heads is that of density.json too: later code, in density_changes.json, takes less.
     """
-    found = _file("density.json")
-    latency, changes = found["latency"], found["changes"]
-    alone, among, heads = latency["alone"], latency["among"], latency["heads"]
-    some = changes["memory_mib_at_start_and_after_1_50_100"][0]
-    of_200 = (some - alone["memory_mib"]) / (changes["changed_among"] - 1)
-    rate = latency["rate_per_s"]
+    found = DensityResult.read(RESULTS / "density.json")
+    latency, changes = found.latency, found.changes
+    assert latency is not None, "the published result has every part"
+    assert changes is not None
+    alone_mib, rate = latency.alone.memory_mib, latency.rate_per_s
+    of_200 = (changes.memory_mib_at_start_and_after_1_50_100[0] - alone_mib) / (changes.changed_among - 1)
     return [
         _row(
             f"1,000 heads, P99 at the {rate:.1f}/s that one alone held, at most",
-            found["limit_ms"],
-            latency["p99_ms"]["among"],
+            found.limit_ms,
+            latency.p99_ms["among"],
             "ms",
         ),
-        _row(f"100 of 1,000 heads in turn at {rate:.1f}/s, P99, at most", 50.0, latency["p99_ms"]["spread"], "ms"),
+        _row(f"100 of 1,000 heads in turn at {rate:.1f}/s, P99, at most", 50.0, latency.p99_ms["spread"], "ms"),
         _row(
             "1,000 heads, memory, from one head and from 200",
-            alone["memory_mib"] + of_200 * (heads - 1),
-            among["memory_mib"],
+            alone_mib + of_200 * (latency.heads - 1),
+            latency.among.memory_mib,
             "MiB",
         ),
     ]
 
 
 def _fifty() -> list[MeasuredBox]:
-    found, gate = _file("fifty.json")["fifty"], _file("digits-int8-cpu.json")
-    shared, steps = found["shared_decode"], found["steps"]
-    peak = gate["server_use"]["peak_rss_mib"]
-    one = shared["1"]
+    found = RobustnessResult.read(RESULTS / "fifty.json").fifty
+    gate = LatencyResult.read(RESULTS / "digits-int8-cpu.json")
+    assert found is not None, "the published result has this part"
+    assert gate.server_use is not None
+    shared, steps = found.layouts["shared_decode"], found.layouts["steps"]
+    peak = gate.server_use.peak_rss_mib
     return [
-        _row("50 classifiers, memory, by the gate's peak of one server", 50 * peak, steps["50"]["memory_mib"], "MiB"),
+        _row("50 classifiers, memory, by the gate's peak of one server", 50 * peak, steps.among.memory_mib, "MiB"),
         _row(
             "50 classifiers, memory, by the study of fifty",
-            one["memory_mib"] + 49 * shared["memory_mib_of_each_additional"],
-            shared["50"]["memory_mib"],
+            shared.alone.memory_mib + 49 * shared.memory_mib_of_each_additional,
+            shared.among.memory_mib,
             "MiB",
             independent=False,
         ),
-        _row("one of 50 classifiers at 20/s, P99, at most", 50.0, shared["50"]["p99_ms"], "ms"),
+        _row("one of 50 classifiers at 20/s, P99, at most", 50.0, shared.among.p99_ms, "ms"),
     ]
 
 
 def _gateway() -> list[MeasuredBox]:
-    found = _file("gateway.json")
-    load = found["load"]
+    found = GatewayResult.read(RESULTS / "gateway.json")
     return [
-        _row(f"{load:.0%} of the capacity, P99, at most", found["limit_ms"], found["p99_ms"]["direct"], "ms"),
-        _row("the same behind a gateway, P99, at most", found["limit_ms"], found["p99_ms"]["gateway"], "ms"),
+        _row(f"{found.load:.0%} of the capacity, P99, at most", found.limit_ms, found.p99_ms["direct"], "ms"),
+        _row("the same behind a gateway, P99, at most", found.limit_ms, found.p99_ms["gateway"], "ms"),
     ]
 
 
 def _queueing(rng: np.random.Generator, requests: int) -> list[MeasuredBox]:
     """P99 of the digits at every rate of a search, by a queue with the measured processor time."""
     rows = []
-    found = _file("digits-capacity-cpu.json")
-    for rung in found["rungs"]:
-        cores, rate = found["machine"]["cores"], rung["rate_per_s"]
-        service_ms = 1000 * rung["server_use"]["cpu_cores"] / rung["achieved_per_s"]
+    found = CapacityResult.read(RESULTS / "digits-capacity-cpu.json")
+    for rung in found.rungs:
+        cores, rate = found.machine.cores, rung.rate_per_s
+        assert rung.server_use is not None, "the published search counted it"
+        service_ms = 1000 * rung.server_use.cpu_cores / rung.achieved_per_s
         traffic = Traffic(np.array([[rate]]), np.array([[service_ms]]), cores)
         p99 = float(p99_ms(served(traffic, rng, requests=requests, discipline="queue"))[0])
-        what = f"digits at {rate:.0f}/s, {'verdict' if rung['confirms'] else 'search'}, P99 by a simulated queue"
-        rows.append(_row(what, p99, rung["latency"]["p99_ms"], "ms"))
+        what = f"digits at {rate:.0f}/s, {'verdict' if rung.confirms else 'search'}, P99 by a simulated queue"
+        rows.append(_row(what, p99, rung.latency.p99_ms, "ms"))
     return rows

@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder with bundle/ and engines/")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; default: all")
-    parser.add_argument("--seed", type=int, default=0, help="of schedules and order of images (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the schedules and the order of the images (%(default)s)"
+    )
     return parser
 
 

@@ -2,7 +2,6 @@
 """What each layout would hold on 1 to 64 cores: a queueing simulation with service times measured on this machine."""
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from benchmarks.studies.scale.queue import LIMIT_MS, Layout, Times, split
 from benchmarks.studies.scale.result import Checked, Held, Measured, ScaleResult
 from benchmarks.studies.study import RESULTS, finish, provenance, study_parser
+from slipway.contract.evidence.studies import EfficiencyResult
 from slipway.contract.serving import MERGED
 from slipway.system.process import run
 
@@ -69,16 +69,16 @@ def measure() -> Measured:
 
 def compared(rng: np.random.Generator) -> tuple[dict[str, float], list[Checked]]:
     """The layouts' overhead, and simulations of what `efficiency` measured on two cores, with its own work."""
-    found = json.loads(EFFICIENCY.read_text(encoding="utf-8"))["classifiers"][BACKBONE]
-    spent_ms = {side: sum(spent.values()) for side, spent in found["processor_ms"].items()}
-    parts = found["one_by_one_ms"][POOL]
+    found = EfficiencyResult.read(EFFICIENCY).classifiers[BACKBONE]
+    spent_ms = {side: sum(spent.values()) for side, spent in found.processor_ms.items()}
+    parts = found.one_by_one_ms[POOL]
     share = parts["preprocess infer"] / sum(parts[f"{step} infer"] for step in ("preprocess", "engine", "post"))
     checked = []
     for side, processes in ((POOL, (2,)), (FUSED, (2,)), (TWO, (1, 1))):
-        held = found["capacity_per_s"][side]
+        held = found.capacity_per_s[side]
         shares = (1.0,) if len(processes) == 1 else (share, 1 - share)
         work = tuple(np.full(REQUESTS, spent_ms[side] * part) for part in shares)
-        rate = Layout(processes, work, _batch(found["batches"][side]), 1.0, 0.0).capacity_per_s(arrivals(rng))
+        rate = Layout(processes, work, _batch(found.batches[side]), 1.0, 0.0).capacity_per_s(arrivals(rng))
         mean = float(np.exp(np.mean(np.log(held))))
         checked.append(
             Checked(

@@ -191,11 +191,17 @@ def summary(result: dict[str, Any]) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("damaged_by_status",), result=RESULT)
     add = parser.add_argument
-    add("repository", type=Path, nargs="?", default=EXAMPLE, help="of the cpu lane; default: model_repository/example")
+    add(
+        "repository",
+        type=Path,
+        nargs="?",
+        default=EXAMPLE,
+        help="repository of the cpu lane; default: model_repository/example",
+    )
     add("--images", type=int, default=200_000, metavar="N", help="damaged ones; good ones come on top (%(default)s)")
     add("--concurrency", type=int, default=4, metavar="N", help="requests at a time (%(default)s)")
-    add("--timeout-s", type=float, default=60.0, help="after which a request counts as lost (%(default)g)")
-    add("--seed", type=int, default=0, help="of the images, the damage and the requests (%(default)s)")
+    add("--timeout-s", type=float, default=60.0, help="seconds after which a request counts as lost (%(default)g)")
+    add("--seed", type=int, default=0, help="seed of the images, the damage and the requests (%(default)s)")
     add("--log", type=Path, metavar="FILE", help="keep the server's own log")
     return parser
 

@@ -52,8 +52,9 @@ def _largest_mib(pid: int) -> float:
 
 def measured(folder: Path) -> dict[str, Any]:
     """What a stage wrote into its manifest."""
-    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["measured"]
-    return found
+    from slipway.contract import Manifest
+
+    return Manifest.read(folder / "manifest.json").measured
 
 
 def served_equals_offline(repository: Path, bundle: Path, engine: Path, *, cwd: Path, most: int = 0) -> dict[str, Any]:

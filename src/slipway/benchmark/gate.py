@@ -137,7 +137,7 @@ class _Offering:
                 if judgement.verdict is not LatencyVerdict.TOO_FEW:
                     break
                 bar.set_description(
-                    f"{rate}, {seen.over_limit} over the limit, worth {seen.independent:,} of {seen.needed:,} "
+                    f"{rate}, {seen.over_limit} over the limit, {seen.independent:,} of {seen.needed:,} "
                     "independent requests needed"
                 )
         return judgement

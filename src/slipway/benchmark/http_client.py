@@ -21,7 +21,7 @@ def message(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
 
 
 class HttpError(ConnectionError):
-    """There was no answer, or one that the client does not understand."""
+    """The connection gave no answer, or one that the client does not understand."""
 
 
 class HttpClient:

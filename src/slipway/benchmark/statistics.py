@@ -3,8 +3,8 @@
 Three facts make this harder than comparing a percentile with a number. First, a percentile of few requests says little,
 so the MLPerf Inference rules ("early stopping") ask for at least 459 requests. Second, those rules assume independent
 requests, while a queue makes neighbours alike: of simulated M/D/1 queues at 80 % utilisation whose true P99 is on the
-limit, a quarter pass in each of three blocks of 700 requests. So the requests of all blocks are counted as the number
-of independent ones that they are worth. Third, a rule that is tried again and again passes in the end, so all looks of
+limit, a quarter pass in each of three blocks of 700 requests. So the verdict uses the effective number of
+independent requests of all blocks. Third, a rule that is tried again and again passes in the end, so all looks of
 a run share the error of a single look (slipway.benchmark.looks). python -m benchmarks.studies.verdict simulates how
 often the verdict passes falsely and rightly.
 """
@@ -70,7 +70,7 @@ class LimitEvidence:
     requests: int
     over_limit: int
     independent: int
-    """Number of independent requests that they are worth."""
+    """Effective number of independent requests among them."""
     needed: int
     """Number of independent requests that would pass with the same number over the limit."""
 
@@ -154,17 +154,17 @@ def judge_run(evidence: LimitEvidence, *, last: bool, offered_per_s: float, achi
         share = f"{achieved_per_s:.1f} of {offered_per_s:.1f} requests/s achieved"
         return Judgement(LatencyVerdict.FAIL, f"{share}: under {MIN_ACHIEVED_SHARE:.0%} of the offered rate")
     counted = f"{evidence.over_limit:,} of {evidence.requests:,} requests over the limit"
-    worth = f"worth {evidence.independent:,} independent ones"
+    independent = f"{evidence.independent:,} effectively independent requests"
     if evidence.over_limit > (1 - PERCENTILE) * evidence.requests:
         if last or _shown_over(evidence):
             return Judgement(LatencyVerdict.FAIL, f"{counted}: more than 1 %")
-        return Judgement(LatencyVerdict.TOO_FEW, f"{counted}, {worth}: more than 1 %, which may be chance")
+        return Judgement(LatencyVerdict.TOO_FEW, f"{counted}: more than 1 %, which may be chance ({independent})")
     if evidence.independent >= evidence.needed:
-        return Judgement(LatencyVerdict.PASS, f"{counted}, {worth}; {evidence.needed:,} are enough")
+        return Judgement(LatencyVerdict.PASS, f"{counted}; {independent}, and {evidence.needed:,} are enough")
     would_do = math.ceil(evidence.needed * evidence.requests / evidence.independent / 100) * 100
     return Judgement(
         LatencyVerdict.TOO_FEW,
-        f"{counted}, {worth} (a queue makes neighbours alike) where {evidence.needed:,} are needed; about "
+        f"{counted}; {independent} (a queue makes neighbours alike), and {evidence.needed:,} are needed: about "
         f"{would_do:,} requests would do",
     )
 

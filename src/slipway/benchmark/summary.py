@@ -28,7 +28,7 @@ def _latency(result: LatencyResult) -> Iterator[str]:
 def _looks(result: LatencyResult) -> Iterator[str]:
     if not result.looks:
         return
-    heading = ("look", "after s", "over limit", "worth", "needed", "verdict")
+    heading = ("look", "after s", "over limit", "independent", "needed", "verdict")
     rows = [
         (
             str(number),

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from slipway.contract.evidence.latency import LOWEST_PER_S, STEP
+from slipway.contract.evidence.tuning import Ratio
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import Serving
 
@@ -83,23 +84,6 @@ def climb_rounds(
         yield at
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """One side's rate over another's in the same rounds."""
-
-    mean: float
-    """Geometric."""
-    least: float
-    most: float
-    standard_error: float
-    """Standard error of the mean, in rungs; infinite for a single round."""
-
-    @property
-    def beyond_spread(self) -> bool:
-        """Whether the mean exceeds 1 by more than two standard errors, as about one in twenty equal sides would."""
-        return math.log(self.mean, STEP) > 2 * self.standard_error and self.mean > 1
-
-
 def ratio(rungs: Sequence[int], to: Sequence[int]) -> Ratio:
     """Compare two sides round by round; both begin with the same round."""
     steps = [rung - other for rung, other in zip(rungs, to, strict=True)]
@@ -109,7 +93,7 @@ def ratio(rungs: Sequence[int], to: Sequence[int]) -> Ratio:
         mean=STEP**mean,
         least=STEP ** min(steps),
         most=STEP ** max(steps),
-        standard_error=deviation / math.sqrt(len(steps)) if len(steps) > 1 else math.inf,
+        standard_error=deviation / math.sqrt(len(steps)) if len(steps) > 1 else None,
     )
 
 
@@ -142,8 +126,9 @@ def settings(lane: LaneName, *, cores: int, max_batch_size: int) -> Iterator[tup
 
 
 def _gpu_settings(*, cores: int) -> Iterator[tuple[Changes, ...]]:
-    """Those that change no answer and no limit. The rest of `serving.gpu` is decided, not searched: `decode` and
-    `hardware_jpeg` cost isolation, `max_batch_size` is the plan's and the clients' limit, and `gpus` is the machine."""
+    """Return the candidate settings that change neither answers nor limits. The rest of `serving.gpu` is decided, not
+    searched: `decode` and `hardware_jpeg` cost isolation, `max_batch_size` is the plan's and the clients' limit, and
+    `gpus` is the machine."""
     yield tuple({"engine_instances": instances} for instances in (2, 1, 3, 4))
     decoders = ((1, 4), (1, cores // 2), (1, cores), (2, cores // 2), (4, cores // 4))
     within = dict.fromkeys((instances, max(threads, 2)) for instances, threads in decoders)

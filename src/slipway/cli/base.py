@@ -8,7 +8,7 @@ from slipway.cli.compile import show_base_engine
 from slipway.contract.base_bundle import Base, BaseEngine, BaseSpec
 from slipway.contract.choice import Choice
 from slipway.contract.engine import engine_name
-from slipway.contract.evidence.build import BaseMeasured
+from slipway.contract.evidence.build import BaseEngineMeasured, BaseMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.manifest import Manifest
 from slipway.contract.selection import NOT_EVERYWHERE, SERVED
@@ -58,9 +58,10 @@ def main(arguments: argparse.Namespace) -> None:
         given = (base.path, "--graphs", run / "graphs", "--out", run / "engines", "--run")
         print(f"  for the gpu lane, on its GPU: {command('slipway container compile', *given)}")
     print(f"  next: {command('slipway head', 'SPEC', '--base', run)}")
-    measured = {p: engine.manifest.measured["gate"] for p, engine in engines.items() if engine is not None}
+    made = {precision: engine.manifest for precision, engine in engines.items() if engine is not None}
+    gates = {precision: manifest.read_measured(BaseEngineMeasured).gate.plain() for precision, manifest in made.items()}
     chosen = None if choice is None else choice.chosen
-    print_json(arguments, {"base": str(run / "base"), "id": base.id, "engines": measured, "chosen": chosen})
+    print_json(arguments, {"base": str(run / "base"), "id": base.id, "engines": gates, "chosen": chosen})
 
 
 def _base(spec: BaseSpec, run: Path) -> Base:

@@ -147,7 +147,7 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def docker_run(*, user: str, tmpfs: str) -> list[str]:
-    """`docker run` with what both images have; `--pull never`, since no registry has an image of ours."""
+    """`docker run` with the options of both images; `--pull never`, since no registry has these images."""
     return [
         *("docker", "run", "--rm", "--init", "--pull", "never"),
         *("--user", user),

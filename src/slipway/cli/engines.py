@@ -176,7 +176,7 @@ def _compilers(targets: list[Target], failures: list[str]) -> dict[Target, Any]:
 
 
 def _plan(fleet: Fleet, folder: Path, failures: list[str]) -> list[Part]:
-    """Print and return what is current and what will be made."""
+    """Print and return the current parts and the parts to make."""
     print(folder)
     try:
         parts = fleet.parts(folder)

@@ -93,7 +93,7 @@ def _labels(settings: "GatewaySettings", row: "ExplainedRow", bundle: Bundle | N
 
 
 def _chances(row: "ExplainedRow", labels: tuple[str, ...]) -> list[tuple[str, float]]:
-    """The likeliest labels; class ids where no run says what they are."""
+    """The likeliest labels; class ids if no run names them."""
     if row.probability is None:
         return []
     order = np.argsort(-row.probability, kind="stable")[:CHANCES].tolist()
@@ -104,7 +104,7 @@ def _chances(row: "ExplainedRow", labels: tuple[str, ...]) -> list[tuple[str, fl
 
 
 def _near(row: "ExplainedRow", bundle: Bundle | None) -> "tuple[list[Near], str]":
-    """The nearest training images, and what they are or why there are none."""
+    """The nearest training images with a caption, or the reason why there are none."""
     reason = _why_none_near(row, bundle)
     if reason or bundle is None or row.embedding is None:
         return [], f"No training images: {reason}"
@@ -141,7 +141,7 @@ def _why_none_near(row: "ExplainedRow", bundle: Bundle | None) -> str:
 def _looked(
     row: "ExplainedRow", bundle: Bundle | None, run: Path | None, labels: list[str]
 ) -> "tuple[dict[str, Thumbnail], str]":
-    """Grad-CAM by label, and what it is or why there is none."""
+    """Grad-CAM by label with a caption, or the reason why there is none."""
     reason = _why_not_looked(row, bundle, run)
     if reason or bundle is None or run is None or row.image is None:
         return {}, f"No Grad-CAM: {reason}"

@@ -14,7 +14,7 @@ EPILOG = """example:
   slipway export runs/digits/checkpoint --spec digits.yaml --out runs/digits/bundle
 
 The graph is compared with torch on the whole test split. Exporting the same checkpoint again, even in another clone,
-gives the same bundle id. --spec takes what was changed since the training in fields that no weight depends on, such as
+gives the same bundle id. --spec takes changes since the training in fields that do not affect the weights, such as
 precisions, accuracy, latency and serving."""
 
 
@@ -49,5 +49,5 @@ def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("checkpoint", type=Path, help="folder that slipway train wrote")
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/digits/bundle")
-    parser.add_argument("--spec", type=Path, help="the spec as it is now; default: the one that it was trained with")
+    parser.add_argument("--spec", type=Path, help="present spec; default: the spec of the training")
     return parser

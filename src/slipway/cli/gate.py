@@ -59,7 +59,7 @@ def gate(options: "GateOptions") -> "LatencyResult":
 
 
 def duration(options: "GateOptions") -> str:
-    """How long the gate will take, and why it is longer than asked for where it is."""
+    """Return a sentence on how long the gate will take, and the reason if that is longer than requested."""
     from slipway.benchmark.statistics import MIN_REQUESTS
 
     asked_s, rate = 60 * options.minutes, f"{options.rate_per_s:g} requests/s"

@@ -1,4 +1,4 @@
-"""Stand Envoy in front of one or two servers: TLS, a key and a rate for each team, and nothing but inference."""
+"""Run Envoy in front of one or two servers: TLS, a key and a rate for each team, and inference only."""
 
 import argparse
 import signal
@@ -38,7 +38,7 @@ A client sends its team's key in the header slipway-key. Clients may ask the ens
 readiness, metadata and configuration. Everything else is refused, and so are the requests that end tritonserver 2.51
 (docs/gateway.md). Latency, by classifier and server, is at http://127.0.0.1:8004/stats/prometheus.
 
-Without --check the gateway runs until Ctrl-C, and is started again when it ends; the servers run on their own. After
+Without --check the gateway runs until Ctrl-C, and Envoy is restarted when it ends; the servers run on their own. After
 SIGUSR1 it reads FILE, the keys, the certificate and the repository's names again, without refusing a request.
 slipway serve --gateway starts both, and stops both. The exit code is 1 if the settings are wrong, or Envoy does not
 start."""

@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
         },
     )
     for name, verdict in failed.items():
-        from slipway.engines.gate import flawless, unproven  # not at the top: --help needs no library
+        from slipway.evaluation.gate import flawless, unproven  # not at the top: --help needs no library
 
         best = flawless([image.class_ids for image in run.dataset.of("test")], run.dataset.labels, bundle.spec)
         few = "".join(f"\n  {line}" for line in unproven(best))
@@ -107,7 +107,7 @@ def show(bundle: Bundle, forms: list[Engine], dataset: Dataset) -> None:
 
 
 def strength(fitted: HeadFit | None) -> str:
-    """How the regularisation was chosen, in words."""
+    """Return a phrase on how the regularisation was chosen."""
     assert fitted is not None
     if not fitted.folds:
         return f"strength {fitted.strength:g} without a cross-validation, since a class has a single training image"

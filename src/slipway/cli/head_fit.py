@@ -1,4 +1,4 @@
-"""What `slipway head` makes: opens the base, tells whether the head is current, and fits it."""
+"""The work of `slipway head`: opens the base, tells whether the head is current, and fits it."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ REFERENCE = "openvino-fp32"
 
 @dataclass
 class Times:
-    """Where the seconds went."""
+    """The seconds that each part of the work took."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ class HeadRun:
         return cls(out, spec, dataset, base, embedders, times, classifier)
 
     def changed(self) -> str | None:
-        """Why the head in `out` is not the one that would be fitted now; None if it is."""
+        """Return the reason why the head in `out` is stale; None if it is current."""
         if not (self.out / "bundle").is_dir():
             return "a new head"
         try:
@@ -98,7 +98,7 @@ class HeadRun:
             return str(error)
 
     def _changes(self, bundle: Bundle) -> Iterator[str]:
-        """Why the head itself is another one by now."""
+        """Yield the differences between the head in `out` and the one that would be fitted now, its forms aside."""
         if bundle.base is None or bundle.base.id != self.base.id:
             yield f"it stands on base {bundle.base.id if bundle.base else '':.12}, now {self.base.id:.12}"
         if bundle.spec != self.spec:
@@ -167,8 +167,9 @@ class HeadRun:
             self._write_forms(names, heads, found, alone)
 
     def _of_classifier(self, heads: dict[str, Head], found: Mapping[str, Embeddings]) -> HeadOrigin:
-        """With a classifier, replace the FP32 head by the classifier's own last layers. For every other engine, choose
-        between these layers and the fitted head: whichever agrees with them on more validation images in FP32."""
+        """Replace the FP32 head by the classifier's own last layers, if there is a classifier. For every other engine,
+        choose between these layers and the fitted head: whichever agrees with them on more validation images in
+        FP32."""
         if self.classifier is None:
             return HeadOrigin()
         with self.times.spent("comparing with the classifier"):
@@ -220,7 +221,8 @@ class HeadRun:
 
 
 def _embedders(base: Base, run: Path) -> tuple[Embedder, ...]:
-    """What embeds as the engines that may be served. An engine that nothing here stands in for is named and left out.
+    """Return an embedder for each engine that may be served. An engine without one on this machine is named and left
+    out.
 
     Raises:
         ManifestError: FP32 is missing, or an engine is damaged or of another base.
@@ -253,7 +255,7 @@ def _open_engines(base: Base, folder: Path) -> list[BaseEngine]:
 def _check_out(
     out: Path, spec: Spec, base_run: Path, embedders: tuple[Embedder, ...], *, inputs: Iterable[Path]
 ) -> None:
-    """Raises SpecError: the head would replace something else, or lie in what it is made from."""
+    """Raises SpecError: the head would replace something else, or lie in one of its inputs."""
     bundle = out / "bundle"
     inputs = [base_run, *inputs, *read_from(spec.data, out=bundle)]
     check_folder(bundle, kind="bundle", inputs=inputs)

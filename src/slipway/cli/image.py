@@ -26,8 +26,8 @@ EPILOG = """example:
   slipway image verify here:v1 --key public.pem
   slipway serve oci-layout:here:v1 --key public.pem
 
-An image is FOLDER:TAG or FOLDER@sha256:DIGEST; of a folder with one image, FOLDER is enough. Equal repositories give
-equal digests on any machine, and a layer is a step, so that a new version moves only what is new. docs/image.md"""
+An image is FOLDER:TAG or FOLDER@sha256:DIGEST; for a folder with one image, FOLDER is enough. Equal repositories give
+equal digests on any machine. Each step is a layer, so a new version transfers only the changed steps. docs/image.md"""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -224,10 +224,12 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(
             "registry", type=registry_reference, metavar="REGISTRY/NAME:TAG", help="HOST[:PORT]/NAME:TAG or @sha256:…"
         )
-        one.add_argument("--plain-http", action="store_true", help="without TLS, as registries of this machine are")
+        one.add_argument(
+            "--plain-http", action="store_true", help="connect without TLS, for a registry on this machine"
+        )
 
     def add_checks(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--key", type=Path, metavar="PUBLIC", help="public key that must have signed it")
+        one.add_argument("--key", type=Path, metavar="PUBLIC", help="public key; its signature is required")
         one.add_argument("--lane", choices=("cpu", "gpu"), help="lane that it must be of")
 
     one = add("build", build, "write a repository as an image into a layout")
@@ -254,6 +256,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--lane", choices=("cpu", "gpu"), help="lane that it must be of")
     one = add("pull", pull, "write an image of a registry into a layout")
     add_registry(one)
-    add_image(one, "folder to write, and the tag; default of the tag: that in the registry")
+    add_image(one, "folder to write, and the tag; default tag: the one in the registry")
     add_checks(one)
     return parser

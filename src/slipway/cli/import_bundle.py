@@ -73,7 +73,7 @@ def summarise(out: Path, identity: str | None, measured: BundleMeasured) -> None
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
-    add("spec", type=Path, help="YAML file: name, data, and what else differs from the defaults")
+    add("spec", type=Path, help="YAML file: name, data, and every setting that differs from the defaults")
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--onnx", type=Path, help="ONNX file, FP32 [n, 3, H, W] in, logits out")
     network.add_argument("--weights", type=Path, help="safetensors file with the state dict of backbone.name")
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--allow-empty-classes",
         action="store_true",
-        help="allow labels without images; the numbers are then about the others only",
+        help="allow labels without images; the evaluation then covers the other labels only",
     )
     add("--preprocess-from-timm", metavar="MODEL", help="prepare images as timm does for this model's weights")
     add("--logits", metavar="TENSOR", help="tensor with the logits, if the ONNX file has several outputs")

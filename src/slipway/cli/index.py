@@ -1,4 +1,4 @@
-"""Find images that are like others, by the embedding of a served classifier."""
+"""Find similar images, by the embedding of a served classifier."""
 
 import argparse
 import os
@@ -29,8 +29,8 @@ EPILOG = f"""example:
   slipway index duplicates index
 
 build sends each image of the folder once to <model>_full, and keeps its EMBEDDING. All heads of a base have the same
-embedding, so any of them will do. like asks for the embedding of other images, and first for that of one image of the
-index: if that differs, the index is of another base or engine, and is to be built again.
+embedding, so any of them will do. like embeds the given images, and first one image of the index: if its embedding has
+changed, the index was built with another base or engine; build it again.
 
 Similarity is the cosine of two embeddings, less the mean of the index: 1 for the same image, about 0 for any two. It
 says how alike images are to the network. Look at some pairs before you choose --least (default: {LEAST:g}).
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     asking.add_argument("index", type=Path, help="folder that build wrote")
     asking.add_argument("image", type=Path, nargs="+", help="an image")
     asking.add_argument("--count", type=count, default=10, help="number of images to find; default: %(default)s")
-    asking.add_argument("--model", help="the classifier's name; default: that of the index")
+    asking.add_argument("--model", help="the classifier's name; default: the one that built the index")
     asking.set_defaults(run=like)
     comparing = add_action(commands, "duplicates", "find images of an index that are alike")
     comparing.add_argument("index", type=Path, help="folder that build wrote")

@@ -85,7 +85,7 @@ def _least_images(fraction: float) -> int:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.engines.gate import REMEDY, too_few  # not at the top: --help needs no library
+    from slipway.evaluation.gate import REMEDY, too_few  # not at the top: --help needs no library
 
     out = arguments.out or Path(f"{_name(arguments)}.yaml")
     if out.exists():

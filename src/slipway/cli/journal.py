@@ -1,4 +1,4 @@
-"""Keep a sample of what was asked and answered, with the images: the journal behind a gateway."""
+"""Keep a sample of requests and answers, with the images: the journal behind a gateway."""
 
 import argparse
 import signal
@@ -28,25 +28,25 @@ EPILOG = """example:
 
 in gateway.yaml:
   observe:
-    share: 0.05             # of the requests, while they are few
-    per_second: 5           # at most, on average: probability min(share, per_second / rate), kept with each row
+    share: 0.05             # share of the requests to keep at a low rate
+    per_second: 5           # average limit: probability min(share, per_second / rate), kept with each row
     journal: journal        # folder; default: in the gateway's folder below ~/.local/state/slipway
-    spool: /run/slipway     # best a tmpfs of its own; default: in the gateway's folder
-    spool_mib: 64           # what is tapped beyond it is dropped and counted
+    spool: /run/slipway     # preferably a tmpfs of its own; default: in the gateway's folder
+    spool_mib: 64           # taps that do not fit are dropped and counted
     image_days: 30
     row_days: 365
     metrics_port: 8005      # GET http://127.0.0.1:8005/metrics
 
 The gateway taps requests into the spool. run takes them from there: it asks <name>_full again for each image, writes a
-row and the image, and removes the tap file. It may be killed at any moment: no row is lost, and none is there twice.
-Where the same bundle answers otherwise than it did, run says so in a line that begins with alert: (docs/journal.md).
+row and the image, and removes the tap file. It may be killed at any moment without losing or repeating a row. If the
+same bundle gives another answer than before, run prints a line that begins with alert: (docs/journal.md).
 
-No client address and no key is kept. forget takes the number of a row, the SHA-256 of an image, or the id of a
-request, and removes the rows, and the images that no other row has. prune removes what is older than its days, which
-run does each hour by itself.
+No client address and no key is kept. forget takes the number of a row, the SHA-256 of an image, or the id of a request,
+and removes the rows, and the images that no other row has. prune removes images older than image_days and rows older
+than row_days; run does so every hour.
 
-backup copies rows, images and what the watch and the labels keep beside them, while all of them go on; called again, it
-copies new images alone. restore checks every file, and writes nothing over a journal (docs/recovery.md)."""
+backup copies rows, images, and the files of the watch and the labels, while all of them keep running; called again, it
+copies only new images. restore checks every file, and never overwrites a journal (docs/recovery.md)."""
 
 
 def main(arguments: argparse.Namespace) -> None:

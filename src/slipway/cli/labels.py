@@ -1,4 +1,4 @@
-"""Choose images of the journal for labels, take labels in, and make a new version of the data set of them."""
+"""Choose images of the journal to label, take labels in, and make a new version of the data set with them."""
 
 import argparse
 import time
@@ -205,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
         "add": (add, "take in labels from a CSV file"),
         "push": (push, "show chosen images in Label Studio"),
         "pull": (pull, "take in labels from Label Studio"),
-        "status": (status, "say what is labelled and undecided, and how often each annotator is right"),
+        "status": (status, "show labelled and undecided rows, and how often each annotator is right"),
         "dataset": (dataset, "write the data set with the labelled images in it"),
     }
     commands = parser.add_subparsers(prog="slipway labels", required=True, metavar=" | ".join(known))
@@ -232,7 +232,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "labels", type=Path, metavar="CSV", help="columns: label, and row or sha256; an empty label is passed over"
+        "labels",
+        type=Path,
+        metavar="CSV",
+        help="CSV file; columns label and row (or sha256); rows without a label are skipped",
     )
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--annotator", metavar="NAME", help="name of the person whose labels these are")

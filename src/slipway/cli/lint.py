@@ -23,13 +23,13 @@ The last word says what tritonserver 2.51 does with the fault:
   silent       loads the model, which fails later: on a request, under load, or with wrong answers
   never ready  waits for ever without a message
   ends         ends while it loads the model
-  untried      unknown: only a host with a GPU loads DALI and TensorRT models
+  untested     unknown: only a host with a GPU loads DALI and TensorRT models
 
 Every finding has to be fixed. A note is a decision that was made, such as serving without a TensorRT plan, or a legal
 setting that costs speed. docs/lint.md describes the rules, and how the server was seen to behave. slipway doctor checks
 what depends on the machine.
 The exit code is 0 if nothing is found, and 1 otherwise."""
-WORDS = {"refuses": "refused", "takes": "silent", "hangs": "never ready", "dies": "ends", "unseen": "untried"}
+WORDS = {"refuses": "refused", "takes": "silent", "hangs": "never ready", "dies": "ends", "unseen": "untested"}
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -27,5 +27,5 @@ def parser() -> argparse.ArgumentParser:
     add("checkpoint", type=Path, help="checkpoint of training/configs/digits.yaml")
     add("--out", type=Path, default=Path("runs/parity/data.csv"), help="table to write; default: %(default)s")
     add("--images-per-digit", type=int, default=6, help="training images per digit; default: %(default)s")
-    add("--seed", type=int, default=0, help="seed of their choice; default: %(default)s")
+    add("--seed", type=int, default=0, help="seed of the choice of images; default: %(default)s")
     return parser

@@ -54,7 +54,13 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("--rate", type=float, dest="rate_per_s", metavar="PER_S", help="Poisson arrivals per second")
     add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
     add("--duration-s", type=float, default=6.0, metavar="S", help="seconds to measure each model (%(default)g)")
-    add("--warm-up-s", type=float, default=1.0, metavar="S", help="uncounted seconds before that (%(default)g)")
+    add(
+        "--warm-up-s",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="uncounted seconds of warm-up before that (%(default)g)",
+    )
     add("--distinct-images", type=int, default=64, metavar="N", help="largest number of images to use (%(default)s)")
     add("--seed", type=int, default=0, help="seed of the choice of images (%(default)s)")
     add(

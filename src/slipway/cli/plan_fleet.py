@@ -1,4 +1,4 @@
-"""Say how many machines a fleet needs for given rates, which classifiers go on which, and what that costs."""
+"""Plan the machines that a fleet needs for given rates: their number, the classifiers of each, and the cost."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,8 @@ EPILOG = """examples:
   slipway plan-fleet fleet.yaml demand.yaml --json | tail -1 | jq .boxes
 
 demand.yaml:
-  limit_ms: 50              # on P99; figures count if they were measured at this limit or a stricter one
-  head_room: 0.3            # of each box's measured capacity and memory
+  limit_ms: 50              # limit on P99; figures count if they were measured at this limit or a stricter one
+  head_room: 0.3            # share kept free of each box's measured capacity and memory
   n_plus_one: true          # every classifier holds its peak with any one box down
   machines:
     cpu-2: {cores: 2, memory_gib: 8, per_hour: 0.09, as_of: 2026-01-01}
@@ -21,9 +21,10 @@ demand.yaml:
   bases:
     lite0: {mean: 10, peak: 24, measured: [benchmarks/results/density.json]}   # all heads; or per_head: true
 
-Images a second; a figure comes from the first file of measured that has it. What nobody measured is an error with the
-command that measures it: nothing is estimated. The files are those of slipway gate (with --pid, which gives memory and
-processor time; best with --find-capacity), slipway tune, and the studies density, efficiency and robustness.
+Rates are in images per second. Each figure comes from the first file of measured that has it. A missing figure is an
+error that names the command to measure it: nothing is estimated. The files are those of slipway gate (with --pid, which
+gives memory and processor time; best with --find-capacity), slipway tune, and the studies density, efficiency and
+robustness.
 
 Boxes that serve the same classifiers are a cell, behind a gateway that divides the requests. Shares of the measured
 capacity add up; docs/planning.md has the rule, what it was checked against, and where it is wrong."""

@@ -38,11 +38,11 @@ fleet.yaml:
 gateway.yaml names the stable repository (repository:) and the ports of both servers (stable:, candidate:).
 
 compare asks the candidate for the latest images of the journal that stable answered, directly and at a bounded rate. It
-may be ended at any time and called again. Where the answers differ it asks people (slipway labels), 50 at a time. Where
+may be ended at any time and called again. Where the answers differ it asks people (slipway labels), 50 at a time. If
 the gateway keeps a journal, a promotion needs these labels, or hardly any difference.
 
-judge exits with 0 for fine, 1 for worse, and 2 for too few to tell. An error exits with 1 too, with a sentence instead
-of a verdict: what could not be judged is not fine. The others exit with 0 if it is done, and with 1 if not.
+judge exits with 0 for fine, 1 for worse, and 2 for too few to tell. After an error it also exits with 1, and prints a
+sentence instead of a verdict. The other actions exit with 0 on success and with 1 on an error.
 
 promote lets the stable server serve the candidate's repository without refusing a request, and keeps the former one
 beside. rollback sets the weight to 0; after a promotion it also puts the former repository back. docs/release.md."""
@@ -86,8 +86,8 @@ def compare(arguments: argparse.Namespace) -> None:
 def weight(arguments: argparse.Namespace) -> None:
     trial = _open(arguments)
     percent = trial.record.settings.weight if arguments.percent is None else arguments.percent
-    sticky = trial.traffic.sticky_header if arguments.sticky_header is None else arguments.sticky_header or None
-    _divide(trial, arguments, weight_percent=percent, sticky_header=sticky)
+    sticky = {} if arguments.sticky_header is None else {"sticky_header": arguments.sticky_header or None}
+    _divide(trial, arguments, weight_percent=percent, **sticky)
 
 
 def mirror(arguments: argparse.Namespace) -> None:
@@ -96,12 +96,8 @@ def mirror(arguments: argparse.Namespace) -> None:
     _divide(trial, arguments, mirror_percent=percent)
 
 
-def _divide(trial: "Trial", arguments: argparse.Namespace, **changes: float | str | None) -> None:
-    from slipway.operations.gateway.routes import Traffic
-
-    wanted = Traffic.parse(trial.traffic.model_dump() | changes, source="command line")
-    seconds = trial.divide(wanted, action=arguments.action, by=getpass.getuser())
-    now = trial.traffic
+def _divide(trial: "Trial", arguments: argparse.Namespace, **changes: int | str | None) -> None:
+    now, seconds = trial.divide(changes, action=arguments.action, by=getpass.getuser())
     sticky = f", sticky by {now.sticky_header}" if now.sticky_header else ""
     print(
         f"in force after {1000 * seconds:.0f} ms: weight {now.weight_percent} %, mirror {now.mirror_percent} %{sticky}"
@@ -112,8 +108,9 @@ def _divide(trial: "Trial", arguments: argparse.Namespace, **changes: float | st
 def judge(arguments: argparse.Namespace) -> int:
     trial = _open(arguments)
     judged = trial.look()
-    while arguments.watch and not _is_over(judged):
-        print(f"  {judged.judgement.reason}", flush=True)
+    end = "; end its trial: " + command("slipway release rollback", arguments.gateway)
+    while arguments.watch and not _is_over(trial, judged):
+        print(f"  {judged.judgement.reason}{end if judged.judgement.expired else ''}", flush=True)
         time.sleep(POLL_S)
         judged = _next_look(trial) or judged
     _say(judged)
@@ -129,15 +126,22 @@ def _next_look(trial: "Trial") -> "Judged | None":
     try:
         if trial.is_open:
             return trial.look()
-    except SlipwayError as error:
+    except (SlipwayError, OSError) as error:
         print(f"  not read: {error}", flush=True)
         return None
     trial.require_open()
     return None
 
 
-def _is_over(judged: "Judged") -> bool:
-    return judged.judgement.verdict.value != "too_few" or judged.judgement.expired
+def _is_over(trial: "Trial", judged: "Judged") -> bool:
+    """Whether a watch ends. After `max_hours` it looks on for `worse` while a candidate that it may roll back has
+    requests."""
+    from slipway.operations.gateway.routes import has_requests
+
+    if judged.judgement.verdict.value != "too_few":
+        return True
+    guards = trial.record.settings.rollback == "automatic" and has_requests(trial.settings)
+    return judged.judgement.expired and not guards
 
 
 def _say(judged: "Judged") -> None:
@@ -158,7 +162,7 @@ def _act(trial: "Trial", judged: "Judged", arguments: argparse.Namespace) -> str
             print(f"  proposed: {command('slipway release rollback', arguments.gateway)}")
             return None
         return _roll_back_worse(trial, judged, again=arguments.watch)
-    if settings.approval == "human":
+    if settings.approval == "human" or judged.judgement.hours >= settings.judge.max_hours:
         print(f"  proposed: {command('slipway release promote', arguments.gateway, '--approved-by', 'NAME')}")
         return None
     _promote(trial, judged, by="judge", reason=None)
@@ -172,7 +176,7 @@ def _roll_back_worse(trial: "Trial", judged: "Judged", *, again: bool) -> str | 
     while True:
         try:
             switched = roll_back_worse(trial, judged.judgement)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             if not again:
                 raise
             print(f"  not rolled back yet: {error}", flush=True)

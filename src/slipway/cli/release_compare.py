@@ -59,7 +59,7 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
 
 
 def _trained_on(trial: Trial, pair: Pair, *, may_be_unknown: bool) -> Collection[str]:
-    """Raises SpecError: nobody knows what the candidate was trained on, and this may not be."""
+    """Raises SpecError: the candidate's training data is unknown, and that is not allowed."""
     found = trained_on(trial.record, pair.classifier)
     if found is None and not may_be_unknown:
         raise SpecError(

@@ -1,38 +1,45 @@
 """Shows a release: weights, what answers, the counts of both arms, and the verdict so far."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import TypeVar
 
+from slipway.contract import SlipwayError
+from slipway.operations.gateway.routes import Traffic
 from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.release.fit import answering
 from slipway.operations.release.metrics import ARMS, ArmCounts
 from slipway.operations.release.promotion import former_repository
 from slipway.operations.release.record import Action, RepositoryFacts
-from slipway.operations.release.trial import Trial, stable_repository
+from slipway.operations.release.trial import Judged, Trial, stable_repository
 from slipway.system.json_line import print_json
 
+T = TypeVar("T")
 ANSWERS = "answers with the recorded bundles"
 
 
 def show(trial: Trial, arguments: argparse.Namespace) -> None:
-    """Raises ServingError if the gateway does not answer."""
-    counts, traffic, record = trial.counts(), trial.traffic, trial.record
-    promoted = record.is_promoted
-    judged = trial.judged()
+    """Show what is known, also while the gateway does not answer or a file is damaged.
+
+    Raises:
+        SlipwayError: what could not be shown, after all else is.
+    """
+    record, unknown = trial.record, list[SlipwayError]()
+    counts = _known(trial.counts, unknown)
+    traffic = _known(lambda: trial.traffic, unknown)
+    judged = _known(trial.judged, unknown)
+    promoted = _known(lambda: record.is_promoted, unknown)
     servers = {"stable": _answers(trial.settings.stable, record.candidate if promoted else record.stable)}
     if trial.settings.candidate is not None:
         servers["candidate"] = _answers(trial.settings.candidate, record.candidate)
     print(f"{trial.source}: candidate of {', '.join(record.classifiers)}, opened {record.opened}")
-    sticky = f", sticky by {traffic.sticky_header}" if traffic.sticky_header else ""
-    print(f"  weight {traffic.weight_percent} %, mirror {traffic.mirror_percent} %{sticky}")
+    print(f"  {_divided(traffic)}" + ("" if counts else ", by the file; the gateway's counts are unknown"))
     for arm in ARMS:
-        print(f"  {arm}: {servers.get(arm, 'not in the settings of the gateway')}; {_counted(counts[arm])}")
-    print(f"  verdict so far, {judged.blocks} blocks: {judged.judgement.verdict.value}: {judged.judgement.reason}")
-    for one in judged.judgement.series:
-        if one.verdict is not judged.judgement.verdict:
-            print(f"    {one.reason}")
-    for remark in judged.remarks:
-        print(f"    {remark}")
+        counted = f"; {_counted(counts[arm])}" if counts else ""
+        print(f"  {arm}: {servers.get(arm, 'not in the settings of the gateway')}{counted}")
+    if judged is not None:
+        _say_verdict(judged)
     if promoted:
         print(f"  promoted; the former repository is in {former_repository(stable_repository(trial.settings))}")
     for action in record.actions:
@@ -40,15 +47,42 @@ def show(trial: Trial, arguments: argparse.Namespace) -> None:
     print_json(
         arguments,
         {
-            **traffic.plain(),
+            **(traffic.plain() if traffic else {}),
             "servers": servers,
-            "counts": {arm: asdict(counts[arm]) for arm in ARMS},
+            "counts": {arm: asdict(counts[arm]) for arm in ARMS} if counts else None,
             "promoted": promoted,
-            "judgement": judged.judgement.plain(),
-            "blocks": judged.blocks,
+            "judgement": judged.judgement.plain() if judged else None,
+            "blocks": judged.blocks if judged else None,
             "record": record.plain(),
         },
     )
+    if unknown:
+        raise unknown[0]
+
+
+def _known(ask: Callable[[], T], unknown: list[SlipwayError]) -> T | None:
+    """The answer of `ask`; None if there is none, and the error is then in `unknown`."""
+    try:
+        return ask()
+    except SlipwayError as error:
+        unknown.append(error)
+        return None
+
+
+def _divided(traffic: Traffic | None) -> str:
+    if traffic is None:
+        return "weight and mirror unknown"
+    sticky = f", sticky by {traffic.sticky_header}" if traffic.sticky_header else ""
+    return f"weight {traffic.weight_percent} %, mirror {traffic.mirror_percent} %{sticky}"
+
+
+def _say_verdict(judged: Judged) -> None:
+    print(f"  verdict so far, {judged.blocks} blocks: {judged.judgement.verdict.value}: {judged.judgement.reason}")
+    for one in judged.judgement.series:
+        if one.verdict is not judged.judgement.verdict:
+            print(f"    {one.reason}")
+    for remark in judged.remarks:
+        print(f"    {remark}")
 
 
 def _answers(ports: ServerPorts, facts: RepositoryFacts) -> str:

@@ -10,13 +10,13 @@ EPILOG = """example:
   slipway assemble fleet.yaml && slipway reload
   slipway reload --status-port 8103 --json
 
-slipway serve goes on answering with the old repository until everything new answers; then it switches, prints what has
-changed, and unloads the rest. An image that is served by a tag is looked up again. If the new repository cannot be
-served, the old one stays, and the exit code is 1.
+slipway serve keeps answering with the old repository until every new model answers; then it switches, prints the
+changes, and unloads the old models. An image that is served by a tag is looked up again. If the new repository cannot
+be served, the old one stays, and the exit code is 1.
 
-With slipway serve --gateway, the gateway reads its settings, keys and certificate again. If something of it is wrong,
-it goes on as before, and the exit code is 1; the repository may be the new one by then. A gateway that runs alone takes
-SIGUSR1 instead.
+With slipway serve --gateway, the gateway reads its settings, keys and certificate again. If one of them is wrong, the
+gateway keeps its old settings, and the exit code is 1; the new repository may be served by then. Send SIGUSR1 to a
+gateway that runs alone.
 
 The server's key is in SLIPWAY_ADMIN_KEY, or in a file of the same user below ~/.local/state/slipway."""
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--status-port", type=port, default=Ports().status, help="that of slipway serve; default: %(default)s")
-    add("--timeout-s", type=seconds, default=120.0, help="half of the longest wait; default: %(default)s")
+    add("--status-port", type=port, default=Ports().status, help="--status-port of slipway serve; default: %(default)s")
+    add("--timeout-s", type=seconds, default=120.0, help="seconds for the load; waits twice that; default: %(default)s")
     add_json(parser)
     return parser

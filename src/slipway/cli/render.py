@@ -19,10 +19,10 @@ EPILOG = """example:
     --server-image registry.example/slipway-cpu@sha256:DIGEST --gateway-image registry.example/envoy@sha256:DIGEST
   slipway render check cluster
 
-monitoring writes prometheus.yml (what is asked: gateway, journal, watch, supervisors, tritonservers of gateway.yaml),
+monitoring writes prometheus.yml (targets: gateway, journal, watch, supervisors and tritonservers of gateway.yaml),
 rules.yml (alerts, each with a section of docs/runbook.md), rules_test.yml (tests of every alert), alertmanager.yml and
-grafana.json (a dashboard to import). What gateway.yaml does not have, such as watch:, is left out, and said.
-The others write deployments: docs/deploy.md.
+grafana.json (a dashboard to import). If gateway.yaml lacks a part, such as watch:, the command says what it left out.
+The other actions write deployments: docs/deploy.md.
 
 OUT is replaced whole, if it has no other files; the same settings give the same bytes (docs/monitoring.md)."""
 
@@ -51,12 +51,12 @@ def parser() -> argparse.ArgumentParser:
     command = add_action(kinds, "monitoring", "write the files of Prometheus, Alertmanager and Grafana")
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
-    command.add_argument("--webhook", metavar="URL", help="where Alertmanager posts; default: nowhere")
+    command.add_argument("--webhook", metavar="URL", help="URL to which Alertmanager posts; default: none")
     command.add_argument(
         "--alertmanager",
         metavar="HOST:PORT",
         default=ALERTMANAGER,
-        help="where Prometheus finds Alertmanager; default: %(default)s",
+        help="address of Alertmanager for Prometheus; default: %(default)s",
     )
     command.set_defaults(run=monitoring)
     add_json(command)

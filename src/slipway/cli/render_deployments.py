@@ -187,20 +187,23 @@ def add_deployments(kinds: Actions) -> None:
     _add_cluster(command)
     command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
     command.add_argument(
-        "--queue-ms", type=_positive, default=10.0, metavar="MS", help="wait that adds pods; default: %(default)g"
+        "--queue-ms", type=_positive, default=10.0, metavar="MS", help="queue time that adds pods; default: %(default)g"
     )
     command.add_argument(
-        "--monitoring-namespace", default="monitoring", metavar="NAME", help="that of Prometheus; default: %(default)s"
+        "--monitoring-namespace",
+        default="monitoring",
+        metavar="NAME",
+        help="namespace of Prometheus; default: %(default)s",
     )
     command.add_argument(
         "--key",
         type=Path,
         metavar="PUBLIC",
-        help="public key that must have signed the images: init containers verify that, since no kubelet does",
+        help="public key of the images' signatures; init containers verify them, since no kubelet does",
     )
     command = _command(kinds, "kserve", kserve, "write an InferenceService, its runtime, and a route")
     _add_cluster(command)
-    command.add_argument("--name", default="slipway", help="of the InferenceService; default: %(default)s")
+    command.add_argument("--name", default="slipway", help="InferenceService's name; default: %(default)s")
     command.add_argument("--host", required=True, metavar="NAME", help="name of the host that clients ask")
     command.add_argument(
         "--gateway", default="kserve/kserve-ingress-gateway", metavar="NAMESPACE/NAME", help="default: %(default)s"
@@ -208,7 +211,7 @@ def add_deployments(kinds: Actions) -> None:
     command.add_argument(
         "--gateway-pods-namespace",
         metavar="NAME",
-        help="where its proxies run, such as envoy-gateway-system; default: the Gateway's own",
+        help="namespace of its proxies, such as envoy-gateway-system; default: the Gateway's own",
     )
     command.set_defaults(gateway_image=None, queue_ms=10.0, monitoring_namespace="monitoring", key=None)
     command = _command(kinds, "compose", compose, "write a compose file for one box: gateway, servers, Prometheus")
@@ -219,14 +222,17 @@ def add_deployments(kinds: Actions) -> None:
     command = _command(kinds, "systemd", systemd, "write units for one box: servers, gateway, journal, watch")
     _add_box(command)
     command.add_argument(
-        "--program", default="/opt/slipway/bin/slipway", metavar="FILE", help="the command there; default: %(default)s"
+        "--program",
+        default="/opt/slipway/bin/slipway",
+        metavar="FILE",
+        help="slipway on that box; default: %(default)s",
     )
-    command.add_argument("--settings-at", metavar="FILE", help="where FILE is there; default: where it is here")
-    command.add_argument("--user", default="slipway", metavar="NAME", help="who runs it; default: %(default)s")
+    command.add_argument("--settings-at", metavar="FILE", help="path of FILE on that box; default: its path here")
+    command.add_argument("--user", default="slipway", metavar="NAME", help="user of the units; default: %(default)s")
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
-    checking = add_action(kinds, "check", "find in a rendered folder what no schema of Kubernetes finds")
+    checking = add_action(kinds, "check", "find faults in a rendered folder that no schema of Kubernetes finds")
     checking.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="folder of kubernetes or kserve, or what kubectl kustomize printed"
+        "folder", type=Path, metavar="FOLDER", help="folder of kubernetes or kserve, or output of kubectl kustomize"
     )
     checking.add_argument("--kubectl", type=Path, metavar="FILE", help="default: kubectl on PATH")
     checking.set_defaults(run=check)
@@ -238,7 +244,9 @@ def _command(
 ) -> argparse.ArgumentParser:
     command = add_action(kinds, name, line)
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
-    command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
+    command.add_argument(
+        "out", type=Path, metavar="OUT", help="folder to write; it may hold older files of this command"
+    )
     command.set_defaults(run=run)
     add_json(command)
     return command
@@ -250,7 +258,7 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
     command.add_argument("--server-image", metavar=DIGEST, required=True, help="the lane's image of build/images")
     command.add_argument("--candidate-image", metavar=DIGEST, help="the image of a repository to try")
     command.add_argument(
-        "--candidate-repository", type=Path, metavar="FOLDER", help="its folder, for its sizes and checks"
+        "--candidate-repository", type=Path, metavar="FOLDER", help="the candidate's folder, for its sizes and checks"
     )
     command.add_argument("--repository", type=Path, metavar="FOLDER", help="default: repository of FILE")
     command.add_argument("--namespace", default="slipway", metavar="NAME", help="default: %(default)s")
@@ -265,7 +273,9 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
         metavar="CLASSIFIER",
         help="only these decide whether a pod gets requests; repeatable; default: all",
     )
-    command.add_argument("--kubernetes", default="1.35", metavar="VERSION", help="of the cluster; default: %(default)s")
+    command.add_argument(
+        "--kubernetes", default="1.35", metavar="VERSION", help="version of the cluster; default: %(default)s"
+    )
 
 
 def _add_box(command: argparse.ArgumentParser) -> None:
@@ -275,7 +285,7 @@ def _add_box(command: argparse.ArgumentParser) -> None:
         "--candidate-repository", type=Path, metavar="FOLDER", help="another repository, beside the first, to try"
     )
     command.add_argument(
-        "--repositories", metavar="FOLDER", help="the folder above them on the machine that serves; default: as here"
+        "--repositories", metavar="FOLDER", help="their parent folder on that box; default: their parent here"
     )
 
 

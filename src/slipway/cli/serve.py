@@ -32,17 +32,17 @@ EPILOG = """example:
   slipway serve oci-layout:images:v1 --key public.pem              # an image of slipway image, checked and unpacked
   slipway reload         # in another terminal, after slipway assemble has rewritten the repository
 
-The wheel's tritonserver has known vulnerabilities and listens on 127.0.0.1 only. To serve other machines, stand the
+The wheel's tritonserver has known vulnerabilities and listens on 127.0.0.1 only. To serve other machines, put the
 gateway in front (--gateway, slipway gateway --help), or run the lane in NVIDIA's current image (slipway container
-serve). In an image the launcher takes the tritonserver that is there, --host 0.0.0.0 opens its ports to the outside of
-the container, and without --log tritonserver's log joins the events on stderr.
+serve). In an image the launcher uses the image's tritonserver, --host 0.0.0.0 opens its ports to the outside of the
+container, and without --log tritonserver's log joins the events on stderr.
 
 The supervisor's port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The key
-is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. Probes are samples: at most four a second,
-of each group of heads in turn, and each time of another head; /ready says in how many seconds every classifier has been
-probed (probed_within_s). Events go to stderr: to a terminal as text,
-otherwise as one JSON line each. Each connection takes an open file, and the server may open as many as the hard limit
-allows (ulimit -Hn). When none is left, it reports that it is not ready and why, and still answers open connections."""
+is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. The supervisor sends at most four probes a
+second. It takes the classifiers and groups of heads in turn, and another head of a group each time; /ready says how
+many seconds a round over all of them takes (probed_within_s). Events go to stderr: as text to a terminal, otherwise as
+one JSON line each. Each connection takes an open file, and the server may open as many as the hard limit allows (ulimit
+-Hn). When none is left, it reports that it is not ready and why, and still answers open connections."""
 
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -40,9 +40,9 @@ def unpacked(
 
 
 def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[str], None], plain_http: bool) -> Path:
-    """The image by way of the layout of the cache, which is made current from the registry and keeps nothing else.
+    """The image by way of the cache's layout, which is brought up to date from the registry and keeps nothing else.
 
-    The layout is locked to the end: another server that follows the tag might remove what is unpacked here.
+    The layout is locked to the end: another server that follows the tag might remove the unpacked folder.
     """
     from slipway.image.registry import Registry
     from slipway.image.transfer import pull

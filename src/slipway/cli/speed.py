@@ -15,10 +15,10 @@ PRICES = Path(__file__).with_name("prices.yaml")
 EPILOG = """examples:
   slipway speed result.json --out report.html
   slipway speed capacity.json --engine runs/digits/engines/openvino-int8 --price cpu-2 --out report.html
-  slipway speed benchmarks/results/{layouts,robustness,verdict}.json --out report.html
+  slipway speed benchmarks/results/{efficiency,peers,robustness,verdict}.json --out report.html
 
-A RESULT is a file that slipway gate (with or without --find-capacity), slipway perf-analyzer, or one of the studies
-layouts, robustness and verdict wrote. Give as many as you like. The page is self-contained.
+A RESULT is a file of slipway gate (with or without --find-capacity), of slipway perf-analyzer, or of the studies
+efficiency, peers, robustness and verdict. Give as many as you like. The page is self-contained.
 
 Cost of a million images = price of an hour / (images per second * 3600) * 1,000,000, at a rate for which a gate showed
 that P99 is within its limit; without such a rate no cost is shown. The prices of src/slipway/cli/prices.yaml are
@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {len(files)} result file(s), {arguments.out.stat().st_size / 1e6:.2f} MB")
     shown = cards(files, accuracies)
     for card in shown:
-        print(f"  {card.file.name}: {f'{card.verdict}: ' if card.verdict else ''}{card.headline}")
+        print(f"  {card.file.name}: {f'{card.verdict}: ' if card.verdict else ''}{card.summary}")
         for caveat in card.caveats:
             print(f"    {caveat}")
     found = costs(files, accuracies, price, utilisation=utilisation) if price else []

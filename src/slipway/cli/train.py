@@ -76,7 +76,7 @@ def check(spec: Spec, out: Path, *, resume: bool) -> None:
         DataError, SpecError: as `get_ready`; the calibration sample is too small; or the test images are too few for
             everything that the spec lists.
     """
-    from slipway.engines.gate import REMEDY, too_few
+    from slipway.evaluation.gate import REMEDY, too_few
     from slipway.training import get_ready
 
     try:

@@ -1,7 +1,6 @@
 """Find the `serving` values with which a classifier holds the highest rate within its P99 limit, and write them."""
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -16,6 +15,7 @@ from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions
+    from slipway.contract.evidence.tuning import TuningResult
     from slipway.contract.serving import Serving
     from slipway.repository import Classifier
 
@@ -42,7 +42,7 @@ best one's. If the gate finds its P99 within the limit in two blocks, it becomes
 step. So a candidate that is not better usually costs 15 s.
 
 The best of many noisy measurements looks better than it is. So the start and the best are compared once more, in rounds
-in which they take turns on the same arrivals. Unless the best is better beyond the spread of these, the start is kept.
+in which they take turns on the same arrivals. Unless the gain exceeds the spread of these rounds, the start is kept.
 
 The classifier is measured alone, on this machine, with the client on the same cores: tune where it is served, with
 nothing else running. The keys that differ are written into `serving` of this classifier in the fleet file (a RUN
@@ -57,18 +57,15 @@ class Target:
     text: str
     name: str
     classifier: "Classifier"
-    """With every choice made that the fleet file and the spec leave open."""
+    """The classifier, with every setting resolved that the fleet file and the spec leave open."""
     given: "Serving"
-    """What these say."""
+    """The `serving` settings as the fleet file and the spec give them."""
 
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.tuning_fleet import replace_text, with_serving
     from slipway.cli.tune_measure import described
-    from slipway.contract.card import cards
     from slipway.contract.evidence.latency import rate_at
-    from slipway.contract.evidence.origin import Origin
-    from slipway.contract.installed import Installed
 
     target = open_target(arguments.path, arguments.classifier)
     output = arguments.output or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
@@ -78,19 +75,13 @@ def main(arguments: argparse.Namespace) -> None:
     start, lane = target.classifier.serving, target.classifier.lane
     print(f"{target.name} at the start: {described(start, lane)}", flush=True)
     found = search_and_compare(target, arguments)
-    best: Serving = found.pop("best")
-    values = best.model_dump(mode="json")
-    changes = differing(target.given.model_dump(mode="json"), values) if found["better"] else {}
-    for side, rungs in found["rungs"].items():
+    changes = found.changes
+    for side, rungs in found.rungs.items():
         rates = [rate_at(rung) for rung in rungs]
         print(f"{side:6} {min(rates):.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds")
-    print(verdict(found, described(best, lane)))
-    origin = Origin.here(LIBRARIES[lane]).plain() | {"client_shares_the_cores": True}
-    if lane == "gpu":
-        origin |= {"gpu": {"card": cards()[0].plain(), **asdict(Installed.here())}}
-    evidence = {**origin, **found, "start": start.model_dump(mode="json"), "chosen": values, "changes": changes}
+    print(verdict(found, described(found.chosen, lane)))
     if arguments.output or not arguments.dry_run:
-        write_file(output, json.dumps(evidence, indent=1) + "\n")
+        write_file(output, found.to_json())
         print(f"evidence: {output}")
     if changes:
         print(
@@ -101,11 +92,11 @@ def main(arguments: argparse.Namespace) -> None:
             text = target.fleet.read_bytes().decode() if target.fleet.exists() else target.text
             replace_text(target.fleet, with_serving(text, target.name, changes))
             print(f"next: {command('slipway assemble', target.fleet, '--dry-run')}")
-    print_json(arguments, evidence)
+    print_json(arguments, found.plain())
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `after` that are not those of `before`, also in what they contain."""
+    """The values of `after` that differ from `before`, nested values included."""
     changed = {key: value for key, value in after.items() if value != before[key]}
     return {key: differing(before[key], value) if isinstance(value, dict) else value for key, value in changed.items()}
 
@@ -172,10 +163,14 @@ def require_gpu_and_server(fleet: Path) -> None:
         )
 
 
-def search_and_compare(target: Target, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings to keep, as `best`, and the evidence for them."""
+def search_and_compare(target: Target, arguments: argparse.Namespace) -> "TuningResult":
+    """The settings to keep, and the evidence for them."""
     from slipway.benchmark.tuning import ratio, rung_at, tune
     from slipway.cli.tune_measure import Bench, described
+    from slipway.contract.card import cards
+    from slipway.contract.evidence.origin import Origin
+    from slipway.contract.evidence.tuning import TunedGpu, TuningResult, TuningSearch
+    from slipway.contract.installed import Installed
 
     options = gate_options(target.name, arguments)
     start, lane = target.classifier.serving, target.classifier.lane
@@ -200,15 +195,21 @@ def search_and_compare(target: Target, arguments: argparse.Namespace) -> dict[st
             rungs = bench.compared(sides, rung=tuned.rung, rounds=arguments.rounds)
             compared = ratio(rungs["after"], to=rungs["before"])
     better = compared is not None and compared.beyond_spread
-    return {
-        "best": tuned.serving if better else start,
-        "better": better,
-        "search": {"runs": searched, "complete": tuned.complete, "best": tuned.serving.model_dump(mode="json")},
-        "after_to_before": None if compared is None else asdict(compared),
-        "rungs": rungs,
-        "options": options.model_dump(mode="json"),
-        "measurements": bench.evidence,
-    }
+    chosen = tuned.serving if better else start
+    given, values = (serving.model_dump(mode="json") for serving in (target.given, chosen))
+    return TuningResult(
+        **Origin.here(LIBRARIES[lane]).fields(),
+        better=better,
+        search=TuningSearch(runs=searched, complete=tuned.complete, best=tuned.serving),
+        after_to_before=compared,
+        rungs=rungs,
+        options=options,
+        measurements=tuple(bench.evidence),
+        start=start,
+        chosen=chosen,
+        changes=differing(given, values) if better else {},
+        gpu=TunedGpu(card=cards()[0], **asdict(Installed.here())) if lane == "gpu" else None,
+    )
 
 
 def gate_options(name: str, arguments: argparse.Namespace) -> "GateOptions":
@@ -232,13 +233,13 @@ def gate_options(name: str, arguments: argparse.Namespace) -> "GateOptions":
     return GateOptions.parse(values, source="the options given")
 
 
-def verdict(found: dict[str, Any], best: str) -> str:
-    search, compared = found["search"], found["after_to_before"]
-    ended = "" if search["complete"] else "; the search ran out of its budget before it had tried everything"
+def verdict(found: "TuningResult", best: str) -> str:
+    search, compared = found.search, found.after_to_before
+    ended = "" if search.complete else "; the search ran out of its budget before it had tried everything"
     if compared is None:
-        return f"KEPT: nothing better was found in {search['runs']} runs{ended}"
-    spread = f"{compared['mean']:.2f} times the rate ({compared['least']:.2f} to {compared['most']:.2f}){ended}"
-    if found["better"]:
+        return f"KEPT: nothing better was found in {search.runs} runs{ended}"
+    spread = f"{compared.mean:.2f} times the rate ({compared.least:.2f} to {compared.most:.2f}){ended}"
+    if found.better:
         return f"BETTER: {best} holds {spread}"
     return f"KEPT: the best of the search holds {spread}, which is not better beyond the spread"
 

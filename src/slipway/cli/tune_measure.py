@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from slipway.benchmark import GateOptions, LatencyVerdict
 from slipway.benchmark.gate import Subject, measure, meet
@@ -14,6 +14,7 @@ from slipway.benchmark.processes import give_way
 from slipway.benchmark.tuning import climb_rounds
 from slipway.contract import ServingError
 from slipway.contract.evidence.latency import rate_at
+from slipway.contract.evidence.tuning import NotStarted, TriedRate
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import CpuServing, Serving
 from slipway.repository import Classifier, assemble
@@ -34,7 +35,7 @@ class Bench:
     """
 
     def __init__(self, classifier: Classifier, options: GateOptions, folder: Path) -> None:
-        self.evidence: list[dict[str, Any]] = []
+        self.evidence: list[TriedRate | NotStarted] = []
         """All measurements, in order."""
         self._classifier, self._options, self._folder = classifier, options, folder
         self._running: dict[Serving, tuple[ExitStack, GateOptions, Subject]] = {}
@@ -60,8 +61,7 @@ class Bench:
         except ServingError as error:
             if not self.evidence:
                 raise
-            values = serving.model_dump(mode="json")
-            self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), "error": str(error)})
+            self.evidence.append(NotStarted(serving=serving, rate_per_s=rate_at(rung), error=str(error)))
             print(f"{len(self.evidence):3}  {described(serving, self._classifier.lane):50} {error}", flush=True)
             return False
 
@@ -82,8 +82,7 @@ class Bench:
         options, subject = self._serve(serving, servers=servers)
         looks = single(blocks=blocks, requests=options.requests_per_block)
         found = measure(options, subject, rate_per_s=rate_at(rung), looks=looks, first_block=number)
-        values = serving.model_dump(mode="json")
-        self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), **found.model_dump(mode="json")})
+        self.evidence.append(TriedRate(serving=serving, rate_per_s=rate_at(rung), **found.fields()))
         # One or two blocks can rarely prove that P99 is within the limit, but they can prove that it is not.
         held = found.verdict in (LatencyVerdict.PASS, LatencyVerdict.TOO_FEW)
         print(

@@ -178,7 +178,7 @@ def _run(stage: "Stage") -> int:
 
 
 def _stopped(turn: "Turn", record: "TurnRecord", stage: "Stage", code: int) -> int:
-    """The exit code of the turn for that of a stage, with what a person can do."""
+    """The turn's exit code for a stage's exit code, with the action that a person can take."""
     names = (turn.gateway, turn.fleet_file, turn.classifier)
     if stage.title == "verdict" and code == 1 and _is_rolled_back(turn, record):
         _end(turn, record, "worse", reason="the verdict of the release")
@@ -265,18 +265,18 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("classifier", help="the classifier's name in it")
     _run_options(made["run"])
     made["end"].add_argument("--reason", metavar="TEXT", required=True, help="reason, for the record")
-    made["gate"].add_argument("old_run", type=Path, help="the run before")
-    made["gate"].add_argument("run_folder", type=Path, metavar="run", help="the run that was trained again")
-    made["gate"].add_argument("--engine", metavar="NAME", help="engine of both; default: that of choice.json")
+    made["gate"].add_argument("old_run", type=Path, help="the former run")
+    made["gate"].add_argument("run_folder", type=Path, metavar="run", help="the newly trained run")
+    made["gate"].add_argument("--engine", metavar="NAME", help="engine of both runs; default: the one in choice.json")
     return parser
 
 
 def _run_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--approved-by", metavar="NAME", help="the person who approves a new turn")
-    one.add_argument("--reason", metavar="TEXT", help="a reason of this person, where there is no other")
+    one.add_argument("--reason", metavar="TEXT", help="reason of this person for the turn, if there is no other reason")
     one.add_argument(
         "--accept",
         metavar="TEXT",
-        help="why to go on where the old test split has too few images to prove anything; for the next engine alone",
+        help="reason to continue although the old test split is too small for a proof; for the next engine only",
     )
     one.add_argument("--serve", action="store_true", help="start the candidate's server if it does not run")

@@ -20,7 +20,7 @@ class Stage(NamedTuple):
     """Reason to run it; empty if the verb decides, None if it is current."""
     words: tuple[str, ...]
     is_judged: bool = False
-    """Whether what it wrote decides, and not its exit code."""
+    """Whether the files that the stage wrote decide, and not its exit code."""
 
 
 class PersonNeededError(Exception):
@@ -82,7 +82,7 @@ def _require_kept(turn: Turn, record: TurnRecord, found: OldTest) -> None:
 
 
 def why_gate(old_run: Path, run: Path, engine: str | None) -> str | None:
-    """Why the old test split is to be compared; None if the engines that answer now were."""
+    """Return the reason to compare on the old test split; None if the engines that answer now were compared already."""
     from slipway.engines.old_test import answering  # not at the top: --help needs no library
 
     if not (run / FILE_NAME).is_file():

@@ -1,4 +1,4 @@
-"""Names a candidate, or an active run, in the fleet file, and leaves all else in it as it is."""
+"""Names a candidate, or an active run, in the fleet file, and leaves the rest of it unchanged."""
 
 import stat
 from collections.abc import Sequence

@@ -34,7 +34,8 @@ def look(turn: Turn) -> Proposal:
 
 
 def _since(turn: Turn) -> float | None:
-    """With automatic approval, when the turn before began: its labels alone begin no other one."""
+    """Return the time when the former turn began, in seconds since the epoch, if approval is automatic: labels of that
+    turn alone do not begin another one."""
     before = read_turn(turn.folder)
     if before is None or turn.fleet.turn.approval != "automatic":
         return None
@@ -42,7 +43,7 @@ def _since(turn: Turn) -> float | None:
 
 
 def facts_of(turn: Turn) -> Facts | None:
-    """What the watch knows of the classifier; None if it is not watched."""
+    """Return the watch's facts on the classifier; None if it is not watched."""
     if turn.settings.watch is None:
         return None
     found = status_of(turn.settings, turn.gateway).facts

@@ -63,7 +63,7 @@ def release_stages(turn: Turn, record: TurnRecord, *, serve: bool) -> Iterator[S
 
 
 def why_candidate(turn: Turn, record: TurnRecord) -> str | None:
-    """Why the candidate is to be written; None if the open release is of this run."""
+    """Return the reason to write the candidate; None if the open release is of this run."""
     release = read_record(turn.stable)
     bundle = Manifest.read(turn.below(record.run) / "bundle" / MANIFEST).bundle
     if release is None or release.candidate.bundles != {turn.classifier: bundle}:
@@ -72,7 +72,7 @@ def why_candidate(turn: Turn, record: TurnRecord) -> str | None:
 
 
 def finish(turn: Turn, record: TurnRecord) -> None:
-    """After a promotion, make the run active in the fleet file.
+    """Make the run active in the fleet file, after a promotion.
 
     Raises:
         SpecError: the file cannot be changed safely.
@@ -148,9 +148,9 @@ def _start(repository: str, ports: ServerPorts, *, run: Path) -> int:
 
 
 def _require_labels(trial: Trial, turn: Turn) -> None:
-    """Go on only if the disagreements are decided: before that, no user gets an answer of the candidate.
+    """Continue only if the disagreements are decided: before that, no user gets an answer of the candidate.
 
-    What the counts show to be worse is over too; `judged` reads no labels then.
+    The release is also over if the counts show that it is worse; `judged` reads no labels then.
     """
     judged = trial.judged()
     if judged.judgement.verdict is ReleaseVerdict.WORSE:

@@ -1,4 +1,4 @@
-"""What one turn stands on: the classifier's active run, the run that the turn makes, and the files of both."""
+"""The parts of one turn: the classifier's active run, the run that the turn makes, and the files of both."""
 
 import re
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Turn:
 
     @property
     def folder(self) -> Path:
-        """Where the proposal and the record are."""
+        """Folder of the proposal and the record."""
         return turn_folder(self.settings.journal, self.classifier)
 
     @property

@@ -138,7 +138,7 @@ def stages(run: Run) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
 
 
 def why_train(run: Run) -> str | None:
-    """Why the checkpoint is not the one that this spec and these images would give; None if it is."""
+    """Return the reason why the checkpoint is stale for this spec and these images; None if it is current."""
     try:
         manifest = Manifest.open(run.checkpoint, kind="checkpoint")
     except SlipwayError as error:
@@ -193,7 +193,7 @@ def why_choose(run: Run) -> str | None:
 
 
 def is_missing(page: Path, *, after: Path) -> str | None:
-    """Why the page has to be written: it is missing, or older than its inputs; None if it is current."""
+    """Return the reason to write the page, which is missing or older than its inputs; None if it is current."""
     newest = max((path.stat().st_mtime for path in after.rglob("*.json")), default=0.0)
     if not page.is_file():
         return "not there yet"

@@ -24,16 +24,16 @@ EPILOG = """example:
 
 in gateway.yaml, beside observe:
   watch:
-    rows_between_false_alarms: 432000   # on average, for each classifier
-    accuracy_points: 2                  # loss of accuracy, and of a class's recall, that is no alarm
+    rows_between_false_alarms: 432000   # average for each classifier, at least
+    accuracy_points: 2                  # loss of accuracy or recall tolerated without an alarm, in percentage points
     reference_rows: 1000                # unchanged live rows that replace the test split as reference of drift
     metrics_port: 8006                  # GET http://127.0.0.1:8006/metrics, and / is a page
 
-reference sends the test split of RUN/bundle through the server, and keeps what it said in the journal's folder. A new
+reference sends the test split of RUN/bundle through the server, and keeps the answers in the journal's folder. A new
 bundle needs a new reference. run may be killed at any moment: no row is counted twice.
 
 status says what has changed since when, how accurate the answers are, and what to do. After an alarm was dealt with,
-restart watches the rows from now on; with --live it takes the newest rows as what is to be expected (docs/watch.md)."""
+restart watches the rows from now on; with --live the newest rows become the reference (docs/watch.md)."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -147,14 +147,14 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=function)
         add_json(command)
     made["reference"].add_argument("run_folder", type=Path, metavar="RUN", help="run (or bundle) that is served")
-    made["reference"].add_argument("--classifier", help="its name in the repository; default: that of its spec")
+    made["reference"].add_argument("--classifier", help="name in the repository; default: the spec's name")
     made["run"].add_argument("--once", action="store_true", help="end after one look at the journal")
     made["run"].add_argument(
-        "--price-per-hour", type=positive, metavar="X", help="of this machine, for the page's cost"
+        "--price-per-hour", type=positive, metavar="X", help="price of this machine, for the page's cost"
     )
-    made["run"].add_argument("--currency", default="USD", help="of that price; default: %(default)s")
+    made["run"].add_argument("--currency", default="USD", help="currency of the price; default: %(default)s")
     made["restart"].add_argument("classifier", metavar="CLASSIFIER")
-    made["restart"].add_argument("--reason", required=True, help="what was found and done; kept with your name")
+    made["restart"].add_argument("--reason", required=True, help="the cause and the remedy; kept with your name")
     made["restart"].add_argument(
         "--live", action="store_true", help="live traffic is as it should be: its newest rows become the reference"
     )

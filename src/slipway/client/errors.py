@@ -17,7 +17,7 @@ from slipway.errors import SlipwayError
 
 
 class ClientError(SlipwayError):
-    """There is no answer."""
+    """The client got no answer."""
 
 
 class ImageError(ClientError):

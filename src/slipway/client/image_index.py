@@ -156,7 +156,7 @@ class ImageIndex:
         return sorted(found, key=lambda group: -group[0].similarity)
 
     def _centred(self, embedding_nd: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Without the mean, which all images have in common; else all would be alike."""
+        """Subtract the mean, which all images have in common; otherwise all would be alike."""
         centred_nd: NDArray[np.float32] = embedding_nd - self._mean_d
         return centred_nd
 

@@ -32,7 +32,7 @@ Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | ND
 where C is 1 (grey), 3 (RGB) or 4 (RGBA)."""
 
 MAX_IMAGE_BYTES = 128 * 2**20
-"""More than any server of Slipway accepts; the server judges everything smaller."""
+"""Largest image that a client sends. It exceeds the limit of every Slipway server, which judges everything smaller."""
 _PNG_COLOURS = {1: 0, 3: 2, 4: 6}
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 _ORIENTATION = 0x0112

@@ -19,7 +19,7 @@ _HOST = r"\[[0-9a-fA-F:.]+\]|[^\s:/\[\]@]+"
 
 @dataclass(frozen=True)
 class Options:
-    """How a client asks. Every field has a default.
+    """Settings of a client. Every field has a default.
 
     Raises:
         SpecError: a value is not allowed; the message names the field, the given value and the allowed ones.

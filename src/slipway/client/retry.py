@@ -1,4 +1,4 @@
-"""When to retry and when to give up: pure arithmetic on a clock and a random source that are passed in.
+"""Decides when to retry and when to give up: pure arithmetic on a clock and a random source that are passed in.
 
 A request that the server rejects for load is retried after a pause, within its deadline and the budget that all
 requests of a client share. A request that lost its server is retried for as long as the caller allows: classifying an

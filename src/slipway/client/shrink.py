@@ -18,7 +18,8 @@ QUALITY, SUBSAMPLING = 95, "444"
 """A photograph was smoothed by its first encoding, so this keeps nearly all of it, and all of its colours."""
 _ORIENTATION, _SHORT = 0x112, 3
 _LIMITS = Limits(max_bytes=128 << 20, max_pixels=256_000_000)
-"""More than any telephone's photograph. A progressive JPEG takes 6 bytes a pixel, however small its file is."""
+"""Limits of the JPEGs that the client shrinks, above those of any telephone's photograph. A progressive JPEG takes 6
+bytes a pixel, however small its file is."""
 
 
 def shrunk(encoded: bytes, *, least_px: int) -> bytes:

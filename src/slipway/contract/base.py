@@ -25,7 +25,7 @@ _NEEDED = {
     "model_type": _KEYS,
     "string_type": "text is needed",
 }
-"""What pydantic calls by the names of Python's types."""
+"""Plain words for the types that pydantic's errors name as Python does."""
 
 
 class Contract(BaseModel):

@@ -30,8 +30,8 @@ BASE_IDENTITY = ("model.onnx", "preprocess.json", "calibration.json")
 
 
 class EmbeddingGate(Contract):
-    """What an engine's embeddings may lose against FP32's, on images that the calibration did not see. The heads that
-    stand on it have an accuracy gate each."""
+    """Allowed differences between an engine's embeddings and FP32's, on images that the calibration did not see. The
+    heads that stand on the engine have an accuracy gate each."""
 
     min_cosine: float = Field(default=0.9, gt=0.0, le=1.0)
     """Lowest mean cosine of an engine's embedding and FP32's."""
@@ -48,7 +48,7 @@ class BaseSpec(Contract):
     """Folder of images of any kind, in any sub-folders, like those that the heads will see. They set the ranges of
     INT8, and judge the engines; no label is needed. Relative to the working directory."""
     preprocess: Preprocess | None = None
-    """How images are prepared. Left out, it is timm's, as the weights were trained."""
+    """Preparation of the images; by default timm's, as the weights were trained."""
     calibration: Calibration = Calibration()
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(distinct)] = ("int8",)
     """Precisions that may be served, as in the spec of a classifier."""
@@ -97,7 +97,7 @@ class Base:
         )
 
     def open_engine(self, path: Path) -> "BaseEngine":
-        """As `BaseEngine.open`, with this base."""
+        """Open an engine of this base, as `BaseEngine.open` does."""
         return BaseEngine.open(path, base=self)
 
 

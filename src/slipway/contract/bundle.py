@@ -60,8 +60,8 @@ class CalibrationList(Contract):
     images: tuple[CalibrationImage, ...]
 
     @classmethod
-    def load(cls, folder: Path) -> list[tuple[str, bytes]]:
-        """Name and bytes of every calibration image of a bundle or base, in recorded order.
+    def load(cls, folder: Path) -> list[tuple[CalibrationImage, bytes]]:
+        """Every calibration image of a bundle or base with its bytes, in recorded order.
 
         Raises:
             ManifestError: an image is missing or differs from the one listed.
@@ -71,7 +71,7 @@ class CalibrationList(Contract):
             path = folder / "calibration" / entry.file
             if sha256_file(path) != entry.sha256:
                 raise ManifestError(f"{path}: not the image that calibration.json lists; export the bundle again")
-            images.append((entry.file, path.read_bytes()))
+            images.append((entry, path.read_bytes()))
         return images
 
 
@@ -125,7 +125,7 @@ class Bundle:
             )
 
     def open_engine(self, path: Path) -> "Engine":
-        """As `Engine.open`, with this bundle."""
+        """Open an engine of this bundle, as `Engine.open` does."""
         return Engine.open(path, bundle=self)
 
 

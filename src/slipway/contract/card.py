@@ -17,13 +17,13 @@ class Card(Contract):
     """A GPU, and the driver that runs it. Speed is measured on one, and plans are tuned for one."""
 
     name: str
-    """Such as `NVIDIA L4`."""
+    """Name of the GPU, such as `NVIDIA L4`."""
     compute_capability: str = Field(pattern=r"^\d+[.]\d+$")
     multiprocessors: int = Field(ge=1)
-    """A slice of a GPU (MIG) has its own number, and the name of the whole."""
+    """Number of multiprocessors. A slice of a GPU (MIG) has its own number, but the name of the whole GPU."""
     memory_mib: int = Field(ge=1)
     driver: str
-    """Such as `580.95.05`; empty where the driver does not say."""
+    """Version of the driver, such as `580.95.05`; empty if unknown."""
     cuda: str
     """The newest CUDA that the driver can run, such as `13.0`; a compatibility package may raise it."""
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from slipway.contract.base import Contract
 from slipway.contract.card import Card
+from slipway.contract.evidence.gate import Gated
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.spec import Precision
 from slipway.errors import ManifestError
@@ -55,7 +56,8 @@ class PlanSettings(Contract):
 
 
 class EngineSettings(Contract):
-    """`engine.json`: what was compiled, how, and how it runs. All the engine's figures were measured so."""
+    """`engine.json`: the compiled graph, the way it was compiled, and the way it runs. All the engine's figures were
+    measured with these settings."""
 
     target: Target
     precision: Precision
@@ -75,7 +77,8 @@ class EngineSettings(Contract):
     calibration_sha256: Sha256 | None
     """sha256 of the bundle's `calibration.json`; None for a head, which has no ranges to calibrate."""
     base_engine_sha256: Sha256 | None = None
-    """For a head, sha256 of the manifest of its base's engine, to whose embeddings it was fitted."""
+    """sha256 of the manifest of the base's engine to whose embeddings a head was fitted; None for any other
+    classifier."""
     plan: PlanSettings | None = None
     provider: str | None = None
     """Execution provider of ONNX Runtime in the evaluation, such as `CPUExecutionProvider`. A head's form for a plan
@@ -83,7 +86,7 @@ class EngineSettings(Contract):
 
     @property
     def name(self) -> str:
-        """What the engine's folder is called."""
+        """Name of the engine's folder."""
         return engine_name(self.target, self.precision, self.plan.compute_capability if self.plan else None)
 
     def plain(self) -> dict[str, Any]:
@@ -130,7 +133,7 @@ class GatedEngine:
     @property
     def verdict(self) -> str:
         """Verdict of the gate: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
-        return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
+        return self.manifest.read_measured(Gated).gate.verdict
 
     @property
     def may_be_served(self) -> bool:

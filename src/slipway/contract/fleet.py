@@ -120,9 +120,9 @@ class Fleet(Contract):
     multi: dict[Name, tuple[Name, ...]] = Field(default={})
     """Ensembles that decode an image once and answer for several classifiers, by name."""
     release: FleetRelease | None = None
-    """A candidate that is tried beside this fleet (docs/release.md); what is served does not depend on it."""
+    """A candidate that is tried beside this fleet (docs/release.md); the served repository does not depend on it."""
     turn: FleetTurn = FleetTurn()
-    """When a classifier is to be trained again (docs/turn.md); what is served does not depend on it."""
+    """Reasons to train a classifier again (docs/turn.md); the served repository does not depend on them."""
 
     @field_validator("multi")
     @classmethod
@@ -166,7 +166,7 @@ class Fleet(Contract):
         return self
 
     def with_candidate(self) -> Self:
-        """The same fleet with the candidate's runs active, and without `release`.
+        """Return this fleet with the candidate's runs active, and without `release`.
 
         Raises:
             SpecError: the fleet has no `release`.
@@ -193,7 +193,7 @@ class Fleet(Contract):
 
 
 def overridden(settings: _Settings, by: _Settings) -> _Settings:
-    """`settings` with the keys that were given in `by`, also in what they contain."""
+    """`settings` with the keys that were given in `by`, nested keys included."""
     given = {key: (getattr(settings, key), getattr(by, key)) for key in by.model_fields_set}
     return settings.model_copy(
         update={k: overridden(old, new) if isinstance(new, Contract) else new for k, (old, new) in given.items()}

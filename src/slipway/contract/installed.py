@@ -35,7 +35,8 @@ class Installed:
 
 
 def differences(needed: Mapping[str, str | None], installed: Installed) -> Iterator[str]:
-    """What is needed and is installed in another version, or not at all; what nothing is known of is not compared."""
+    """Yield each needed part that is missing or installed in another version. Parts of unknown version are not
+    compared."""
     place = "here" if installed.release is None else f"in release {installed.release}"
     for field, name in NAMES.items():
         wanted, found = needed.get(field), getattr(installed, field)

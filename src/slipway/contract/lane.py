@@ -12,9 +12,9 @@ from slipway.contract.serving import CpuServing
 FILE_NAME = "lane.json"
 LaneName: TypeAlias = Literal["cpu", "gpu"]
 NO_PLAN = "no TensorRT plan; Triton's ONNX Runtime backend serves the graph itself, more slowly"
-"""What is said of a classifier that `serving.gpu.fallback` serves."""
+"""Remark on a classifier that `serving.gpu.fallback` serves."""
 STAND_IN = "were fitted on a CPU to the typed graph of the plan, and not to the plan"
-"""What is said of heads whose plan could not be run where they were made."""
+"""Remark on heads whose plan could not run on the machine that fitted them."""
 MOST_GPUS = 8
 """GPUs of the largest usual server."""
 
@@ -26,12 +26,12 @@ class LaneBase(Contract):
     heads: tuple[str, ...]
     """Names of its classifiers."""
     serving: CpuServing | None = None
-    """How the step of the base runs on the cpu lane."""
+    """Settings of the base's step on the cpu lane; None on the gpu lane."""
     engines: tuple[str, ...] | None = None
     """Engines that serve it on the gpu lane, such as `tensorrt-int8-sm90`."""
     stand_ins: tuple[str, ...] | None = None
-    """On the gpu lane, its heads that were fitted to the embeddings of a plan's typed graph on a CPU, since the GPU of
-    the plan was not there."""
+    """Heads of the gpu lane that were fitted on a CPU to the embeddings of a plan's typed graph, since the GPU of the
+    plan was missing."""
 
 
 class Lane(Contract):
@@ -47,7 +47,7 @@ class Lane(Contract):
     cores: int | None = Field(default=None, ge=1)
     """Number of cores that `serving` was chosen for; None if nothing was left to choose."""
     serving: dict[str, CpuServing] | None = None
-    """How the steps of each classifier run on the cpu lane."""
+    """Settings of each classifier's steps on the cpu lane, by classifier; None on the gpu lane."""
     bases: dict[str, LaneBase] = Field(default={})
     """Bases by name; their heads are among the classifiers."""
     shm_default_bytes: int = Field(ge=1 << 20)
@@ -70,7 +70,7 @@ class Lane(Contract):
     cuda_pool_bytes: int | None = Field(default=None, ge=1)
     """CUDA memory on each GPU for the tensors between the steps. Beyond it they would go through host memory."""
     pinned_pool_bytes: int | None = Field(default=None, ge=1)
-    """Pinned host memory for the same tensors: what the CUDA pool cannot take falls back to it."""
+    """Pinned host memory for the same tensors; it takes those that do not fit into the CUDA pool."""
     gpus: tuple[int, ...] | None = None
     """GPUs that the steps name; None if they run on every GPU."""
 
@@ -81,7 +81,7 @@ class Lane(Contract):
 
     @property
     def notes(self) -> list[str]:
-        """A line on every classifier that is served without a TensorRT plan, for whoever reads a log or a report."""
+        """A line for logs and reports on every classifier that is served without a TensorRT plan."""
         said, heads, fallback = list[str](), set[str](), self.fallback or {}
         for name, base in sorted(self.bases.items()):
             if base.stand_ins:
@@ -127,7 +127,7 @@ class Lane(Contract):
         return self.lane == "gpu"
 
     def without(self, classifiers: Collection[str]) -> Self:
-        """The same lane, without some of its classifiers."""
+        """Return this lane without some of its classifiers."""
         left = {name: bundle for name, bundle in self.classifiers.items() if name not in classifiers}
         bases = {
             name: base.model_copy(update={"heads": tuple(head for head in base.heads if head in left)})

@@ -1,4 +1,4 @@
-"""`Manifest`: what a stage read, wrote, used and measured. It links one folder to the next."""
+"""`Manifest`: a stage's inputs, outputs, versions and measurements. It links one folder to the next."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,8 @@ Kind = Sealed
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Found = TypeVar("Found", bound=Evidence)
 Known: TypeAlias = Mapping[str, tuple[Sha256, Identity]]
-"""Files that were hashed before, by relative path: the sha256, and what tells whether it is still that file."""
+"""Files that were hashed before, by relative path: the sha256, and the identity by which the file is known to be
+unchanged."""
 NONE_KNOWN: Known = MappingProxyType({})
 
 

@@ -12,8 +12,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range that numpy, scikit-lea
 AUTO = "auto"
 ClassWeights = Literal["none", "inverse_frequency", "effective_number"]
 Balance = Literal["none", "square_root", "equal"]
-"""How often an epoch shows each image of a class with n images, if the largest class has n_max. `none`: once.
-`square_root`: the square root of n_max / n times. `equal`: n_max / n times."""
+"""Number of times that an epoch shows each image of a class with n images, if the largest class has n_max. `none`:
+once. `square_root`: the square root of n_max / n times. `equal`: n_max / n times."""
 
 
 class Loss(Contract):
@@ -24,11 +24,13 @@ class Loss(Contract):
     class_weights: ClassWeights = "none"
     """Weights of the classes; for multi-label, of images with a label against those without it."""
     beta: float | None = Field(default=None, ge=0.0, lt=1.0)
-    """For `effective_number`, 0.999 by default. 0 weighs all classes alike; near 1 it equals `inverse_frequency`."""
+    """Beta of `effective_number`, 0.999 by default. 0 weighs all classes alike; near 1 it equals
+    `inverse_frequency`."""
     gamma: float | None = Field(default=None, ge=0.0, le=10.0)
-    """For `focal`, 2 by default: how strongly easy examples are down-weighted. 0 is cross-entropy."""
+    """Gamma of `focal`, 2 by default: how strongly easy examples are down-weighted. 0 is cross-entropy."""
     alpha: Probability | None = None
-    """For `focal` and multi-label: a present label weighs alpha, an absent one 1 - alpha. By default both weigh 1."""
+    """Alpha of `focal` for multi-label: a present label weighs alpha, an absent one 1 - alpha. By default both weigh
+    1."""
 
     @model_validator(mode="after")
     def _fields_belong_together(self) -> Self:

@@ -13,7 +13,7 @@ Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 
 
 class JudgeSettings(Contract):
-    """What counts as worse, and as good enough."""
+    """Limits by which a candidate is judged worse, or good enough."""
 
     error_ratio: float = Field(default=1.25, ge=1)
     """A candidate is worse only if its error rate is measured at this many times the stable one's, or more."""
@@ -36,7 +36,7 @@ class JudgeSettings(Contract):
 
 
 class FleetRelease(Contract):
-    """A candidate beside what the fleet serves."""
+    """A candidate beside the served fleet."""
 
     candidate: dict[Name, Folder] = Field(min_length=1)
     """Folder of the run that is to answer, by the classifier's name."""
@@ -49,4 +49,4 @@ class FleetRelease(Contract):
     rollback: Literal["human", "automatic"] = "automatic"
     """Whether the verdict `worse` sets the weight to 0 at once, or only says so."""
     judge: JudgeSettings = JudgeSettings()
-    """What counts as worse, and as good enough."""
+    """Limits by which the candidate is judged worse, or good enough."""

@@ -1,4 +1,5 @@
-"""NVIDIA's monthly releases that the gpu lane supports: what the server's and the compiler's image of each contain."""
+"""NVIDIA's monthly releases that the gpu lane supports, with the versions in the server's and the compiler's image of
+each."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class Release:
     """One release. A version may be a prefix, such as `11.3`; None is a version that we could not establish."""
 
     name: str
-    """As in the tags of the images, such as `26.10`."""
+    """Name of the release as in the tags of NVIDIA's images, such as `26.10`."""
     cuda: str
     tensorrt: str | None
     dali: str | None
@@ -27,7 +28,7 @@ class Release:
     """The oldest driver branch: the one that came with CUDA 13.0, whose minor versions are compatible."""
 
     def driver_problem(self, gpus: "Iterable[Card]") -> str:
-        """Why the driver of `gpus` is too old for this release; empty if it is not."""
+        """Return the reason why the driver of `gpus` is too old for this release; empty if it is not."""
         for gpu in gpus:
             if int(gpu.cuda.partition(".")[0]) < int(self.cuda.partition(".")[0]):
                 return (

@@ -1,5 +1,5 @@
-"""Rules shared by several stages: what a lane serves, which class ids stay, which files are images, and when a server
-is busy."""
+"""Rules shared by several stages: the engines of a lane, stable class ids, the suffixes of images, and the signs of a
+busy server."""
 
 import re
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _BUSY = ("exceeds maximum queue size", "request timeout expired")
 
 
 class NotChosenError(RepositoryError):
-    """There is no valid choice between the engines."""
+    """No valid choice between the engines exists."""
 
 
 def listed(spec: Spec | BaseSpec, *, lane: LaneName) -> list[Precision]:
@@ -46,7 +46,8 @@ def has_fp8(compute_capability: str) -> bool:
 
 
 def chosen_engine(bundle: Owner[AnyEngine_co], engines: Path, *, file: str = FILE_NAME) -> tuple[Choice, AnyEngine_co]:
-    """The engine that a choice names, `choice.json` for the cpu lane's. It is not sealed, but says what it measured.
+    """The engine that a choice names (`choice.json` for the cpu lane). The file is not sealed, but records its
+    measurements.
 
     Raises:
         NotChosenError: the engines were not measured, or other engines were.

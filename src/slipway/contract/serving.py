@@ -23,7 +23,8 @@ def _distinct(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
 
 
 class GpuServing(Contract):
-    """The rest of `serving` is the cpu lane's, except for max_queue_size, queue_timeout_ms and warmup_batches."""
+    """Settings of the gpu lane. The other keys of `serving` are the cpu lane's, except for max_queue_size,
+    queue_timeout_ms and warmup_batches."""
 
     decode: Literal["isolated", "native"] = "isolated"
     """Decoder of the images. `isolated`: nvImageCodec, image by image, in the Python backend; a bad image harms no
@@ -105,7 +106,7 @@ class CpuServing(Contract):
     """Threads of each process."""
     pinned: bool
     preferred_batch_size: int = Field(ge=0, le=128)
-    """0: up to `max_batch_size`."""
+    """Number of waiting images that are merged at most; 0 means up to `max_batch_size`."""
 
     @classmethod
     def of(cls, serving: Serving) -> Self:
@@ -113,7 +114,7 @@ class CpuServing(Contract):
         return cls.model_validate({name: getattr(serving, name) for name in cls.model_fields})
 
     def __str__(self) -> str:
-        """For whoever assembles: `fused, 2 processes of 1 thread, pinned, batches of up to 2`."""
+        """Describe the settings, for example `fused, 2 processes of 1 thread, pinned, batches of up to 2`."""
         several = "" if self.layout == "fused" else f"{self.preprocess_instances} + "
         threads = f"{self.threads} thread" + "s" * (self.threads > 1)
         batches = f", batches of up to {self.preferred_batch_size}" if self.preferred_batch_size else ""
@@ -123,7 +124,7 @@ class CpuServing(Contract):
 
 
 def settle(serving: Serving, *, cores: int, classifiers: int, shares_decode: bool = False) -> Serving:
-    """`serving` with a value for everything that it leaves to the machine; what it gives stays (docs/adr/0058).
+    """`serving` with a value for everything that it leaves to the machine; given values stay (docs/adr/0058).
 
     Args:
         cores: of the machine that will serve.

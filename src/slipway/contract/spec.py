@@ -30,7 +30,7 @@ def check_name(name: str) -> str:
 
 
 class Data(Contract):
-    """Where the images are and how they are split."""
+    """The location of the images, and their splits."""
 
     root: PathText
     """Folder with one sub-folder of images per class, or with `train`, `validation` and `test`, each with these

@@ -55,7 +55,7 @@ class Autotune:
         )
 
     def measured(self) -> Autotuned:
-        """What the search measured, once ModelOpt has returned a graph with Q/DQ nodes."""
+        """Return the measurements of the search, once ModelOpt has returned a graph with Q/DQ nodes."""
         logs = self.folder / "logs"
         placed, plain = (_read(logs / f"calibrated_{name}.log") for name in ("candidate", "baseline"))
         version = _VERSION.search(placed)
@@ -117,7 +117,7 @@ def _counted(logs: Path) -> Iterator[None]:
 
 
 def _read(log: Path) -> str:
-    """The text of a log; empty where ModelOpt could not write it, for which it goes on all the same."""
+    """The text of a log; empty if ModelOpt could not write it, which does not stop its search."""
     try:
         return log.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -51,14 +51,14 @@ def evaluate_base(
 
 
 def run_of(engine: BaseEngine, *, threads: int) -> ServedNetwork:
-    """The engine as it is served: maps `pixels_nhwc_u8` to logits `[n, 0]` and `embedding_nd`."""
+    """The engine in its served form: maps `pixels_nhwc_u8` to logits `[n, 0]` and `embedding_nd`."""
     return engine_openvino.Engine(
         engine.path / "model.onnx", arithmetic=engine.settings.arithmetic, threads=threads
     ).run
 
 
 def judge(before_nd: Float, after_nd: Float, *, min_cosine: float) -> EmbeddingLoss:
-    """How far embeddings `after_nd` `[n, d]` are from FP32's `before_nd` of the same images."""
+    """Measure how far embeddings `after_nd` `[n, d]` are from FP32's `before_nd` of the same images."""
     cosine_n = (_unit(before_nd) * _unit(after_nd)).sum(axis=1)
     mean = float(cosine_n.mean())
     return EmbeddingLoss(

@@ -59,7 +59,8 @@ class Contest(Generic[AnyEngine_co]):
         return [self.name(precision) for precision in self.bundle.spec.precisions if precision in SERVED[self.lane]]
 
     def open(self) -> dict[str, AnyEngine_co]:
-        """Those that are built. FP32 must be: it is the yardstick even where the spec does not list it."""
+        """Open the built engines by name. FP32 is required: it is the yardstick even where the spec does not list
+        it."""
         check_file(self.file, mark=("chosen",), what="a choice between engines")
         names = [name for name in self.listed if name != self.reference and (self.engines / name).is_dir()]
         return {name: self.bundle.open_engine(self.engines / name) for name in (self.reference, *names)}
@@ -223,7 +224,7 @@ def _write(
     images: int,
     libraries: tuple[str, ...],
 ) -> Choice:
-    """The fastest of `passed`, written beside the engines with what was measured."""
+    """The fastest of `passed`, written beside the engines with the measurements."""
     reference = times_ms[contest.reference]
     candidates = {name: _candidate(opened[name], times_ms.get(name), reference) for name in opened}
     fastest = min(passed, key=lambda name: candidates[name].median_ms or np.inf)

@@ -103,7 +103,8 @@ def build_engine(
 
 
 def timing_cache_of(out: Path, target: Target) -> Path | None:
-    """Where TensorRT's timing cache stays between builds: beside the engines, for this compute capability."""
+    """Return the path of TensorRT's timing cache, which stays beside the engines between builds, one for each compute
+    capability."""
     capability = compute_capability() if target == "tensorrt" else None
     return None if capability is None else out / f"timing-sm{capability.replace('.', '')}.cache"
 
@@ -235,7 +236,8 @@ def _finish(
 
 
 def _judged(staging: Path, job: Job, settings: EngineSettings, network: ServedNetwork) -> dict[str, Any]:
-    """What the gate found: of a bundle by its labels, which also writes the evaluation; of a base by its embeddings."""
+    """Return the gate's result. A bundle is judged by its labels, which also writes the evaluation; a base by its
+    embeddings."""
     bundle, reference = job.bundle, job.reference
     single = settings.plan is not None and settings.plan.single_image_profile
     options: dict[str, Any] = {"name": settings.precision, "decoder": settings.decoder, "single_image_profile": single}

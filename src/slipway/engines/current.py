@@ -46,7 +46,7 @@ class Compiler:
 
     @property
     def compute_capability(self) -> str | None:
-        """What a plan's file and folder are named by."""
+        """Compute capability of the GPU, which is part of a plan's name; None for engines that need no GPU."""
         return None if self.card is None else self.card.compute_capability
 
 
@@ -69,7 +69,8 @@ def installed(target: Target) -> Compiler:
 
 
 def stale_graph(folder: Path, *, bundle: Bundle | Base, precision: Precision) -> str | None:
-    """Why it is not what `quantize` would write now, without autotune; None if its manifest proves that it is."""
+    """Return the reason why the graph is not what `quantize` would write now, without autotune; None if its manifest
+    proves that it is."""
     if not folder.is_dir():
         return _absent(folder)
     try:
@@ -101,7 +102,8 @@ def stale(
     compiler: Compiler,
     reference: Engine | BaseEngine | None,
 ) -> str | None:
-    """Why the engine folder is not what `build_engine` would write now; None if its manifest proves that it is.
+    """Return the reason why the engine folder is not what `build_engine` would write now; None if its manifest proves
+    that it is.
 
     `graph` is the graph to compile, `reference` the FP32 engine that the gate compares with (None: this is it).
     """

@@ -1,4 +1,4 @@
-"""What computes the embeddings of a base's engine on this machine, for the heads that stand on it."""
+"""Computes the embeddings of a base's engine on this machine, for the heads that stand on it."""
 
 import importlib.util
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Embedder:
     provider: str | None = None
     """Execution provider of ONNX Runtime, if that computes the embeddings."""
     stands_in: str = ""
-    """Why the typed graph stands in for a plan; empty if it does not."""
+    """Reason why the typed graph stands in for a plan; empty if it does not."""
 
     @property
     def size(self) -> int:
@@ -42,7 +42,7 @@ class Embedder:
 
     @property
     def by_single_images(self) -> "Embedder | None":
-        """The same, image by image, if single images have kernels of their own."""
+        """This embedder for one image at a time; None unless single images have kernels of their own."""
         plan = self.engine.settings.plan
         if plan is None or not plan.single_image_profile or self.stands_in:
             return None
@@ -50,8 +50,8 @@ class Embedder:
 
 
 def embedder_of(base: Base, engine: BaseEngine, graphs: Path) -> Embedder:
-    """What embeds images as `engine` does. A plan that cannot be run here is replaced by the typed graph that it was
-    compiled from, on a CPU; `stands_in` and `provider` say so.
+    """Return an embedder that embeds images as `engine` does. A plan that cannot run here is replaced by the typed
+    graph that it was compiled from, on a CPU; `stands_in` and `provider` say so.
 
     Raises:
         CompileError: nothing stands in for the plan: its graph is another one by now, or FP8, or ONNX Runtime is not
@@ -97,7 +97,7 @@ def embedder_of(base: Base, engine: BaseEngine, graphs: Path) -> Embedder:
 
 
 def why_not_here(plan: PlanSettings) -> str:
-    """Why this machine cannot embed by the plan as its server will; empty if it can."""
+    """Return the reason why this machine cannot embed by the plan as its server will; empty if it can."""
     card = next(iter(cards()), None)
     if card is None:
         return "this machine has no GPU"

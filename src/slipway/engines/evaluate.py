@@ -125,7 +125,8 @@ def worse_profile(
     *,
     alone: Predictions | None,
 ) -> Evaluated:
-    """As `compared`; of an engine that computes single images in another way, whose outputs are `alone`, the worse."""
+    """Compare as `compared` does. If the engine computes single images in another way, with the outputs `alone`, return
+    the worse of both results."""
     if alone is None:
         return compared(bundle, decision, test, reference, measured)
     ways = {"batches": test, "single images": alone}

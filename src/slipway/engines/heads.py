@@ -98,7 +98,7 @@ def _with_class_means(decision: Decision, train: Predictions, *, classes: int) -
 
 
 def _carried_over(bundle: Bundle, test: Predictions, conditions: dict[str, Any]) -> PrimaryMetrics:
-    """What FP32's head and decision make of this engine's embeddings."""
+    """Return the test results of FP32's head and decision on this engine's embeddings."""
     head = Head.read(bundle.path / HEAD)
     carried = Predictions(test.images, head.run(test.embedding_nd), test.embedding_nd)
     found = compared(bundle, bundle.decision, carried, None, conditions).evaluation.fields()

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from slipway.contract import MissingDependencyError, QuantizeError, SlipwayError
 from slipway.engines.autotune import Autotune
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import (
     QUANTIZE,
     Array,
@@ -26,6 +25,7 @@ from slipway.engines.graph_checks import (
     layers,
     run_nodes,
 )
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT
 

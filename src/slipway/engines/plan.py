@@ -136,7 +136,7 @@ class PlanRunner:
         return address
 
     def run(self, pixels_nhwc_u8: Pixels) -> tuple[Float, Float]:
-        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; what the plan does not have is `[n, 0]`.
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; an output that the plan lacks is `[n, 0]`.
 
         A single image goes to the profile for single images, as in Triton.
 

@@ -1,6 +1,7 @@
 """Converts a bundle's graph to a typed one: INT8 or FP8 by ModelOpt's Q/DQ nodes and FP16 elsewhere, or FP16 by
 AutoCast."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,9 +16,9 @@ from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep,
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
 from slipway.engines.autotune import LEFT, autotuning
-from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.modelopt import IMAGES, to_fp16, with_qdq
 from slipway.engines.sensitivity import SearchFailedError, search
+from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.onnx_graph import load, save
 from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_file, check_folder
@@ -48,7 +49,8 @@ def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8", aut
     failed = out.with_name(f"{out.name}{FAILED_SUFFIX}")
     check_file(failed, mark=("steps",), what="the steps of a search")
     sample = CalibrationSample(bundle)
-    source = open_source(bundle.path / "model.onnx")
+    largest = math.inf if precision == "fp16" else graph_checks.FP16_MAX  # ModelOpt would clamp them silently
+    source = open_source(bundle.path / "model.onnx", largest=largest)
     failed.unlink(missing_ok=True)
     with _kept_for_the_report(failed), complete_folder(out, kind="graph") as staging:
         if precision == "fp16":
@@ -85,11 +87,12 @@ def _kept_for_the_report(failed: Path) -> Iterator[None]:
         raise QuantizeError(f"{error}; every step is in {failed}") from None
 
 
-def open_source(path: Path) -> onnx.ModelProto:
+def open_source(path: Path, *, largest: float = math.inf) -> onnx.ModelProto:
     """The FP32 graph of a bundle, checked, with a unique name for every node and without Identity nodes.
 
     Raises:
-        QuantizeError: the graph is cut short, not ours or already quantised, or has weights that are not finite.
+        QuantizeError: the graph is cut short, not ours or already quantised, or has weights that are not finite
+            or above `largest`.
     """
     try:
         source = load(path)
@@ -97,12 +100,12 @@ def open_source(path: Path) -> onnx.ModelProto:
         raise QuantizeError(f"{path}: {error}") from None
     if any(node.op_type == graph_checks.QUANTIZE for node in source.graph.node):
         raise QuantizeError(f"{path}: already quantised; make the bundle from the FP32 network")
-    graph_checks.check_numbers(source)
     _remove_identities(source.graph)
     times = Counter(node.name for node in source.graph.node)
     for index, node in enumerate(source.graph.node):
         if not node.name or times[node.name] > 1:
             node.name = f"{node.name or node.op_type}_{index}"
+    graph_checks.check_numbers(source, largest=largest)
     return source
 
 
@@ -127,7 +130,6 @@ def _quantised(
 ) -> tuple[onnx.ModelProto, GraphMeasured]:
     """The graph with Q/DQ nodes, checked, and its calibration."""
     method = bundle.spec.calibration.method
-    graph_checks.check_numbers(source, largest=graph_checks.FP16_MAX)  # ModelOpt would clamp them silently
     with ExitStack() as stack:
         search = stack.enter_context(autotuning(bundle)) if autotune else None
         graph = with_qdq(source, sample, precision, method=method, autotune=search)
@@ -146,7 +148,8 @@ def _quantised(
 def _searched(
     bundle: Bundle, plain: onnx.ModelProto, sample: CalibrationSample, measured: GraphMeasured, staging: Path
 ) -> tuple[onnx.ModelProto, GraphMeasured]:
-    """The INT8 graph that the validation split accepts; what it took is written and added to `measured`."""
+    """The INT8 graph that the validation split accepts; the search is written, and its facts are added to
+    `measured`."""
     graph, found = search(bundle, plain, sample)
     found.write(staging / SEARCH)
     accepted = found.steps[-1]

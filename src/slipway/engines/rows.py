@@ -11,8 +11,9 @@ from slipway.contract import Bundle
 from slipway.contract.decision import Task
 from slipway.contract.evidence.evaluation import Flip
 from slipway.contract.evidence.gate import AccuracyResult
-from slipway.engines.gate import ClassIds, Table, compare, compare_labels
-from slipway.evaluation.predict import Predictions, table
+from slipway.evaluation.gate import ClassIds, Table, compare_answers
+from slipway.evaluation.labels import table
+from slipway.evaluation.predict import Predictions
 from slipway.steps.postprocess import Answers
 from slipway.system.text import from_cell, to_cell
 
@@ -66,12 +67,10 @@ def read_rows(engine: Path) -> list[Row]:
 
 def gate_rows(before: list[Row], after: list[Row], bundle: Bundle) -> AccuracyResult:
     """The accuracy gate's result on the answers of FP32 and of an engine to the same images."""
-    labels, limits = bundle.labels, bundle.spec.accuracy
-    if bundle.decision.task == "multilabel":
-        truth_nc = _table(after, "truth", labels)
-        return compare_labels(truth_nc, _table(before, "label", labels), _table(after, "label", labels), labels, limits)
-    truth_n = _class_ids(after, "truth", labels)
-    return compare(truth_n, _class_ids(before, "label", labels), _class_ids(after, "label", labels), labels, limits)
+    read = _table if bundle.decision.task == "multilabel" else _class_ids
+    truth, candidate = (read(after, column, bundle.labels) for column in ("truth", "label"))
+    reference = read(before, "label", bundle.labels)
+    return compare_answers(truth, reference, candidate, bundle.labels, bundle.spec.accuracy)
 
 
 def _class_ids(rows: list[Row], column: str, labels: tuple[str, ...]) -> ClassIds:

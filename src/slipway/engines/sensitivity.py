@@ -15,12 +15,13 @@ from slipway.contract import Bundle, DataError, QuantizeError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import Search, Sensitivity, Step, Validation
-from slipway.contract.evidence.gate import FAIL, AccuracyResult
-from slipway.engines.calibration_pixels import BATCH, CalibrationSample
-from slipway.engines.gate import compare, compare_labels
+from slipway.contract.evidence.gate import FAIL
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
+from slipway.evaluation.calibration_pixels import BATCH, CalibrationSample
 from slipway.evaluation.fit import answer, given, refit_decision
-from slipway.evaluation.predict import Float, predict, table
+from slipway.evaluation.gate import compare_answers
+from slipway.evaluation.labels import truth_of
+from slipway.evaluation.predict import Float, predict
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 
@@ -165,7 +166,9 @@ class _Judge:
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             engine = _engine(graph, Path(folder), threads=threads)
             answers = self._answers(engine, what=f"validation split, INT8, {len(kept)} layers in FP16")
-        result = self._compare(answers)
+        class_ids, labels = [image.class_ids for image in self._images], self._bundle.labels
+        truth = truth_of(class_ids, task=self._bundle.decision.task, classes=len(labels))
+        result = compare_answers(truth, self._reference, answers, labels, spec.accuracy)
         overall, flips = result.overall, result.flips
         return Step(
             kept_fp16=tuple(kept),
@@ -182,14 +185,6 @@ class _Judge:
             and overall.loss_points <= spec.accuracy.max_loss_points
             and flips.flip_points <= flips.max_flip_points,
         )
-
-    def _compare(self, answers: npt.NDArray[Any]) -> AccuracyResult:
-        labels, limits = self._bundle.labels, self._bundle.spec.accuracy
-        if self._bundle.decision.task == "multilabel":
-            truth_nc = table([image.class_ids for image in self._images], classes=len(labels))
-            return compare_labels(truth_nc, self._reference, answers, labels, limits)
-        truth_n = np.array([image.class_id for image in self._images], np.int64)
-        return compare(truth_n, self._reference, answers, labels, limits)
 
     def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[Any]:
         """The class with the greatest logit of each image, -1 if a logit is not finite. For multi-label, the labels

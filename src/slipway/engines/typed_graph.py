@@ -1,4 +1,4 @@
-"""A graph in ONNX Runtime, computed node by node in its own types, so that a CPU can judge what a GPU will compute."""
+"""Runs a graph in ONNX Runtime, node by node in its own types, so that a CPU can judge the results of a GPU."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -51,7 +51,7 @@ class TypedGraph:
             raise CompileError(f"{graph}: ONNX Runtime does not take it: {error}") from None
 
     def run(self, pixels: Input) -> tuple[Float, Float]:
-        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; what the graph does not have is `[n, 0]`."""
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; an output that the graph lacks is `[n, 0]`."""
         results = dict(zip(self._names, self._session.run(self._names, {self._input: pixels}), strict=True))
         logits, embedding = OUTPUTS
         none = np.zeros((len(pixels), 0), np.float32)

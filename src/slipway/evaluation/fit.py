@@ -9,7 +9,8 @@ from scipy.special import expit
 
 from slipway.contract import DataError, Decision
 from slipway.contract.spec import DecisionPolicy, ThresholdPolicy
-from slipway.evaluation.predict import Predictions, table
+from slipway.evaluation.labels import table
+from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import refit
 from slipway.steps.postprocess import Answers, Postprocessor
 

@@ -1,11 +1,14 @@
-"""Computes multi-label metrics: mAP, precision, recall and F1 of each label, reliability over all of them."""
+"""Computes multi-label metrics: mAP, precision, recall and F1 of each label, reliability over all of them; and the true
+labels of images as arrays."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from slipway.contract import DataError
+from slipway.contract.decision import Task
 from slipway.contract.evidence.evaluation import Interval, LabelFigures, LabelMetrics, Means, Reliability
 from slipway.evaluation.intervals import share_interval
 from slipway.evaluation.metrics import class_figures, mean_average_precision
@@ -15,6 +18,21 @@ ERROR = 0.025  # error of each bound: the intervals cover 95 %
 FEW_RESAMPLES, MANY_PAIRS = 200, 2_000_000
 Floats = npt.NDArray[np.float64]
 Table = npt.NDArray[np.bool_]
+
+
+def truth_of(class_ids: Sequence[Sequence[int]], *, task: Task, classes: int) -> npt.NDArray[Any]:
+    """Class ids `INT64 [n]` or, for multi-label, a table `BOOL [n, classes]`."""
+    if task == "multilabel":
+        return table(class_ids, classes=classes)
+    return np.array([class_id for (class_id,) in class_ids], np.int64)
+
+
+def table(class_ids: Sequence[Sequence[int]], *, classes: int) -> npt.NDArray[np.bool_]:
+    """Turn lists of class ids into a table `[n, classes]`."""
+    found_nc = np.zeros((len(class_ids), classes), np.bool_)
+    for row, listed in enumerate(class_ids):
+        found_nc[row, list(listed)] = True
+    return found_nc
 
 
 def evaluate_labels(

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.evaluation.labels import table
 from slipway.steps import guard
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
@@ -19,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 Network = Callable[[Float], tuple[Float, Float]]
 """Maps `pixels_nchw` to (`logits_nc`, `embedding_nd`); the latter is `[n, 0]` for a network without an embedding."""
 ServedNetwork = Callable[[Pixels], tuple[Float, Float]]
-"""As `Network`, but normalises by itself: maps `pixels_nhwc_u8`."""
+"""Network that normalises by itself: maps `pixels_nhwc_u8` to (`logits_nc`, `embedding_nd`)."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,6 @@ class Predictions:
     def truth_nc(self) -> npt.NDArray[np.bool_]:
         """Return whether each image has each label, `[n, classes]`."""
         return table([image.class_ids for image in self.images], classes=self.logits_nc.shape[1])
-
-
-def table(class_ids: Sequence[Sequence[int]], *, classes: int) -> npt.NDArray[np.bool_]:
-    """Turn lists of class ids into a table `[n, classes]`."""
-    found_nc = np.zeros((len(class_ids), classes), np.bool_)
-    for row, listed in enumerate(class_ids):
-        found_nc[row, list(listed)] = True
-    return found_nc
 
 
 def predict(
@@ -81,7 +74,7 @@ def predict_served(
     batch_size: int,
     what: str,
 ) -> Predictions:
-    """As `predict`, for a network that normalises by itself."""
+    """Compute the outputs of a network that normalises by itself; otherwise as `predict` does."""
     logits, embeddings = [], []
     encoded = ((image.path, dataset.load(image)) for image in images)
     batches = pixel_batches(encoded, preprocess=preprocess, batch_size=batch_size, total=len(images), what=what)

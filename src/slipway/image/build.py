@@ -29,7 +29,7 @@ from slipway.system.files import sha256_file
 
 
 class Built(NamedTuple):
-    """What `build` wrote and what was there."""
+    """The image that `build` wrote, and the layers that were new."""
 
     image: Descriptor
     manifest: ImageManifest

@@ -22,7 +22,7 @@ class Credentials(NamedTuple):
     user: str
     password: str
     origin: str
-    """Where they come from."""
+    """Source of the credentials, for messages."""
 
 
 class _Login(Document):
@@ -46,7 +46,7 @@ class _Helped(BaseModel):
 
 
 def find_credentials(host: str) -> Credentials | None:
-    """The credentials of a registry; None if nobody logged in.
+    """The credentials of a registry; None without a login.
 
     Raises:
         SpecError: the file or the helper that keeps them cannot be used.
@@ -73,7 +73,7 @@ def _read(path: Path) -> Any:
 
 
 def _parsed(kind: type[T], data: object, *, source: str) -> T:
-    """Raises SpecError, which names the field alone: what is written there may be a secret."""
+    """Raises SpecError, which names only the field, since its value may be a secret."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -100,7 +100,7 @@ def _decoded(auth: str, *, host: str, path: Path) -> Credentials:
 
 
 def _ask(helper: str, host: str) -> Credentials | None:
-    """What a credential helper of docker knows; None if it knows nothing of the host."""
+    """Ask a credential helper of docker for a host's credentials; None if it has none."""
     command = f"docker-credential-{helper}"
     try:
         done = subprocess.run(

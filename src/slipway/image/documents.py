@@ -80,7 +80,7 @@ class Descriptor(Document):
         return (self.annotations or {}).get(STEP, "")
 
     def bare(self) -> Self:
-        """The same without annotations."""
+        """Return this descriptor without annotations."""
         return self.model_copy(update={"annotations": None})
 
 
@@ -115,7 +115,7 @@ class RootFs(Document):
 
 
 class ImageConfig(Document):
-    """What a container runtime reads. It has no time, so that equal repositories give equal bytes."""
+    """The configuration that a container runtime reads. It has no time, so that equal repositories give equal bytes."""
 
     architecture: str = "amd64"
     os: str = "linux"

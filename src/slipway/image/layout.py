@@ -179,7 +179,7 @@ class ImageLayout:
         return ImageManifest.from_bytes(self.read_artefact(descriptor, what=what), source=str(self.path(descriptor)))
 
     def whole_manifest(self, descriptor: Descriptor) -> ImageManifest | None:
-        """The manifest of an image; None if it is missing or damaged, for whoever writes it again."""
+        """The manifest of an image; None if it is missing or damaged, so that it must be written again."""
         with suppress(ImageError):
             return self.manifest(descriptor)
         return None
@@ -271,7 +271,8 @@ class ImageLayout:
         write_file(self.folder / INDEX_FILE, Index(manifests=tuple(ordered)).to_bytes())
 
     def prune(self) -> None:
-        """Remove what no tag leads to: images, artefacts of images that are gone, and blobs; and what is damaged."""
+        """Remove everything that no tag leads to: images, artefacts of missing images, and blobs; also damaged
+        files."""
         tagged = [one for one in self.index.manifests if one.tag is not None]
         kept = {one.digest: one for one in tagged if self.whole_manifest(one) is not None}
         others = [one for one in self.index.manifests if one.tag is None]

@@ -1,4 +1,4 @@
-"""How a command line names an image: `LAYOUT`, `LAYOUT:TAG`, `LAYOUT@sha256:…`, and `REGISTRY/NAME:TAG`."""
+"""Parses the names of images on a command line: `LAYOUT`, `LAYOUT:TAG`, `LAYOUT@sha256:…`, and `REGISTRY/NAME:TAG`."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ OCI_LAYOUT, OCI = "oci-layout:", "oci://"
 
 
 def _divided(text: str) -> tuple[str, str | None, str | None]:
-    """What comes before the tag or digest, the tag, and the digest.
+    """Divide a reference into the text before the tag or digest, the tag, and the digest.
 
     Raises:
         SpecError: the digest or tag is invalid.

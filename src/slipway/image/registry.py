@@ -1,6 +1,6 @@
-"""A client of the OCI Distribution API 1.1: one name of one registry, by the standard library alone.
+"""A client of the OCI Distribution API 1.1: one name of one registry, with only the standard library.
 
-Nothing is retried: a push or pull that was cut short is called again, and moves only what is missing.
+Nothing is retried: call an interrupted push or pull again, and it transfers the missing parts.
 """
 
 import base64
@@ -27,7 +27,8 @@ from slipway.system.text import shown
 TIMEOUT_S = 60.0
 """Seconds without a byte after which a registry is given up."""
 _FOREIGN = tuple(f"application/vnd.docker.distribution.manifest.{kind}v2+json" for kind in ("", "list."))
-"""What docker pushes; asked for, so that a registry says that it is that, instead of turning it into another form."""
+"""Docker's own media types of manifests. They are requested too, so that a registry names such a manifest instead of
+converting it."""
 BLOCK_BYTES = 1 << 20
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 _NAMES = "call the registry by a name of its certificate"

@@ -1,4 +1,4 @@
-"""The software bill of materials of an image, in CycloneDX's JSON: what it serves, and what its lane needs.
+"""The software bill of materials of an image, in CycloneDX's JSON: the served models, and the needs of the lane.
 
 It has no time and no random number: the same image and lock give the same bytes.
 """

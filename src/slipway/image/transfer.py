@@ -1,6 +1,6 @@
-"""Moves an image with its artefacts between a layout and a registry: only what the other side lacks.
+"""Transfers an image with its artefacts between a layout and a registry: only the parts that the other side lacks.
 
-What is named comes last. A push that was cut short leaves no tag behind, and a pull none in the layout.
+Named parts come last. An interrupted push leaves no tag behind, and an interrupted pull none in the layout.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _DEPTH = 2
 
 
 class Moved(NamedTuple):
-    """What a push or pull did."""
+    """The result of a push or pull."""
 
     image: Descriptor
     moved_bytes: int
@@ -35,7 +35,7 @@ class Moved(NamedTuple):
 
 
 class _Count:
-    """Adds up what was moved and skipped."""
+    """Adds up the transferred and the skipped bytes."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -62,7 +62,7 @@ def verify(layout: ImageLayout, image: Descriptor) -> Verified:
 
 
 class _Read:
-    """What the files of an image hold."""
+    """Hashes of an image's files, and the content of those that the checks need."""
 
     def __init__(self) -> None:
         self.hashes: dict[str, str] = {}
@@ -215,7 +215,7 @@ def _naming(layout: ImageLayout, layer: Descriptor, manifest: ImageManifest) -> 
 
 
 def _changed_file(layout: ImageLayout, layer: Descriptor, manifest: ImageManifest) -> str:
-    """Which file of a changed layer differs, as far as it can be told."""
+    """Return a phrase on which file of a changed layer differs, as far as it can be told."""
     try:
         sealed = _sealed(_skim(layout, manifest.layers[-1]).kept.get(MANIFEST_FILE, b""), manifest, where="")
     except ImageError:

@@ -28,7 +28,7 @@ __all__ = ["RULES", "Finding", "lint", "notes"]
 
 
 def lint(repository: Path, *, unchanged: Unchanged = NOTHING_UNCHANGED) -> list[Finding]:
-    """All faults of a repository, in the order of its files; empty for a good one. What is `unchanged` is not read.
+    """All faults of a repository, in the order of its files; empty for a good one. `unchanged` parts are not read.
 
     A repository with neither `lane.json` nor `manifest.json` was not assembled by Slipway, and is not checked for them.
     """

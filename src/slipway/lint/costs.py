@@ -1,4 +1,4 @@
-"""Notes on what a repository may do and what it costs: decisions to know of, and no faults."""
+"""Notes on the decisions of a repository and their costs, which are not faults."""
 
 import json
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def _engine(model: Model) -> Iterator[str]:
 
 
 def _not_measured(repository: Path, lane: Lane) -> Iterator[str]:
-    """Classifiers whose plans somebody took by name, which a base's never are."""
+    """Classifiers whose plans were named by hand, which a base's never are."""
     try:
         measured = Manifest.read(repository / MANIFEST).measured
     except (SpecError, ManifestError):  # a finding of the manifest

@@ -26,7 +26,7 @@ class Wiring:
     made_by: Mapping[str, int]
     """Tensor to the index of the first step that produces it."""
     needs: Sequence[frozenset[int]]
-    """For each step, the steps on which it depends, directly or not."""
+    """The steps on which each step depends, directly or not, by index."""
 
     @classmethod
     def of(cls, config: Any) -> "Wiring":

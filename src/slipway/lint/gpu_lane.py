@@ -24,7 +24,8 @@ HARDWARE_KIND = "HW_GPU_ONLY"
 MOST_PIXELS = "MAX_BATCH_PIXELS"
 CODEC_DECODER = re.compile(r"\bnvimgcodec\.Decoder$")
 POOL_UNIT = 64 << 20
-"""The size of Triton's own pool in bytes. Whole ones leave room for what the pool cannot use, between tensors."""
+"""The size of Triton's own pool in bytes. Whole pools leave room for memory between tensors, which the pool cannot
+use."""
 
 
 def pool_bytes(configs: Iterable[ModelConfig]) -> int:
@@ -175,8 +176,8 @@ def _problems(function: str, given: dict[str | None, Any]) -> Iterable[str]:
 
 
 def _declared_pixels(model: Model) -> Findings:
-    """Look for the bound of what the images of a batch declare: the native form refuses a request, the isolated form
-    decodes piece by piece."""
+    """Look for the limit on the pixels that the images of a batch declare: the native form refuses a request, the
+    isolated form decodes piece by piece."""
     for file, is_bound in (("guarded_batch.py", _refuses_too_many), ("preprocess.py", _decodes_pieces)):
         path = model.files / file
         tree = parse(path.read_bytes()) if path.is_file() else ""

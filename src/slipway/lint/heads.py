@@ -16,12 +16,12 @@ from slipway.lint.models import AGAIN, Model, Repository
 from slipway.steps.head import Head
 
 GROUP = "heads_"
-"""What the names of these steps begin with."""
+"""Prefix of the names of groups of heads."""
 FOLDER = "heads"
 FILES = ("head.npz", "decision.json", "labels.txt", "bundle.txt")
 OF_BASE, EMBEDDING = "base.json", "EMBEDDING"
 TAKEN = ("embedding_nd", "image_status")
-"""What a group needs of its base: without the status, refused images would be answered."""
+"""Tensors that a group needs from its base: without the status, refused images would be answered."""
 LEFT_OUT = "so the server leaves this head out, and requests for it fail"
 FIT_AGAIN = f"{AGAIN}; if it is so in the head's own run, fit the head again first (slipway head)"
 

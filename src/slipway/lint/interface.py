@@ -16,7 +16,7 @@ IMAGE = {"IMAGE": "STRING"}
 ANSWER = {"LABEL": "STRING", "SCORE": "FP32", "CLASS_ID": "INT32", "STATUS": "INT32", "BUNDLE": "STRING"}
 FULL = {"PROBABILITY": "FP32", "EMBEDDING": "FP32"}
 ANSWERING = ("post_", "answer_", "fused_", GROUP)
-"""What the names of steps begin with that leave a refused image without an answer."""
+"""Prefixes of steps that leave a refused image without an answer."""
 
 
 def check_interface(repository: Repository) -> Findings:

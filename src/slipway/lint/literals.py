@@ -1,4 +1,4 @@
-"""Reads literal values and the full names of what is called from Python source, without running it."""
+"""Reads literal values and the full names of called functions from Python source, without running it."""
 
 import ast
 import json

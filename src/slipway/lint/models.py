@@ -135,7 +135,7 @@ class Unchanged:
     known: Known = field(default_factory=dict)
     """Files of the whole repository that were hashed before."""
     manifest: Manifest | None = None
-    """Its manifest, if the caller has just written it; else it is read."""
+    """The repository's manifest, if the caller has just written it; otherwise it is read."""
 
     @cached_property
     def folders(self) -> frozenset[str]:
@@ -160,7 +160,8 @@ class Repository:
         return ensembles(self.models)
 
     def without(self, classifiers: Collection[str]) -> "Repository":
-        """The same repository without some classifiers: without their ensembles, and the steps that no other runs."""
+        """Return this repository without some classifiers: without their ensembles, and the steps that no other
+        classifier runs."""
         if self.lane is None or not classifiers:
             return self
         lane = self.lane.without(classifiers)
@@ -218,7 +219,7 @@ def listed(words: Iterable[object]) -> str:
 
 
 def read_model(folder: Path) -> Model:
-    """Read one folder; `problem` of the model says what is wrong with it."""
+    """Read one folder; `problem` of the model describes its fault."""
     try:
         found = [path.name for path in folder.iterdir() if path.is_dir()]
     except OSError as error:

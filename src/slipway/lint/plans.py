@@ -91,7 +91,8 @@ def _facts(model: Model, capability: str, plan: Path, lane: Lane) -> Findings:
 
 
 def _left_out(plan: PlanSettings) -> Iterator[tuple[str, str]]:
-    """What every compile job records of a plan, and this plan does not have: then nothing compares a server with it."""
+    """Yield the fields that every compile job records of a plan and this plan lacks: without them a server cannot be
+    compared with the plan."""
     for field, what in {"card": "the GPU that it is for", **NAMES}.items():
         if field != "tensorrt" and getattr(plan, field) is None:
             yield f"plan.{field}", f"missing, so nothing tells whether a server has {what}"

@@ -11,7 +11,7 @@ _MODULE = "tritonclient.grpc.model_config_pb2"
 
 
 def model_config(*, extra: str) -> Any:
-    """The module `tritonclient.grpc.model_config_pb2`, which imports nothing but protobuf.
+    """The module `tritonclient.grpc.model_config_pb2`, which imports only protobuf.
 
     Raises:
         MissingDependencyError: there is no tritonclient; names the extra of Slipway that has it.

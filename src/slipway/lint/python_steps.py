@@ -86,7 +86,7 @@ def _needs(model: Model, where: str, source: Source) -> Findings:
 
 @lru_cache(maxsize=64)
 def parse(data: bytes) -> ast.Module | str:
-    """The syntax tree, or the reason why there is none; cached, so nobody may change it."""
+    """The syntax tree, or the reason why there is none; cached, so it must not be changed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other people's escape sequences

@@ -66,7 +66,7 @@ def _tensor(model: Model, field: str, tensor: Any) -> Findings:
 
 
 def _elements(dims: Iterable[int]) -> tuple[int, ...]:
-    """How many between one size that is open and the next."""
+    """Return the number of elements between each open size (-1) and the next."""
     parts: list[list[int]] = [[]]
     for dim in dims:
         parts.append([]) if dim == -1 else parts[-1].append(dim)

@@ -20,7 +20,7 @@ TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 
 
 class Collects(Protocol):
-    """What prometheus_client asks for metrics, each time that somebody asks us."""
+    """A collector that prometheus_client asks for metrics at each request."""
 
     def collect(self) -> Iterator[Metric]: ...
 

@@ -187,7 +187,7 @@ def _open_choice(bundle: Bundle, engines: Path) -> tuple[Choice | None, str]:
 
 
 def _open_plan_choices(bundle: Bundle, engines: Path) -> tuple[tuple[Choice, ...], str]:
-    """What is served on the gpu lane, or why nothing is."""
+    """Return the choices of the gpu lane, or the reason why there are none."""
     try:
         return tuple(choice for choice, _ in chosen_plans(bundle, engines)), ""
     except NotChosenError as error:

@@ -23,7 +23,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the page shows. Each part has a sentence that explains it, or says why it is missing."""
+    """The content of the page. Each part has a sentence that explains it, or says why it is missing."""
 
     title: str
     answer: str

@@ -1,21 +1,20 @@
-"""Says what each lane serves and why, and lists faults and missing parts with their remedies."""
+"""Lists the engines of each lane with the reason, and faults and missing parts with their remedies."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from slipway.contract.engine import LANES
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, AccuracyResult, Comparison
 from slipway.contract.lane import NO_PLAN, LaneName
 from slipway.contract.selection import SERVED, fallback_engine, has_fp8, listed
 from slipway.evaluation.intervals import images_to_prove
+from slipway.pages.tables import Tone
 from slipway.pages.wording import points
 from slipway.report.build import PRECISIONS, Build, BuiltEngine
 from slipway.system.text import command
 
 CLASSES_NAMED = 5
-Tone = Literal["good", "warn", "bad"]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""From bundles and engines to the model repository that Triton loads."""
+"""Makes the model repository that Triton loads from bundles and engines."""
 
 from slipway.repository.assemble import assemble, plan_repository
 from slipway.repository.classifier import Classifier
 from slipway.repository.fleet import open_bases, open_fleet
 from slipway.repository.groups import BaseHeads
 from slipway.repository.pick import open_engines, pick_engines
-from slipway.repository.plan import RepositoryPlan
+from slipway.repository.write import RepositoryPlan
 
 __all__ = [
     "BaseHeads",

@@ -11,8 +11,9 @@ from slipway.repository.classifier import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.groups import BaseHeads
 from slipway.repository.lanes import LANE_RULES
-from slipway.repository.plan import RepositoryPlan, plan, state_of
+from slipway.repository.plan import plan
 from slipway.repository.taken_over import Present
+from slipway.repository.write import RepositoryPlan, state_of
 from slipway.system.targets import check_folder
 
 NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
@@ -44,21 +45,16 @@ def plan_repository(
         SpecError: `out` is not a repository of ours, or contains its own inputs.
     """
     versions = [version for classifier in classifiers for version in classifier.versions]
-    read = [folder for version in versions for folder in (version.bundle.path, *(e.path for e in version.engines))]
-    read += [
-        folder
-        for own in bases
-        for folder in (own.base.base.path, *(e.path for e in own.base.engines), *own.runs.values())
-    ]
-    check_folder(out, kind="repository", inputs=[*read, *inputs])
+    check_folder(out, kind="repository")  # soon, and once more when it is known what is read
     check_names([*(classifier.name for classifier in classifiers), *(name for own in bases for name in own.runs)])
-    check(classifiers, lane=lane)
-    LANE_RULES[lane].check(versions, [own.base for own in bases])
+    rules = LANE_RULES[lane]
+    check(classifiers, lane=lane, decoder=rules.DECODER)
+    rules.check(versions, [own.base for own in bases])
     try:
         before = state_of(out)
         present = Present.open(out) if bases else None
         intended = contents(classifiers, bases, lane=lane, multi=multi, cores=cores, present=present)
-        return plan(intended, out, before=before, present=present)
+        return plan(intended, out, before=before, present=present, inputs=inputs)
     except OSError as error:
         raise RepositoryError(f"{out}: {error.filename} cannot be read: {error.strerror}; assemble again") from None
 

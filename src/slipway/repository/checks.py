@@ -10,7 +10,6 @@ from slipway.contract.lane import LaneName
 from slipway.contract.selection import changed_class
 from slipway.repository.classifier import Classifier
 from slipway.repository.heads import ServedBase
-from slipway.repository.lanes import LANE_RULES
 
 
 def check_names(names: Collection[str]) -> None:
@@ -22,17 +21,17 @@ def check_names(names: Collection[str]) -> None:
         raise RepositoryError(f"classifiers {', '.join(twice)}: each name may appear once; rename one in its spec")
 
 
-def check(classifiers: Sequence[Classifier], *, lane: LaneName) -> None:
+def check(classifiers: Sequence[Classifier], *, lane: LaneName, decoder: str) -> None:
     """Raises RepositoryError: a classifier cannot be served; names the cause and the remedy. Whether all can be served
-    together, the lane's own `check` says."""
+    together, the lane's own `check` says. `decoder` is the lane's."""
     for classifier in classifiers:
         for version in classifier.versions:
             for engine in version.engines:
-                _check_engine(engine, version, lane)
+                _check_engine(engine, version, lane, decoder)
         _check_class_ids(classifier)
 
 
-def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> None:
+def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName, decoder: str) -> None:
     settings = engine.settings
     _check_head(engine, classifier)
     if LANES[settings.target] is None:
@@ -57,10 +56,10 @@ def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> Non
             f"{engine.path}"
         )
     # What ONNX Runtime computed was for a GPU that was not there, so its images were decoded on a CPU, as it records.
-    if settings.decoder != LANE_RULES[lane].DECODER and settings.provider is None and settings.target != "onnxruntime":
+    if settings.decoder != decoder and settings.provider is None and settings.target != "onnxruntime":
         raise RepositoryError(
-            f"{engine.path}: evaluated with decoder {settings.decoder}, but the {lane} lane decodes with "
-            f"{LANE_RULES[lane].DECODER}; compile it again where that decoder is available"
+            f"{engine.path}: evaluated with decoder {settings.decoder}, but the {lane} lane decodes with {decoder}; "
+            "compile it again where that decoder is available"
         )
 
 

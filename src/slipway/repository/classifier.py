@@ -4,25 +4,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from slipway.contract import Bundle, Choice, Engine, Preprocess
+from slipway.contract import Bundle, Choice, Engine
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import Serving
-from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
+from slipway.repository.config import (
+    EMBEDDING,
+    IMAGE,
+    IMAGE_STATUS,
+    ModelConfig,
+    Tensor,
+    ensemble_config,
+    step_config,
+)
 from slipway.repository.heads import HeadAnswer, ServedBase, head_ensemble
+from slipway.repository.served import AnyServed, Served
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
-from slipway.repository.tensors import EMBEDDING, IMAGE, IMAGE_STATUS, pixels_of
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A bundle and the engine that serves it. Lower-case tensors live between steps; upper-case ones are public."""
+class Classifier(Served[Engine]):
+    """A bundle and the engine that serves it."""
 
     bundle: Bundle
     engine: Engine
-    """The engine whose decision is served."""
     others: tuple[Engine, ...] = ()
-    """Engines of the same graph for other GPUs, on the gpu lane."""
     choices: tuple[Choice, ...] = ()
     """The measurements that chose the engines: one on the cpu lane, one for each plan on the gpu lane."""
     failed_plans: tuple[str, ...] = ()
@@ -30,7 +36,6 @@ class Classifier:
     served_as: str = ""
     """The name that a fleet file gives the classifier; if empty, the bundle's own."""
     settings: Serving | None = None
-    """Serving options from a fleet file; None takes those of the bundle's spec."""
     base: ServedBase | None = None
     """The base of a head; None for a classifier with a graph of its own."""
     kept: tuple["Classifier", ...] = ()
@@ -41,25 +46,13 @@ class Classifier:
         return self.served_as or self.bundle.spec.name
 
     @property
-    def serving(self) -> Serving:
-        return self.settings or self.bundle.spec.serving
+    def owner(self) -> Bundle:
+        return self.bundle
 
     @property
     def versions(self) -> tuple["Classifier", ...]:
         """The version that answers, then the kept ones."""
         return (self, *self.kept)
-
-    @property
-    def engines(self) -> tuple[Engine, ...]:
-        return (self.engine, *self.others)
-
-    @property
-    def preprocess(self) -> Preprocess:
-        return self.bundle.preprocess
-
-    @cached_property
-    def pixels(self) -> Tensor:
-        return pixels_of(self.preprocess)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -73,7 +66,6 @@ class Classifier:
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """The tensors of its engine."""
         return (self.logits, *self.embedding)
 
     @cached_property
@@ -104,19 +96,9 @@ class Classifier:
         return lane
 
     @property
-    def falls_back(self) -> bool:
-        """Whether Triton's ONNX Runtime backend serves its graph, instead of a TensorRT plan."""
-        return self.engine.settings.target == "onnxruntime"
-
-    @property
     def stood_in(self) -> bool:
         """Whether a head's form was fitted to the embeddings of a typed graph, instead of those of the plan."""
         return any(e.settings.target == "tensorrt" and e.settings.provider is not None for e in self.engines)
-
-    @property
-    def max_batch_size(self) -> int:
-        """The largest batch of its ensembles and of each of their steps."""
-        return self.serving.gpu.max_batch_size if self.lane == "gpu" else self.serving.max_batch_size
 
     def post_step(self) -> StepModel:
         """The last step, from the same files on both lanes. It takes microseconds, so one instance is enough.
@@ -124,7 +106,6 @@ class Classifier:
         On the gpu lane it is an instance of the GPU, which has a stream of its own. An instance of the CPU would copy
         the logits on the default stream, which waits for the decoder and the engines, and they for it.
         """
-        on_gpu = self.lane == "gpu"
         return StepModel(
             "post",
             config=step_config(
@@ -132,8 +113,8 @@ class Classifier:
                 outputs=self.made_answer,
                 max_batch_size=self.max_batch_size,
                 instances=1,
-                gpu=on_gpu,
-                gpus=self.serving.gpu.gpus if on_gpu else (),
+                gpu=self.on_gpu,
+                gpus=self.serving.gpu.gpus if self.on_gpu else (),
             ),
             code=("repository/backends/post/model.py", *BATCHES_CODE, *ANSWER_CODE),
             files=self.answer_files,
@@ -155,7 +136,7 @@ class Classifier:
 
     @property
     def head_answer(self) -> HeadAnswer:
-        """What the group of a head has of it."""
+        """The part of this head that its group needs."""
         tensors = tuple(tensor for tensor in self.full_answer if tensor.name != EMBEDDING)
         return HeadAnswer(self.name, tensors, {"head.npz": Content.file(self.engine, "head.npz"), **self.answer_files})
 
@@ -183,3 +164,17 @@ class Classifier:
             )
             for name, public in both
         ]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks that the engines of a repository run."""
+
+    classifiers: Sequence[Classifier]
+    """Classifiers with a graph of their own."""
+    bases: Sequence[ServedBase]
+
+    @property
+    def served(self) -> list[AnyServed]:
+        """Every version of the classifiers, and the bases."""
+        return [*(version for classifier in self.classifiers for version in classifier.versions), *self.bases]

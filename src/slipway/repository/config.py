@@ -7,6 +7,8 @@ from typing import Any, Self, TypeAlias
 
 from google.protobuf import text_format
 
+from slipway.contract import Preprocess
+from slipway.contract.engine import INPUT
 from slipway.contract.serving import Serving
 from slipway.lint.proto import model_config
 
@@ -33,6 +35,19 @@ class Tensor:
 
     def as_ragged(self) -> Self:
         return replace(self, ragged=True)
+
+
+IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
+IMAGE_STATUS = Tensor("image_status", "TYPE_INT32", (1,))
+AFTER = Tensor("after", "TYPE_FP32", (-1,), optional=True)
+"""Input of an engine step on the cpu lane, and of a group of heads. The step ignores its values, but waits until
+another step has made it."""
+EMBEDDING = "EMBEDDING"
+
+
+def pixels_of(preprocess: Preprocess) -> Tensor:
+    """Return the tensor that a decoder gives to an engine."""
+    return Tensor(INPUT, "TYPE_UINT8", (*preprocess.input_size, 3))
 
 
 @dataclass(frozen=True)
@@ -177,7 +192,8 @@ def add_step(config: ModelConfig, step: ModelConfig, *, inputs: Mapping[str, str
 
 
 def add_mapped_step(config: ModelConfig, name: str, *, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-    """As `add_step`, for maps of tensors that the step is known to have: a group of heads has thousands of others."""
+    """Add a step as `add_step` does, for maps of tensors that the step is known to have: a group of heads has thousands
+    of others."""
     entry = config.ensemble_scheduling.step.add(model_name=name, model_version=-1)
     entry.input_map.update(inputs)
     entry.output_map.update(outputs)

@@ -4,17 +4,29 @@ These steps do the work. Each has as many instances as the spec says, with their
 before Triton reports it ready. Only the first step may wait for a batch to fill, or reject a request.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from slipway.contract import Bundle, RepositoryError
+from slipway.contract import Bundle, Lane, RepositoryError
 from slipway.contract.base_bundle import Base
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import NotChosenError, chosen_engine
-from slipway.contract.serving import CpuServing, Serving
-from slipway.repository.classifier import Classifier
-from slipway.repository.config import ModelConfig, Tensor, set_delay, set_limits, step_config
+from slipway.contract.serving import CpuServing, Serving, is_settled
+from slipway.contract.serving import settle as settle_serving
+from slipway.repository.classifier import Classifier, Networks
+from slipway.repository.config import (
+    AFTER,
+    IMAGE,
+    IMAGE_STATUS,
+    ModelConfig,
+    Tensor,
+    set_delay,
+    set_limits,
+    step_config,
+)
 from slipway.repository.heads import ServedBase
 from slipway.repository.step import (
     ANSWER_CODE,
@@ -25,7 +37,6 @@ from slipway.repository.step import (
     Content,
     StepModel,
 )
-from slipway.repository.tensors import AFTER, IMAGE, IMAGE_STATUS
 from slipway.system.text import command
 
 DECODER = "cpu"
@@ -62,6 +73,35 @@ def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None: 
                 f"{version.bundle.path}: evaluated with decoder {version.bundle.preprocess.decoder}, but the cpu "
                 "lane decodes with libjpeg-turbo; evaluate it with decoder: cpu first"
             )
+
+
+def settle(networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, int | None]:
+    """Return the networks with every choice made that `serving` leaves to the machine. A base counts as one classifier,
+    whatever the number of its heads."""
+    cores, served = cores or len(os.sched_getaffinity(0)), len(networks.classifiers) + len(networks.bases)
+
+    def settled(version: Classifier, *, shares_decode: bool) -> Classifier:
+        settings = settle_serving(version.serving, cores=cores, classifiers=served, shares_decode=shares_decode)
+        kept = tuple(settled(one, shares_decode=shares_decode) for one in version.kept)
+        return replace(version, settings=settings, kept=kept)
+
+    def of_base(base: ServedBase) -> ServedBase:
+        settings = settle_serving(base.serving, cores=cores, classifiers=served)
+        fused = settings.model_copy(update={"layout": "fused"})  # one process decodes and computes the embedding
+        return replace(base, settings=fused)
+
+    given = [*(one.serving for one in networks.classifiers), *(base.serving for base in networks.bases)]
+    classifiers = [settled(one, shares_decode=one.name in sharing) for one in networks.classifiers]
+    found = Networks(classifiers, [of_base(base) for base in networks.bases])
+    return found, None if all(map(is_settled, given)) else cores
+
+
+def describe(lane: Lane, networks: Networks, *, steps: object, stand_ins: object) -> Lane:  # noqa: ARG001
+    """`lane` with the processes of each step."""
+    serving = {classifier.name: CpuServing.of(classifier.serving) for classifier in networks.classifiers}
+    of_base = {base.name: {"serving": CpuServing.of(base.serving)} for base in networks.bases}
+    bases = {name: base.model_copy(update=of_base[name]) for name, base in lane.bases.items()}
+    return lane.model_copy(update={"serving": serving, "bases": bases})
 
 
 def pick_base(base: Base, engines: Path, name: str, serving: Serving) -> ServedBase:
@@ -169,7 +209,7 @@ def _config(
 
 
 def _first_core(classifier: Classifier, *, decodes: bool = False) -> int:
-    """Where the first instance of a pinned step begins, counted round and round; the next ones follow it.
+    """Return the core of the first instance of a pinned step, counted round and round; the next instances follow it.
 
     The engine's step begins where the preprocess step ends, so that they meet on a core only where cores are short.
     Chains begin anywhere, by their content: few of them spread out.

@@ -1,11 +1,11 @@
 """The gpu lane: which engines it serves, and what it refuses. `gpu_steps` has its steps."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from slipway.contract import Bundle, Choice, Engine, PlanSettings, RepositoryError
+from slipway.contract import Bundle, Choice, Engine, Lane, PlanSettings, RepositoryError
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
@@ -19,15 +19,31 @@ from slipway.contract.selection import (
     plan_folders,
 )
 from slipway.contract.serving import Serving
-from slipway.repository.classifier import Classifier
-from slipway.repository.gpu_steps import DECODER, Served, chain
+from slipway.lint.gpu_lane import gpus_of, pool_bytes
+from slipway.repository.classifier import Classifier, Networks
+from slipway.repository.config import ModelConfig
+from slipway.repository.gpu_steps import DECODER, chain
 from slipway.repository.gpu_steps import to_outputs as base_steps
 from slipway.repository.heads import ServedBase
+from slipway.repository.served import AnyServed
 from slipway.system.text import command
 
-__all__ = ["DECODER", "SERVE_VERB", "base_steps", "chain", "check", "how_to_make", "pick", "pick_base"]
+__all__ = [
+    "DECODER",
+    "SERVE_VERB",
+    "base_steps",
+    "chain",
+    "check",
+    "describe",
+    "how_to_make",
+    "pick",
+    "pick_base",
+    "settle",
+]
 
 SERVE_VERB = "slipway container serve"
+PINNED_POOL_BYTES = 256 << 20
+"""Triton's own default."""
 DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the spec and export it again"
 
 
@@ -115,7 +131,7 @@ def _compile(bundle: Owner[Any], engines: Path, target: str) -> str:
 def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None:
     """Raises RepositoryError: a version or a base cannot be served, or plans are of several TensorRT versions."""
     whole = [version for version in versions if version.base is None]
-    served: list[Served] = [*whole, *bases]
+    served: list[AnyServed] = [*whole, *bases]
     for each in served:
         (_check_fallback if each.falls_back else _check_plans)(each)
     with_plans = [each for each in served if not each.falls_back]
@@ -123,7 +139,7 @@ def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None:
     _check_one_decoder(with_plans)
 
 
-def _check_fallback(served: Served) -> None:
+def _check_fallback(served: AnyServed) -> None:
     """Raises RepositoryError: nobody decided that ONNX Runtime serves it, or there is another engine beside it."""
     path = served.engine.path
     if served.others:
@@ -136,7 +152,7 @@ def _check_fallback(served: Served) -> None:
         )
 
 
-def _check_plans(served: Served) -> None:
+def _check_plans(served: AnyServed) -> None:
     """Raises RepositoryError: a plan is missing or takes too small a batch, or plans are not of one network."""
     largest = served.max_batch_size
     by_capability: dict[str, Engine | BaseEngine] = {}
@@ -165,7 +181,7 @@ def _check_plans(served: Served) -> None:
                 )
 
 
-def _check_one_tensorrt(versions: Sequence[Served]) -> None:
+def _check_one_tensorrt(versions: Sequence[AnyServed]) -> None:
     """Raises RepositoryError: plans are of several TensorRT versions, although a server has one."""
     tied = {
         plan.version: engine
@@ -181,7 +197,7 @@ def _check_one_tensorrt(versions: Sequence[Served]) -> None:
         )
 
 
-def _check_one_decoder(versions: Sequence[Served]) -> None:
+def _check_one_decoder(versions: Sequence[AnyServed]) -> None:
     """Raises RepositoryError: plans that were evaluated with several decoders, though one server has one."""
     for field in ("dali", "nvimgcodec"):
         engines = (engine for version in versions for engine in version.engines)
@@ -203,3 +219,39 @@ def _plan_of(engine: Engine | BaseEngine) -> tuple[str, PlanSettings]:
     if not (engine.path / plan_name(plan.compute_capability)).is_file():
         raise RepositoryError(f"{engine.path / plan_name(plan.compute_capability)}: missing; compile it again")
     return plan.compute_capability, plan
+
+
+def settle(networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, None]:  # noqa: ARG001
+    """Return the networks unchanged: `serving.gpu` leaves nothing to the machine."""
+    return networks, None
+
+
+def describe(lane: Lane, networks: Networks, *, steps: Collection[ModelConfig], stand_ins: Set[str]) -> Lane:
+    """`lane` with the plans, the graphs without a plan, and the memory and the GPUs that the steps need."""
+    plans = [plan for one in networks.served for engine in one.engines if (plan := engine.settings.plan)]
+    fallback = {one.name: one.engine.settings.name for one in networks.classifiers if one.falls_back}
+    bases = {}
+    for base in networks.bases:
+        heads = lane.bases[base.name].heads
+        engines, stood_in = tuple(engine.path.name for engine in base.engines), tuple(sorted(stand_ins & {*heads}))
+        bases[base.name] = lane.bases[base.name].model_copy(update={"engines": engines, "stand_ins": stood_in})
+        fallback |= dict.fromkeys(heads, base.engine.settings.name) if base.falls_back else {}
+    pool = pool_bytes(steps)
+    found = {
+        "bases": bases,
+        "fallback": fallback or None,
+        "tensorrt_version_compatible": any(plan.version_compatible for plan in plans),
+        "release": max((plan.release for plan in plans if plan.release), default=None),
+        "tensorrt": _only(plan.version for plan in plans if not plan.version_compatible),
+        "dali": _only(plan.dali for plan in plans),
+        "nvimgcodec": _only(plan.nvimgcodec for plan in plans),
+        "cuda_pool_bytes": pool,
+        "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES),
+        "gpus": gpus_of(steps),
+    }
+    return lane.model_copy(update=found)
+
+
+def _only(versions: Iterable[str | None]) -> str | None:
+    """The version that all plans have; `check` refuses several."""
+    return next((version for version in versions if version is not None), None)

@@ -12,14 +12,15 @@ warms every step up: what takes images with a photograph, the rest with zeros.
 import json
 import struct
 from importlib import resources
-from typing import Protocol
 
-from slipway.contract import Engine, Preprocess
+from slipway.contract import Engine
 from slipway.contract.base_bundle import BaseEngine
 from slipway.contract.engine import plan_name
-from slipway.contract.serving import INSTANCES, Serving
+from slipway.contract.serving import INSTANCES
 from slipway.repository.classifier import Classifier
 from slipway.repository.config import (
+    IMAGE,
+    IMAGE_STATUS,
     ModelConfig,
     Tensor,
     WarmupFile,
@@ -31,45 +32,12 @@ from slipway.repository.config import (
     step_config,
 )
 from slipway.repository.heads import engine_part
+from slipway.repository.served import AnyServed
 from slipway.repository.step import GUARD, PREPROCESS_STEP_CODE, Content, StepModel
-from slipway.repository.tensors import IMAGE, IMAGE_STATUS
 
 DECODER = "mixed"
 """nvJPEG, and what it cannot decode on the CPU."""
 ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
-
-
-class Served(Protocol):
-    """What the lane's first steps run: a classifier, or a base."""
-
-    @property
-    def preprocess(self) -> Preprocess: ...
-
-    @property
-    def serving(self) -> Serving: ...
-
-    @property
-    def pixels(self) -> Tensor: ...
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """The tensors of its engine."""
-        ...
-
-    @property
-    def engine(self) -> Engine | BaseEngine: ...
-
-    @property
-    def engines(self) -> tuple[Engine | BaseEngine, ...]: ...
-
-    @property
-    def others(self) -> tuple[Engine | BaseEngine, ...]: ...
-
-    @property
-    def falls_back(self) -> bool: ...
-
-    @property
-    def max_batch_size(self) -> int: ...
 
 
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:
@@ -79,14 +47,14 @@ def chain(classifier: Classifier) -> tuple[StepModel, ...]:
     return *to_outputs(classifier), post
 
 
-def to_outputs(served: Served) -> tuple[StepModel, ...]:
+def to_outputs(served: AnyServed) -> tuple[StepModel, ...]:
     """The steps from an image to the outputs of the engine."""
     native = served.serving.gpu.decode == "native"
     first = (_guard_step(served), _decode_step(served)) if native else (_isolated_step(served),)
     return *first, _fallback_step(served) if served.falls_back else _engine_step(served)
 
 
-def _isolated_step(served: Served) -> StepModel:
+def _isolated_step(served: AnyServed) -> StepModel:
     serving, gpu = served.serving, served.serving.gpu
     parameters = {"threads": str(gpu.decode_threads)}
     if gpu.hardware_jpeg:
@@ -111,7 +79,7 @@ def _isolated_step(served: Served) -> StepModel:
     )
 
 
-def _guard_step(served: Served) -> StepModel:
+def _guard_step(served: AnyServed) -> StepModel:
     config = step_config(
         inputs=[IMAGE],
         outputs=[ENCODED, IMAGE_STATUS],
@@ -132,7 +100,7 @@ def _guard_step(served: Served) -> StepModel:
     )
 
 
-def _decode_step(served: Served) -> StepModel:
+def _decode_step(served: AnyServed) -> StepModel:
     gpu = served.serving.gpu
     config = step_config(
         # Without the word ragged, requests of different sizes never share a batch, and nothing says so.
@@ -166,11 +134,11 @@ def _decode_step(served: Served) -> StepModel:
     )
 
 
-def _preprocess(served: Served) -> Content:
+def _preprocess(served: AnyServed) -> Content:
     return Content.of(served.preprocess.for_decoding(decoder=DECODER).encode())
 
 
-def _warm_image(config: ModelConfig, served: Served) -> dict[str, Content]:
+def _warm_image(config: ModelConfig, served: AnyServed) -> dict[str, Content]:
     """The file for the warm-up of a step that takes IMAGE: in a tensor of strings, a length stands before each."""
     batches = served.serving.warmup_batches
     set_warmup(config, batches=batches, files={IMAGE.name: WarmupFile("photograph", IMAGE.dims)})
@@ -183,7 +151,7 @@ def _photograph() -> bytes:
     return (resources.files("slipway") / "repository/photograph.jpg").read_bytes()
 
 
-def _engine_config(served: Served, *, backend: str) -> ModelConfig:
+def _engine_config(served: AnyServed, *, backend: str) -> ModelConfig:
     gpu = served.serving.gpu
     config = step_config(
         inputs=[served.pixels],
@@ -199,7 +167,7 @@ def _engine_config(served: Served, *, backend: str) -> ModelConfig:
     return config
 
 
-def _fallback_step(served: Served) -> StepModel:
+def _fallback_step(served: AnyServed) -> StepModel:
     """The graph in Triton's ONNX Runtime backend, where there is no plan."""
     engine = served.engine
     config = _engine_config(served, backend="onnxruntime")
@@ -211,7 +179,7 @@ def _fallback_step(served: Served) -> StepModel:
     return StepModel("engine", config=config, files=files)
 
 
-def _engine_step(served: Served) -> StepModel:
+def _engine_step(served: AnyServed) -> StepModel:
     gpu = served.serving.gpu
     config = _engine_config(served, backend="tensorrt")
     config.platform = "tensorrt_plan"

@@ -84,7 +84,7 @@ class BaseHeads:
 
 @dataclass
 class Heads:
-    """What the heads of a repository add to it."""
+    """The parts that heads add to a repository."""
 
     opened: list[Classifier] = field(default_factory=list)
     """Heads that are new or changed."""
@@ -186,7 +186,7 @@ def _add_group(
         if name not in taken:
             opened.append(own.open(name))
             bar.update()
-    check(opened, lane=lane)
+    check(opened, lane=lane, decoder=LANE_RULES[lane].DECODER)
     answers = {head.name: head.head_answer for head in opened} | {name: head.answer for name, head in taken.items()}
     step = heads_step(own.base, [answers[name] for name in names], max_batch_size=own.base.max_batch_size)
     second = _add(heads, step)

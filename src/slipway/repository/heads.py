@@ -6,21 +6,32 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TypeAlias
 
-from slipway.contract import Engine, Preprocess
+from slipway.contract import Engine
 from slipway.contract.base_bundle import Base, BaseEngine, GroupBase
 from slipway.contract.choice import Choice
-from slipway.contract.engine import LANES, plan_name
+from slipway.contract.engine import plan_name
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.serving import Serving
-from slipway.repository.config import ModelConfig, Tensor, add_mapped_step, add_step, empty_ensemble, step_config
+from slipway.repository.config import (
+    AFTER,
+    EMBEDDING,
+    IMAGE,
+    IMAGE_STATUS,
+    ModelConfig,
+    Tensor,
+    add_mapped_step,
+    add_step,
+    empty_ensemble,
+    step_config,
+)
+from slipway.repository.served import Served
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
-from slipway.repository.tensors import AFTER, EMBEDDING, IMAGE, IMAGE_STATUS, pixels_of
 from slipway.system.files import sha256_file
 
 GROUP = 256
 """Most heads of a group, on average (docs/adr/0060)."""
 BETWEEN = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
-"""What a group takes of its base."""
+"""Tensors that a group takes from its base."""
 
 
 def engine_part(engine: Engine | BaseEngine) -> str:
@@ -30,45 +41,25 @@ def engine_part(engine: Engine | BaseEngine) -> str:
 
 
 @dataclass(frozen=True)
-class ServedBase:
+class ServedBase(Served[BaseEngine]):
     """A base and the engine that serves it, or the plans for several GPUs."""
 
     name: str
     base: Base
     engine: BaseEngine
-    serving: Serving
+    settings: Serving
     others: tuple[BaseEngine, ...] = ()
-    """As those of a classifier, like the next two."""
     choices: tuple[Choice, ...] = ()
+    """Choices between plans, as a classifier has them; the next field is alike."""
     failed_plans: tuple[str, ...] = ()
 
     @property
-    def engines(self) -> tuple[BaseEngine, ...]:
-        return (self.engine, *self.others)
-
-    @property
-    def preprocess(self) -> Preprocess:
-        return self.base.preprocess
-
-    @property
-    def pixels(self) -> Tensor:
-        return pixels_of(self.preprocess)
+    def owner(self) -> Base:
+        return self.base
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
         return (self.embedding,)
-
-    @property
-    def on_gpu(self) -> bool:
-        return LANES[self.engine.settings.target] == "gpu"
-
-    @property
-    def falls_back(self) -> bool:
-        return self.engine.settings.target == "onnxruntime"
-
-    @property
-    def max_batch_size(self) -> int:
-        return self.serving.gpu.max_batch_size if self.on_gpu else self.serving.max_batch_size
 
     @property
     def embedding(self) -> Tensor:
@@ -76,8 +67,8 @@ class ServedBase:
 
     @property
     def public_embedding(self) -> Tensor:
-        """The same numbers again, by the group, and zeros for a refused image: a request for a tensor alone that is
-        public and also taken by a step fails."""
+        """The embedding that the group answers, with zeros for a refused image: a request for a tensor alone fails if
+        it is public and also taken by a step."""
         return replace(self.embedding, name=EMBEDDING)
 
     @property
@@ -96,11 +87,11 @@ class ServedBase:
 
 @dataclass(frozen=True)
 class HeadAnswer:
-    """What a group has of one head."""
+    """One head as its group has it."""
 
     name: str
     tensors: tuple[Tensor, ...]
-    """Its public tensors, but for EMBEDDING, which is the base's."""
+    """Public tensors of the head, except EMBEDDING, which belongs to the base."""
     files: dict[str, Content]
 
     def named(self) -> list[Tensor]:

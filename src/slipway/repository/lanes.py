@@ -1,21 +1,22 @@
 """The differences between the lanes of a repository. The modules `cpu_lane` and `gpu_lane` implement them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
-from slipway.contract import Bundle
+from slipway.contract import Bundle, Lane
 from slipway.contract.base_bundle import Base
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import Serving
 from slipway.repository import cpu_lane, gpu_lane
-from slipway.repository.classifier import Classifier
+from slipway.repository.classifier import Classifier, Networks
+from slipway.repository.config import ModelConfig
 from slipway.repository.heads import ServedBase
 from slipway.repository.step import StepModel
 
 
 class LaneRules(Protocol):
-    """How a lane finds its engines, what it refuses, and which steps it serves."""
+    """Rules of a lane: how it finds its engines, what it refuses, and which steps it serves."""
 
     DECODER: str
     """DALI decoder of the lane."""
@@ -34,6 +35,16 @@ class LaneRules(Protocol):
         """Raises RepositoryError: the lane cannot serve one of `versions` or `bases`, or not all of them together."""
         ...
 
+    def settle(self, networks: Networks, *, sharing: Collection[str], cores: int | None) -> tuple[Networks, int | None]:
+        """Return the networks with every choice made that `serving` leaves to the machine, also of kept versions; and
+        the cores that something was chosen for, if anything was.
+
+        Args:
+            sharing: names of classifiers whose decode others share.
+            cores: of the machine that will serve; None for those that this process may use.
+        """
+        ...
+
     def chain(self, classifier: Classifier, /) -> tuple[StepModel, ...]:
         """The steps in the order of processing."""
         ...
@@ -44,6 +55,15 @@ class LaneRules(Protocol):
 
     def base_steps(self, base: ServedBase, /) -> tuple[StepModel, ...]:
         """The steps that all heads of a base share, in the order of processing."""
+        ...
+
+    def describe(self, lane: Lane, networks: Networks, *, steps: Collection[ModelConfig], stand_ins: Set[str]) -> Lane:
+        """`lane` with the fields that this lane alone has.
+
+        Args:
+            steps: every step that an ensemble runs.
+            stand_ins: heads that were fitted to the typed graph of a plan.
+        """
         ...
 
 

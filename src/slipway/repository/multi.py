@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from slipway.contract import RepositoryError
 from slipway.repository.classifier import Classifier
-from slipway.repository.config import ModelConfig, add_step, empty_ensemble
+from slipway.repository.config import AFTER, IMAGE, ModelConfig, add_step, empty_ensemble
 from slipway.repository.heads import heads_multi
-from slipway.repository.tensors import AFTER, IMAGE
 
 NOT_OF_THE_DECODE = ("gpu", "mean", "std", "engine_instances", "cuda_graphs", "fallback")
 """Keys that the engine alone depends on, and `serving.gpu` itself."""
@@ -74,7 +73,7 @@ def _of_heads(name: str, group: Sequence[Classifier], chains: Sequence[Sequence[
 
 
 def _difference(one: Classifier, other: Classifier) -> str:
-    """What differs of that which the first steps of this lane depend on."""
+    """Return the difference between two classifiers in the settings that this lane's first steps depend on."""
     of_lane = [("preprocess", one.bundle.preprocess, other.bundle.preprocess), ("serving", one.serving, other.serving)]
     if one.lane == "gpu":
         of_lane.append(("serving.gpu", one.serving.gpu, other.serving.gpu))
@@ -88,5 +87,5 @@ def _difference(one: Classifier, other: Classifier) -> str:
 
 
 def _shown(value: object) -> object:
-    """As it is written in a fleet file."""
+    """Return a value as a fleet file writes it."""
     return list(value) if isinstance(value, tuple) else value

@@ -26,7 +26,8 @@ def open_engines(bundle: Bundle, folders: Sequence[Path], *, lane: LaneName) -> 
 
 
 def _remedy(bundle: Bundle, folder: Path, lane: LaneName) -> str:
-    """What to give instead of an engine `folder` that does not exist, or how to make it."""
+    """Return a remedy for an engine `folder` that does not exist: another folder to give, or the command that makes
+    it."""
     if there := sorted(path.parent.name for path in folder.parent.glob("*/engine.json")):
         return f"the engines in {folder.parent} are {', '.join(there)}"
     if folder.name.startswith(tuple(f"{target}-" for target in LANES)):  # the name of one that compile writes

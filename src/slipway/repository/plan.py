@@ -1,200 +1,90 @@
-"""Plans the changes to a repository folder by folder, before anything is written, and writes them."""
+"""Plans the changes to a repository: describes what it is to hold, and compares that with the present one."""
 
 import os
-import stat
-from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 from tqdm import tqdm
 
-from slipway.contract import Lane, ManifestError, RepositoryError
+from slipway.contract import Choice, Lane, Manifest, ManifestError
+from slipway.contract.choice import choice_name
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.contract.lane import LaneBase
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.lint import lint
-from slipway.lint.models import Unchanged
+from slipway.repository.classifier import Classifier
 from slipway.repository.contents import Contents
-from slipway.repository.step import Files
-from slipway.repository.taken_over import Present
-from slipway.system.files import (
-    Identity,
-    clear_leftovers,
-    complete_folder,
-    entries_below,
-    identity,
-    identity_of,
-    sha256_file,
-)
+from slipway.repository.heads import engine_part
+from slipway.repository.lanes import LANE_RULES
+from slipway.repository.step import Content, Files
+from slipway.repository.taken_over import CODE, Present, code_sha256
+from slipway.repository.write import PROGRESS, Change, Folder, RepositoryPlan, state_of
+from slipway.system.files import Identity, entries_below, identity_of, sha256_bytes, sha256_file
 from slipway.system.targets import check_folder
 
-Change = Literal["added", "changed", "removed", "unchanged"]
-MANY_FOLDERS = 256
-"""Number of models from which the repository that is replaced is kept, to be made the next one (docs/adr/0072)."""
-PROGRESS: dict[str, Any] = {"unit": "file", "leave": False, "disable": None, "delay": 1}
 
-
-@dataclass(frozen=True)
-class Folder:
-    """One model of the repository."""
-
-    name: str
-    change: Change
-    """Change to the folder. `changed` is an ensemble over other steps, or a damaged folder."""
-    size: int
-    """Size in bytes; of a removed folder, its former size."""
-
-
-@dataclass(frozen=True)
-class RepositoryPlan:
-    """The difference between the present repository at `out` and the intended one."""
-
-    out: Path
-    before: str
-    """The present repository, as `state_of` gives it."""
-    lane: Lane
-    folders: tuple[Folder, ...]
-    files: Files
-    same: Mapping[str, Identity]
-    """Files that are already there, byte for byte."""
-    moved: Mapping[str, Identity]
-    """Files that are already there in the former step of a group of heads."""
-    unchanged: Unchanged
-    """Groups of heads that are already there, and were linted when they were written."""
-    changes_nothing: bool
-
-    def write(self) -> None:
-        """Replace the old repository with the new one. If nothing changes, nothing is touched.
-
-        Raises:
-            SpecError: `out` is not a repository of ours, or another process is writing it.
-            RepositoryError: another process has written `out` since it was compared, or `out` cannot be written, for
-                example on a full disk, or the lint finds a fault.
-        """
-        try:
-            if self.changes_nothing:
-                clear_leftovers(self.out)
-                self._require_as_compared()
-                return
-            many = len(self.folders) >= MANY_FOLDERS
-            with complete_folder(self.out, kind="repository", keep_former=many) as staging:
-                self._require_as_compared()
-                folders = {folder for name in self.files for folder in _folders_above(name)}
-                mode = _mode_of_new_folders()
-                there = {*_kept(str(staging), "", folders=folders, same=self.same, mode=mode)}
-                for folder in sorted(folders - there):
-                    os.mkdir(f"{staging}/{folder}")
-                for name, content in tqdm(self.files.items(), "writing", **PROGRESS):
-                    path = f"{staging}/{name}"
-                    if name not in there and not self._link(name, path):
-                        content.write(Path(path))
-                self._require_nothing_found(staging)
-        except OSError as error:
-            raise RepositoryError(f"{self.out}: cannot be written: {error}") from None
-
-    def _require_as_compared(self) -> None:
-        if state_of(self.out) != self.before:
-            raise RepositoryError(f"{self.out}: assembled by another process meanwhile; assemble again")
-
-    def _require_nothing_found(self, staging: Path) -> None:
-        findings = lint(staging, unchanged=self.unchanged)
-        if findings:
-            lines = "".join(f"\n  {finding}" for finding in findings)
-            raise RepositoryError(f"{self.out}: not written, since the lint found faults:{lines}")
-
-    def _link(self, name: str, path: str) -> bool:
-        """Whether `path` is now a hard link to the file that was found to be the same."""
-        found = self.same.get(name) or self.moved.get(name)
-        if found is None:
-            return False
-        source = self.files[name].source if name in self.moved else f"{self.out}/{name}"
-        assert not isinstance(source, bytes)
-        try:
-            os.link(source, path, follow_symlinks=False)
-        except OSError:  # another user's file, too many links, or a file system without links
-            return False
-        if identity(path) == found:
-            return True
-        os.unlink(path)
-        return False
-
-
-def _folders_above(name: str) -> list[str]:
-    """The folders that a file is in, by paths relative to the same root."""
-    *parts, _ = name.split("/")
-    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
-
-
-def _kept(path: str, below: str, *, folders: Set[str], same: Mapping[str, Identity], mode: int) -> Iterator[str]:
-    """Remove from a former repository all but `folders` and hard links to files of the present one that stay the same;
-    gives the names of both. The folders in it get `mode`, which new ones have: somebody may have changed it."""
-    with os.scandir(path) as entries:
-        inside = list(entries)
-    for entry in inside:
-        name = below + entry.name
-        status = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            if status.st_mode & 0o777 != mode:
-                os.chmod(entry.path, stat.S_IMODE(status.st_mode) & ~0o777 | mode)
-            if name in folders:
-                yield name
-            yield from _kept(entry.path, f"{name}/", folders=folders, same=same, mode=mode)
-            if name not in folders:
-                os.rmdir(entry.path)
-        elif same.get(name) == identity_of(status) and status.st_nlink > 1:  # some disks invent inodes
-            yield name
-        else:
-            os.unlink(entry.path)
-
-
-def _mode_of_new_folders() -> int:
-    os.umask(umask := os.umask(0))
-    return 0o777 & ~umask | stat.S_IRWXU
-
-
-def state_of(repository: Path) -> str:
-    """The sha256 of a repository's manifest, which tells one state of it from another; empty if it has none."""
-    try:
-        return sha256_file(repository / MANIFEST)
-    except ManifestError:
-        return ""
-
-
-def plan(contents: Contents, out: Path, *, before: str | None = None, present: Present | None = None) -> RepositoryPlan:
-    """Compare `contents` by hash with the repository at `out`; nothing is written.
+def plan(
+    contents: Contents,
+    out: Path,
+    *,
+    before: str | None = None,
+    present: Present | None = None,
+    inputs: Iterable[Path] = (),
+) -> RepositoryPlan:
+    """Describe `contents`, and compare them by hash with the repository at `out`; nothing is written.
 
     Args:
         before: the state of the repository that `contents` took heads over from; by default the present one.
         present: that repository, whose files were hashed a moment ago.
+        inputs: other files that were read, besides bundles and engines, and that `out` must not contain.
 
     Raises:
-        SpecError: `out` is not a repository of ours.
+        SpecError: `out` is not a repository of ours, or contains its own inputs.
     """
-    check_folder(out, kind="repository")
+    lane = _describe(contents)
+    files = {**contents.files, LANE: Content.of(lane.to_json().encode())}
+    manifest = _manifest(contents, files)
+    files[MANIFEST] = Content.of(manifest.to_json().encode())
     before = state_of(out) if before is None else before
     there = present.identities if present is not None else _identities(out)
     hashed = {**present.manifest.outputs, MANIFEST: before} if present is not None else {}
-    same = _same(contents.files, out, there, hashed)
-    moved = _moved(contents.files, same) if present is not None else {}
-    folders = _folders(contents.files, there, same, out)
+    same = _same(files, out, there, hashed)
+    moved = _moved(files, same) if present is not None else {}
+    folders = _folders(files, there, same, out)
+    run = {config.name for chain in contents.chains.values() for config in chain}
+    read = [*_read(contents), *inputs]
+    check_folder(out, kind="repository", inputs=read)
     return RepositoryPlan(
         out=out,
         before=before,
-        lane=contents.lane,
+        lane=lane,
         folders=folders,
-        files=contents.files,
+        files=files,
+        ensembles=contents.ensembles,
         same=same,
         moved=moved,
         unchanged=replace(
-            contents.unchanged,
-            known={name: (contents.files[name].sha256, found) for name, found in (same | moved).items()},
+            contents.heads.unchanged,
+            steps=contents.heads.unchanged.steps - run,
+            manifest=manifest,
+            known={name: (files[name].sha256, found) for name, found in (same | moved).items()},
         ),
-        changes_nothing=same.keys() == contents.files.keys() == there.keys()
+        changes_nothing=same.keys() == files.keys() == there.keys()
         and {folder.change for folder in folders} == {"unchanged"},
     )
 
 
+def _read(contents: Contents) -> Iterator[Path]:
+    """The folders of everything that the repository is made from."""
+    for served in contents.networks.served:
+        yield served.owner.path
+        yield from (engine.path for engine in served.engines)
+    for own in contents.bases:
+        yield from own.runs.values()
+
+
 def _identities(out: Path) -> dict[str, Identity]:
-    """What tells everything below `out` but folders from another, links included."""
+    """Return an identity of everything below `out` except folders, links included."""
     if not out.is_dir():
         return {}
     return {name: identity_of(entry.stat(follow_symlinks=False)) for name, entry in entries_below(out).items()}
@@ -252,3 +142,59 @@ def _sha256(path: str) -> str | None:
         return sha256_file(path) if os.path.isfile(path) and not os.path.islink(path) else None
     except ManifestError:
         return None
+
+
+def _describe(contents: Contents) -> Lane:
+    """`lane.json`."""
+    chains, heads = contents.chains.values(), contents.heads
+    steps = [*{config.name: config for chain in chains for config in chain}.values(), *heads.base_steps]
+    classifiers = {one.name: one for one in (*contents.networks.classifiers, *heads.opened)}
+    kept = {name: tuple(dict.fromkeys(old.bundle.id for old in c.kept)) for name, c in classifiers.items() if c.kept}
+    lane = Lane(
+        lane=contents.lane,
+        classifiers={**{name: c.bundle.id for name, c in classifiers.items()}, **heads.bundles},
+        kept=kept,
+        multi={name: tuple(members) for name, members in contents.multi.items()},
+        cores=contents.cores,
+        bases={own.base.name: LaneBase(id=own.base.base.id, heads=tuple(own.runs)) for own in contents.bases},
+        shm_default_bytes=contents.shm_default_bytes,
+    )
+    return LANE_RULES[contents.lane].describe(lane, contents.networks, steps=steps, stand_ins=heads.stand_ins)
+
+
+def _manifest(contents: Contents, files: Files) -> Manifest:
+    """The manifest. Versions, times and commits are in those of bundles and engines, which it names by hash."""
+    whole, heads = contents.networks.classifiers, contents.heads
+    inputs = {
+        name: sha256
+        for classifier in whole
+        for number, version in enumerate(classifier.versions)
+        for name, sha256 in _inputs(version, f"{classifier.name}/kept{number}" if number else classifier.name)
+    }
+    manifest = Manifest(
+        kind="repository",
+        name=contents.lane,
+        inputs={**inputs, **heads.inputs, **({CODE: code_sha256()} if heads.inputs else {})},
+        outputs={path: content.sha256 for path, content in files.items()},
+        measured={
+            c.name: {_part(choice): choice.model_dump(mode="json") for choice in c.choices} for c in whole if c.choices
+        },
+    )
+    own_sha256 = sha256_bytes(manifest.to_json().encode())
+    return manifest.model_copy(update={"own_sha256": own_sha256})
+
+
+def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
+    """Hashes of the manifests that a version was made from, and of the choice among its engines."""
+    parts = {"bundle": version.bundle.path}
+    for engine in version.engines:
+        parts[engine_part(engine)] = engine.path
+    hashed = [(f"{prefix}/{part}", sha256_file(path / MANIFEST)) for part, path in parts.items()]
+    choices = [(f"{prefix}/{_part(choice)}", sha256_bytes(choice.to_json().encode())) for choice in version.choices]
+    return [*hashed, *choices]
+
+
+def _part(choice: Choice) -> str:
+    """`choice`, or `choice_sm90` between plans for compute capability 9.0."""
+    name = choice_name(None if choice.card is None else choice.card.compute_capability)
+    return name.removesuffix(".json").replace("-", "_")

@@ -46,7 +46,7 @@ class Content:
     source: bytes | str
     """The bytes, or the path of the file that holds them: graphs and plans are large."""
     found: Identity | None = None
-    """What tells whether the file of a present repository is still the one that was hashed."""
+    """Identity by which a present repository's file is known to be the hashed one."""
 
     @classmethod
     def of(cls, data: bytes) -> Self:

@@ -35,7 +35,7 @@ class Present:
     manifest: Manifest
     lane: Lane
     identities: Mapping[str, Identity]
-    """What told each file from another before it was hashed."""
+    """Identity of each file before it was hashed."""
 
     @classmethod
     def open(cls, path: Path) -> Self | None:

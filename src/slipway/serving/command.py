@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
 EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use all of it
 _BELOW_EPHEMERAL = range(20_000, 32_768)
-"""Ports that Linux gives to no outgoing connection, unless it is told to."""
+"""Ports that Linux gives to outgoing connections only if told to."""
 CONNECTION_AGE_MS = 300_000
 HTTP_BODY_BYTES = 160 * 2**20
-"""Largest HTTP body that a newer server reads. A client of ours sends images of up to 128 MiB."""
+"""Largest HTTP body that a newer server reads. Slipway's clients send images of up to 128 MiB."""
 
 
 @dataclass(frozen=True)

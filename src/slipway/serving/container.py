@@ -1,4 +1,4 @@
-"""What a container of a lane needs: user, ports, rights, memory for tensors and space for files."""
+"""Resources that a container of a lane needs: user, ports, rights, memory for tensors and space for files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,5 +1,5 @@
-"""A checked repository as serving needs it: its models, the served ensembles, their folders, and what is the same in
-another one, so that a reload checks only what changed."""
+"""A checked repository as serving needs it: its models, the served ensembles, their folders, and the parts that equal
+another repository's, so that a reload checks only what changed."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -32,7 +32,7 @@ class Contents:
     hashes: Mapping[str, str]
     """sha256 of each file by its path, as the manifest has them."""
     known: Known
-    """What tells whether each file is still the one that was hashed."""
+    """Identities of the hashed files, by which a changed file is noticed."""
     own: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     """Content of each file of the ensembles, which the repository may replace; empty until they are taken."""
 
@@ -90,8 +90,8 @@ class Contents:
         return {name: model for name, model in there.items() if self.files(name) == other.files(name) != {}}
 
     def with_own_ensembles(self, *, like: Self | None) -> Self:
-        """The same contents with the files of the ensembles, so that a reload can be undone; those that are the same in
-        `like` are its own."""
+        """Return these contents with the files of the ensembles, so that a reload can be undone. Files that are the
+        same in `like` are shared with it."""
         own = {}
         for name in self.steps:
             if like is not None and name in like.own and self.files(name) == like.files(name):
@@ -214,7 +214,7 @@ def _manifest(path: Path) -> bytes:
 
 
 def _identities(path: Path) -> dict[str, Identity] | None:
-    """What tells each file below `path` from another; None for a folder that is not a repository, or has a link."""
+    """Return an identity of each file below `path`; None for a folder that is not a repository, or has a link."""
     try:
         return identities_below(path)
     except (ManifestError, NotADirectoryError):  # `Manifest.open` says why

@@ -22,14 +22,14 @@ Reload = Callable[[], tuple[bool, str]]
 
 
 class Renewed(NamedTuple):
-    """What a gateway in front did with its settings at the last reload."""
+    """The result for a gateway in front, which read its settings again at the last reload."""
 
     done: bool
     message: str
 
 
 GatewayRenewed = Callable[[], Renewed | None]
-"""What the gateway in front did at the last reload; None if no gateway runs."""
+"""Returns what the gateway in front did at the last reload; None if no gateway runs."""
 
 
 @contextmanager

@@ -20,8 +20,8 @@ def left_out(control: Control, contents: Contents, steps: Iterable[str]) -> dict
 
 
 def spokesmen(contents: Contents, names: Iterable[str], *, without: Collection[str]) -> list[str]:
-    """Those of the ensembles `names` to ask once they are loaded: all, but of a group's heads one `<name>` and one
-    `<name>_full`, since they run the same steps. `without` are heads that were left out."""
+    """Return the ensembles of `names` to ask once they are loaded: all of them, but only one `<name>` and one
+    `<name>_full` of a group's heads, since they run the same steps. `without` are heads that were left out."""
     chosen: dict[object, str] = {}
     for name in names:
         steps, classifiers = contents.steps[name], contents.lane.ensembles[name]

@@ -21,7 +21,7 @@ class Limits:
 
     open_files: int
     stack_bytes: int
-    """Stack of a thread in bytes. -1 is no limit, which glibc treats as 2 MiB."""
+    """Stack of a thread in bytes. -1 means unlimited, which glibc treats as 2 MiB."""
 
     @property
     def largest_form_bytes(self) -> int:

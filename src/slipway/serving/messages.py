@@ -11,7 +11,7 @@ _LAST_WORDS_S = 1.0
 
 
 class Messages:
-    """A thread that writes lines in order. Lines that nobody reads are lost and counted.
+    """A thread that writes lines in order. Lines without a reader are lost and counted.
 
     Args:
         lost: called with the number of lost lines before the next line is written; returns a line that reports them.
@@ -34,7 +34,7 @@ class Messages:
             self.lost += 1
 
     def close(self) -> None:
-        """Write the waiting lines, if somebody reads them soon."""
+        """Write the waiting lines, if they are read soon."""
         self._lines.put(None)
         self._thread.join(_LAST_WORDS_S)
 

@@ -9,8 +9,8 @@ from slipway.contract.selection import changed_class
 from slipway.lint.heads import heads_of
 from slipway.serving import together
 from slipway.serving.contents import Contents
-from slipway.serving.fit import check_fit, check_libraries
 from slipway.serving.heads import left_out
+from slipway.serving.servable import check_libraries, check_servable
 from slipway.serving.server import Say, Server
 from slipway.system.text import few
 
@@ -78,7 +78,7 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
     """
     old, loaded = server.contents, set(server.loaded)
     try:
-        check_fit(new, server.binary)
+        check_servable(new, server.binary)
         change = plan(old, new, loaded=loaded)
         for problem in server.load_steps(change.added, deadline=deadline, say=say).values():
             raise ServingError(problem)

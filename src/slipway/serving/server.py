@@ -18,10 +18,10 @@ from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command, memory_variables
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
-from slipway.serving.fit import check_fit, check_libraries
 from slipway.serving.heads import left_out, spokesmen
 from slipway.serving.limits import Limits, server_limits
 from slipway.serving.probe import BusyError
+from slipway.serving.servable import check_libraries, check_servable
 from slipway.serving.server_log import first_failure, passed_on
 from slipway.serving.workspace import Workspace, private_workspace
 
@@ -148,7 +148,7 @@ class Server:
         return True
 
     def tidy(self) -> None:
-        """Unload what loaded many ensembles in one call. It takes two more calls, for which nobody has to wait."""
+        """Unload the model that loaded many ensembles in one call. It takes two more calls, which hold nobody up."""
         if self.untidy:
             for name in together.NAMES:
                 with suppress(ServingError):  # the server is ending
@@ -260,7 +260,7 @@ def running(
     with ExitStack() as undo:  # in reverse: the server, its shared memory, its folder
         root = Path(undo.enter_context(tempfile.TemporaryDirectory(dir=workspace.root, ignore_cleanup_errors=True)))
         binary = find_tritonserver(root)
-        check_fit(contents, binary)
+        check_servable(contents, binary)
         check_libraries(contents.origin, contents.lane)
         limits = server_limits(instances=contents.stubs())
         workspace.add(contents, contents.steps)

@@ -72,7 +72,7 @@ class Supervisor:
 
     @property
     def lane(self) -> Lane:
-        """What is served, once `run` was called."""
+        """The served lane, once `run` was called."""
         return self._contents.lane
 
     def ask_for_reload(self) -> tuple[bool, str]:

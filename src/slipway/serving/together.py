@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from slipway.lint.models import CONFIG, Model, proto
 
 NAME, LAST = "slipway-together", "slipway-last"
-"""No classifier has a name with a hyphen."""
+"""Names of the two helper models. They have a hyphen, so no classifier can have them."""
 NAMES = (NAME, LAST)
 MANY = 16
 """Number of ensembles above which this is quicker than one call each."""

@@ -1,7 +1,7 @@
-"""Whose turn it is to be probed, and what follows from the answer, without a server.
+"""Chooses the next classifier to probe, and draws the conclusions from its answer, without a server.
 
 Classifiers that run the same steps are a chain: a whole classifier alone, or the heads of a group. A probe of one of
-them tells of the steps of all, so each round probes every chain once, and each time another of its heads.
+them tests the steps of all, so each round probes every chain once, with another of its heads each time.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ class Chain:
 
     steps: tuple[str, ...]
     waiting: deque[str] = field(default_factory=deque)
-    """Its classifiers, the next one first."""
+    """Classifiers of the chain in the order of their probes, the next one first."""
     failures: int = 0
     """Probes that failed since the last one that was answered."""
     problem: str = ""
@@ -98,8 +98,8 @@ class Turns:
         self._works(self._chain_of[name])
 
     def failed(self, name: str, problem: str, *, counts: bool = True) -> int:
-        """There was no right answer; returns how often in a row its steps gave none. A failure that does not count is
-        the fault of neither the classifier nor its steps."""
+        """Record a missing right answer, and return how often in a row the steps gave none. A failure that does not
+        count is the fault of neither the classifier nor its steps."""
         chain = self._chain_of[name]
         if name in self.alone or (chain.suspect == name and not chain.problem):
             self.alone[name], chain.suspect = problem, ""  # another head answered meanwhile

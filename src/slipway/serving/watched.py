@@ -1,4 +1,4 @@
-"""Notices at once that a process of a server ended, or that somebody asks for a reload."""
+"""Notices at once that a process of a server ended, or that a reload was requested."""
 
 import os
 import select

@@ -1,1 +1,2 @@
-"""What stages ask of the operating system: files and folders, signals, streams, addresses, text for a terminal."""
+"""Services of the operating system for the stages: files and folders, signals, streams, addresses, text for a
+terminal."""

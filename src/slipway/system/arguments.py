@@ -5,7 +5,7 @@ import math
 from typing import TypeAlias
 
 Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""What `ArgumentParser.add_subparsers` returns."""
+"""Result of `ArgumentParser.add_subparsers`."""
 
 MOST = 2**63 - 1
 

@@ -26,7 +26,8 @@ def channel_options(host_port: str) -> list[tuple[str, int]]:
 
 
 def not_triton(said: str) -> str:
-    """What gRPC's message `said` tells of a server that is not a tritonserver, and the remedy; otherwise empty."""
+    """Explain gRPC's message `said` if it shows a server that is not a tritonserver, with the remedy; otherwise return
+    an empty text."""
     if "http2 header with status: 404" in said:
         found = "answered 404 to a V2 request"
     elif "Failed parsing HTTP/2" in said:

@@ -25,7 +25,7 @@ _VANISHED = "vanished while {} was read; read it again"
 
 
 class Identity(NamedTuple):
-    """Tells a file that was read from another of the same name, and from what it becomes when it is written again."""
+    """Identity of a file: it distinguishes the file from another of the same name, and from its own later content."""
 
     inode: int
     size: int
@@ -89,8 +89,8 @@ def names_below(folder: Path) -> list[str]:
 
 
 def identities_below(folder: Path) -> dict[str, Identity]:
-    """What tells each regular file below `folder` from another, by relative path and sorted by it; a symbolic link is
-    an error.
+    """Return an identity of each regular file below `folder`, by relative path and sorted by it; a symbolic link is an
+    error.
 
     Raises:
         ManifestError: there is a link, which could leave the tree, or anything else but files and folders, or a folder

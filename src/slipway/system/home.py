@@ -10,7 +10,7 @@ from pathlib import Path
 from slipway.errors import SpecError
 
 _MATPLOTLIB = {"XDG_CONFIG_HOME": ".config", "XDG_CACHE_HOME": ".cache"}
-"""Where matplotlib writes: the variables, and their defaults below the home."""
+"""Variables that name matplotlib's folders, and their defaults below the home."""
 
 
 def user_folder(variable: str, below_home: str) -> Path:

@@ -1,4 +1,5 @@
-"""What every verb has: its parser, and `--json`, the result as one JSON line, the last on standard output."""
+"""Parts of every verb: its parser, and `--json`, which prints the result as one JSON line, the last on standard
+output."""
 
 import argparse
 import json

@@ -23,9 +23,9 @@ from slipway.system.text import shown
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"
 _TELEMETRY = "openvino_telemetry"
-"""It would report each import of openvino to a web service, and complain about a home that can only be read."""
+"""Module that would report each import of openvino to a web service, and complain about a read-only home."""
 INSTALL_ALL = "pip install 'slipway[train,build,serve,client,bench]' (in a clone: make setup)"
-"""What every verb needs."""
+"""Command that installs the libraries of every verb."""
 _ENDS_BY_ITSELF_S = 3
 """Seconds for a child that the terminal's Ctrl-C reached too; a second signal would cut its clean-up short."""
 
@@ -81,7 +81,8 @@ def run(
 
 
 def end_at_ctrl_c() -> None:
-    """Until `run`: a library that is being imported may drop a KeyboardInterrupt, or print a page about it."""
+    """Let Ctrl-C end the process until `run`: a library that is being imported may drop a KeyboardInterrupt, or print a
+    page about it."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -1,4 +1,4 @@
-"""Standard output and error of a process that continues to work when nobody reads them any more."""
+"""Keeps a process working when the readers of its standard output and error go away."""
 
 import io
 import os

@@ -227,7 +227,7 @@ def contains(folder: Path, path: Path) -> bool:
 
 
 def _place(path: Path) -> Place | None:
-    """What tells a file or folder from another, whatever names and links lead there; None if there is none."""
+    """Return the identity of a file or folder, whatever names and links lead there; None if there is none."""
     try:
         status = os.stat(path)
     except OSError:

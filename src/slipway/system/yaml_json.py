@@ -53,7 +53,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Composer(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml need not be there
-    """As `_Loader`, ten times as fast, for text that `_Loader` has parsed: its errors name other things."""
+    """A composer ten times as fast as `_Loader`, for text that `_Loader` has parsed: its errors name other things."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
@@ -142,7 +142,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_events(text: str, source: str) -> None:
-    """Refuse tags, which convert values past every other check, and what is nested too deeply to be read."""
+    """Refuse tags, which convert values past every other check, and nesting that is too deep to read."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = _line(event)

@@ -115,7 +115,7 @@ def settings_given() -> Settings:
     """From the command line; left in the environment for the processes to come."""
     parser = argparse.ArgumentParser(description="one peer of python -m benchmarks.studies.peers, until it is ended")
     parser.add_argument("--folder", type=Path, required=True, help="the classifier's files")
-    parser.add_argument("--port", type=int, required=True, help=f"to listen on, at {HOST}")
+    parser.add_argument("--port", type=int, required=True, help=f"port to listen on, at {HOST}")
     parser.add_argument("--workers", type=int, required=True, help="that classify, with one thread each")
     parser.add_argument("--max-batch", type=int, required=True, help="the most images that a worker takes at once")
     parser.add_argument("--pinned", action="store_true", help="each worker keeps to a core of its own")

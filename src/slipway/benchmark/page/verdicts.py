@@ -27,7 +27,7 @@ class VerdictCard:
     tone: Tone
     verdict: str
     """The file's verdict; empty where its script gives none."""
-    headline: str
+    summary: str
     reason: str
     caveats: tuple[str, ...] = ()
     accuracy: str = ""
@@ -58,12 +58,12 @@ def _card(file: ResultFile, accuracies: Sequence[Accuracy]) -> VerdictCard:
 def _gate(file: ResultFile, result: LatencyResult | CapacityResult, accuracy: str) -> VerdictCard:
     limit = f"{result.options.limit_ms:g} ms"
     if isinstance(result, LatencyResult):
-        headline = f"P99 {figures(result.latency.p99_ms)} ms of {limit} at {result.options.rate_per_s:g} requests/s"
+        summary = f"P99 {figures(result.latency.p99_ms)} ms of {limit} at {result.options.rate_per_s:g} requests/s"
     else:
         above = f", under {result.not_passed_per_s:.1f}" if result.not_passed_per_s else ""
         found = f"{result.passed_per_s:.1f} requests/s{above}" if result.passed_per_s else "no rate was shown"
-        headline = f"{found} with P99 within {limit}"
-    return VerdictCard(file, TONES[result.verdict], result.verdict, headline, result.reason, result.caveats, accuracy)
+        summary = f"{found} with P99 within {limit}"
+    return VerdictCard(file, TONES[result.verdict], result.verdict, summary, result.reason, result.caveats, accuracy)
 
 
 def _perf_analyzer(file: ResultFile, result: PerfAnalyzerResult, accuracy: str) -> VerdictCard:
@@ -71,9 +71,9 @@ def _perf_analyzer(file: ResultFile, result: PerfAnalyzerResult, accuracy: str) 
     load = (
         f"{result.options.rate_per_s:g}/s" if result.options.rate_per_s else f"{result.options.concurrency} at a time"
     )
-    headline = f"{figures(whole.throughput_per_s)} requests/s with {load}"
+    summary = f"{figures(whole.throughput_per_s)} requests/s with {load}"
     reason = f"{whole.model}: P99 {figures(result.latency.p99_ms)} ms of {whole.requests:,} requests"
-    return VerdictCard(file, "plain", "", headline, reason, result.caveats, accuracy)
+    return VerdictCard(file, "plain", "", summary, reason, result.caveats, accuracy)
 
 
 def _efficiency(file: ResultFile, result: EfficiencyResult) -> VerdictCard:
@@ -88,12 +88,12 @@ def _efficiency(file: ResultFile, result: EfficiencyResult) -> VerdictCard:
         for name, found in result.classifiers.items()
     )
     targets = ", ".join(f"{side} {target:.2f}" for side, target in result.targets.items())
-    headline = f"Triton serves at least {min(s for _, s, _ in shares):.0%} of the in-process workers' rate"
+    summary = f"Triton serves at least {min(s for _, s, _ in shares):.0%} of the in-process workers' rate"
     return VerdictCard(
         file,
         tone="bad" if missed else "good",
         verdict="target missed" if missed else "targets met",
-        headline=headline,
+        summary=summary,
         reason=f"{reached}; targets: {targets}",
     )
 
@@ -105,12 +105,12 @@ def _peers(file: ResultFile, result: PeersResult) -> VerdictCard:
         if name != "pool" and not name.startswith("slipway")
     }
     nearest = min(others, key=lambda name: others[name].mean)
-    headline = f"{others[nearest].mean:.2f} times the capacity of the best other stack, {nearest}"
+    summary = f"{others[nearest].mean:.2f} times the capacity of the best other stack, {nearest}"
     reason = ", ".join(
         f"{name} {times.mean:.2f} ({times.low:.2f} to {times.high:.2f})" for name, times in others.items()
     )
     missing = tuple(f"{name} was left out: {why.splitlines()[0]}" for name, why in result.left_out.items())
-    return VerdictCard(file, "plain", "", headline, f"times theirs: {reason}", missing)
+    return VerdictCard(file, "plain", "", summary, f"times theirs: {reason}", missing)
 
 
 def _robustness(file: ResultFile, result: RobustnessResult) -> VerdictCard:
@@ -138,7 +138,7 @@ def _verdict(file: ResultFile, result: VerdictResult) -> VerdictCard:
         file,
         tone="bad" if broken else "good",
         verdict="fail" if broken else "pass",
-        headline=f"At most {percent(worst.passes['at the limit'].rule)} of runs pass falsely",
+        summary=f"At most {percent(worst.passes['at the limit'].rule)} of runs pass falsely",
         reason=f"{result.runs:,} runs of each server with the true P99 on the limit; worst: {worst.server}{load}",
     )
 

@@ -98,8 +98,10 @@ def _times(latency: Latency) -> tuple[str, ...]:
 
 def look_tables(series: Iterable[Series]) -> list[Table]:
     """Make the tables of each gate's looks, which led to its verdict; older files have none."""
-    titles = ("after s", "over the limit", "worth independent", "needed", "verdict")
-    note = "look by look: all requests so far, the independent ones they are worth, and the number needed to pass."
+    titles = ("after s", "over the limit", "independent", "needed", "verdict")
+    note = (
+        "look by look: all requests so far, their effective number of independent ones, and the number needed to pass."
+    )
     return [
         table(one.name, note, titles, [_look_row(look) for look in one.judged.measured.looks], words=("verdict",))
         for one in series

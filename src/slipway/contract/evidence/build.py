@@ -55,7 +55,7 @@ class UnknownShare(Evidence):
 
 
 class HeadFit(Evidence):
-    """How the weights of a head were fitted."""
+    """Evidence on the fit of a head's weights."""
 
     strength: float
     """scikit-learn's `C`, or `1 / alpha` of an MLP: the lower, the smaller the weights stay."""
@@ -81,7 +81,7 @@ class BundleMeasured(NetworkOrigin, PrimaryMetrics):
     ece_uncalibrated: float
     unknown: UnknownShare | None = None
     head: HeadFit | None = None
-    """For a head, how it was fitted."""
+    """Evidence on the fit of a head; None for any other classifier."""
 
 
 class Validation(Evidence):
@@ -109,7 +109,7 @@ class Step(Contract):
 
 
 class Sensitivity(Contract):
-    """How far quantising one node alone moves the logits."""
+    """Effect on the logits of quantising one node alone."""
 
     layer: str
     op: str
@@ -214,12 +214,12 @@ class EngineMeasured(PlanMeasured):
     """Latency at each batch size."""
     graph: GraphMeasured = GraphMeasured()
     carried_over: PrimaryMetrics | None = None
-    """For a head, the test split's results if FP32's head and decision took this engine's embeddings, instead of those
+    """Results of a head on the test split if FP32's head and decision took this engine's embeddings, instead of those
     fitted to them."""
 
 
 class EmbeddingLoss(Evidence):
-    """How far an engine's embeddings are from FP32's, on images that the calibration did not see."""
+    """Distance of an engine's embeddings from FP32's, on images that the calibration did not see."""
 
     verdict: Literal["pass", "fail"]
     images: int
@@ -232,7 +232,7 @@ class EmbeddingLoss(Evidence):
     min_cosine: float
     """The limit on the mean."""
     profile: Literal["batches", "single images"] | None = None
-    """For a plan with two optimisation profiles, the one that did worse, which this is of."""
+    """Optimisation profile of a plan that these figures are of: the worse one, if the plan has two."""
 
     def __str__(self) -> str:
         run = f" ({self.profile})" if self.profile else ""
@@ -247,10 +247,10 @@ class BaseMeasured(Evidence):
     """Measurements of making a base."""
 
     origin: str
-    """Where the weights come from."""
+    """Origin of the weights."""
     embedding_size: int
     max_embedding_difference: float
-    """Between ONNX and torch, on the images that judge the engines."""
+    """Largest difference between the embeddings of ONNX and torch, on the images that judge the engines."""
 
 
 class BaseEngineMeasured(PlanMeasured):

@@ -111,7 +111,8 @@ class ScoreFigures(Evidence):
 
 
 class ScoreChoice(Evidence):
-    """How the score of `unknown` was chosen. Both fields are absent if the spec sets the threshold itself."""
+    """Evidence on the choice of the score of `unknown`. Both fields are absent if the spec sets the threshold
+    itself."""
 
     policy: dict[str, float | str] | None = None
     scores: dict[Score, ScoreFigures] = Field(default_factory=dict)
@@ -171,7 +172,7 @@ class Flip(Evidence):
 
 
 class PrimaryMetrics(Evidence):
-    """Headline figures: top-1 for one label per image; mAP and exact match for several."""
+    """Primary figures: top-1 for one label per image; mAP and exact match for several."""
 
     images: int
     top1: float | None = None
@@ -189,7 +190,7 @@ class PrimaryMetrics(Evidence):
 
 
 class Metrics(PrimaryMetrics):
-    """Headline figures, with every class."""
+    """Primary figures, with every class."""
 
     macro: Means
     per_class: Mapping[str, ClassFigures]

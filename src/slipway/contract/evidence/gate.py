@@ -2,7 +2,9 @@
 
 from typing import Final, Literal
 
-from slipway.contract.base import Contract
+from pydantic import ConfigDict
+
+from slipway.contract.base import Contract, Evidence
 
 PASS: Final = "pass"
 FAIL: Final = "fail"
@@ -130,6 +132,20 @@ class Ungated(Contract):
 
     def __str__(self) -> str:
         return "the reference" if self.verdict == REFERENCE else self.verdict
+
+
+class _Verdict(Contract):
+    model_config = ConfigDict(extra="ignore")
+
+    verdict: str = "not gated"
+
+
+class Gated(Evidence):
+    """The part of any engine's measurements that says whether it may be served."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    gate: _Verdict = _Verdict()
 
 
 class OldTest(Contract):

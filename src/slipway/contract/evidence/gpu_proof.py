@@ -1,6 +1,8 @@
 """The results of `benchmarks.studies.gpu_proof`: what was proved on a GPU, proof by proof."""
 
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from slipway.contract.base import Evidence
 from slipway.contract.evidence.gate import AccuracyResult
@@ -26,7 +28,7 @@ class GpuMachine(Evidence):
 
 
 class KeptFacts(Evidence):
-    """What `judge` needs beside the kept logits of a network with trained weights."""
+    """Facts that `judge` needs beside the kept logits of a network with trained weights."""
 
     labels: tuple[str, ...]
     accuracy: AccuracyGate
@@ -62,8 +64,8 @@ class GpuProofResult(Evidence):
     seed: int
     versions: dict[str, str]
     machine: GpuMachine
-    measured: dict[str, Any]
+    measured: dict[str, JsonValue]
     gates: dict[str, AccuracyResult] | None = None
-    """By graph: the accuracy gate against FP32 on a CPU, for the networks with trained weights."""
+    """Results of the accuracy gate against FP32 on a CPU, by graph, for the networks with trained weights."""
     agreement: dict[str, Agreement] | None = None
-    """By graph, for the networks with random weights."""
+    """Agreement with FP32 on a CPU, by graph, for the networks with random weights."""

@@ -99,7 +99,7 @@ class LookResult(Contract):
     requests: int
     over_limit: int
     independent: int
-    """Number of independent requests that the requests are worth."""
+    """Effective number of independent requests among them."""
     needed: int
     """Number of independent requests needed to pass with as many over the limit."""
 

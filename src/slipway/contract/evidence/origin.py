@@ -1,4 +1,4 @@
-"""Where a result comes from: time, commit, machine and library versions."""
+"""Origin of a result: time, commit, machine and library versions."""
 
 import os
 import platform

@@ -1,10 +1,11 @@
 """The study results that the benchmark page shows. A study may record more fields than these."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from slipway.contract.base import Evidence
+from slipway.contract.evidence.latency import Latency
 from slipway.contract.evidence.origin import Origin
 
 Failures = dict[str, int]
@@ -26,6 +27,28 @@ class ServedResult(StudyResult):
     """A result measured on a server."""
 
     client_shares_the_cores: bool
+
+
+class ClimbBlock(Part):
+    """One block of a search for the highest rate that a side holds."""
+
+    side: str
+    stage: Literal["pilot", "search", "round"]
+    round: int
+    rate_per_s: float
+    held: bool
+    """Whether at most one request in a hundred was over the limit, at 99 % of the rate, with the client on time."""
+    offered_per_s: float
+    achieved_per_s: float
+    requests: int
+    over_limit: int
+    failures: Failures
+    generator_late: bool
+    generator_late_p99_ms: float
+    latency: Latency
+    histogram: str
+    """Latencies in µs (HdrHistogram V2, compressed, base64)."""
+    client_cpu_cores: float
 
 
 class Share(Part):
@@ -56,6 +79,7 @@ class Efficient(Part):
     processor_ms: dict[str, dict[str, float]]
     distinct_images: int
     tail: dict[str, Tail] = Field(default={})
+    blocks: tuple[ClimbBlock, ...]
 
 
 class EfficiencyResult(ServedResult):
@@ -95,6 +119,7 @@ class PeersResult(ServedResult):
     capacity_per_s: dict[str, tuple[float, ...]]
     times_the_capacity: dict[str, Times] = Field(min_length=1)
     light_load: LightLoad
+    blocks: tuple[ClimbBlock, ...]
 
 
 class Reload(Part):
@@ -241,6 +266,9 @@ class GatewayResult(ServedResult):
     """The study `gateway`: requests through the gateway against requests to the server itself."""
 
     backbone: str
+    limit_ms: float
+    load: float
+    """Share of the capacity at which both were asked."""
     rate_per_s: float
     p99_ms: dict[str, float]
     gateway_to_direct: Part
@@ -272,11 +300,11 @@ class DensityLatency(Part):
 
 
 class DensityFirstAnswer(Part):
-    """From the images of a new task to the first answer of a server with its head."""
+    """Time from the images of a new task to the first answer of a server with its head."""
 
     images: int
     seconds: float
-    """From the start of `slipway head`, with no embedding kept, to the answer."""
+    """Seconds from the start of `slipway head`, without kept embeddings, to the answer."""
     head_s: float
     assemble_s: float
     ready_s: float
@@ -334,13 +362,14 @@ class HeadLoss(Part):
     folds: int
     top1: dict[str, float]
     loss: dict[str, PairedLoss]
-    """For heads fitted to INT8 embeddings, and for FP32's carried over to them."""
+    """Loss against FP32, for heads fitted to INT8 embeddings and for FP32's heads carried over to them."""
 
 
 class DensityResult(ServedResult):
     """The study `density`: many heads on one base."""
 
     backbone: str
+    limit_ms: float
     loss: dict[str, HeadLoss] | None = None
     first_answer: DensityFirstAnswer | None = None
     latency: DensityLatency | None = None

@@ -1,4 +1,4 @@
-"""What Envoy records of each request: counts and latencies for Prometheus, and a line of a log if one is asked for."""
+"""Envoy's records of each request: counts and latencies for Prometheus, and a log line if requested."""
 
 from slipway.operations.gateway.routes import ARM_HEADER, Node
 from slipway.operations.gateway.settings import TEAM_HEADER, GatewaySettings

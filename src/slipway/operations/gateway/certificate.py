@@ -20,7 +20,7 @@ WARN_DAYS = 14
 
 @dataclass(frozen=True)
 class Certificate:
-    """What clients check of a gateway's certificate."""
+    """The parts of a gateway's certificate that clients check."""
 
     path: str
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Certificate:
         return cls(tls.certificate, names, leaf.not_valid_before_utc, leaf.not_valid_after_utc, issuer_ends)
 
     def problem(self, now: datetime) -> str | None:
-        """Why clients that check it refuse it at this time, in a sentence; None if they accept it.
+        """Return the reason why clients would refuse the certificate at this time; None if they accept it.
 
         The end of an issuer's certificate is not counted: clients may have another chain to an authority.
         """

@@ -1,4 +1,4 @@
-"""What a gateway takes up at a reload, in words and without a secret."""
+"""Describes the changes of a gateway at a reload, without a secret."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -23,7 +23,7 @@ def contents(settings: GatewaySettings) -> dict[str, str]:
 
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """What a gateway did that had `old` and has `new`, in words."""
+    """Return the changes from `old` to `new` in words."""
     done = {
         "took up": [name for name in new if new[name] != old.get(name)],
         "withdrew": [name for name in old if name not in new],

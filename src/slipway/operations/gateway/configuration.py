@@ -65,14 +65,14 @@ def bootstrap(settings: GatewaySettings) -> Node:
 
 
 def static_bootstrap(settings: GatewaySettings, *, keys: Mapping[str, str], models: Iterable[str]) -> Node:
-    """The same configuration in one file: Envoy validates that, and none that it would watch."""
+    """Return the configuration in one file, for Envoy's validation, which reads no watched files."""
     written = listener(settings, keys, models, routes=route_configuration(settings, read_traffic(settings)))
     resources: Node = {"listeners": [written], "clusters": clusters(settings)}
     return {**_base(settings), "static_resources": resources}
 
 
 def mounted_bootstrap(settings: GatewaySettings, *, models: Iterable[str], placement: Placement) -> Node:
-    """The same configuration for a container: without a secret, since those and the routes are files beside it."""
+    """Return the configuration for a container: without a secret, since secrets and routes are files beside it."""
     written = listener(settings, {}, models, placement=placement)
     resources: Node = {"listeners": [written], "clusters": clusters(settings, placement=placement)}
     return {**_base(settings, placement), "static_resources": resources}

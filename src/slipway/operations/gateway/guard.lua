@@ -100,6 +100,14 @@ local function check_output(text)
   end
 end
 
+-- tritonserver repeats a version that is none in its error, which becomes a header of HTTP/2: a long one breaks the
+-- connection.
+local function check_version(size, read)
+  if size > LIMITS.version_digits or read():find("%D") then
+    refuse(400, "the model version is not a number of at most " .. LIMITS.version_digits .. " digits; leave it out")
+  end
+end
+
 -- ModelInferRequest: 1 name, 2 version, 3 id, 4 parameters, 5 inputs, 6 outputs, 7 raw inputs.
 local function check_infer_field(number, size, read)
   if number == 3 and (size > LIMITS.id_bytes or read():find("%c")) then
@@ -146,7 +154,9 @@ local function check_grpc(handle, headers, call)
   fields(function(at, size) return body:getBytes(at, size) end, 5, length - 5, function(number, size, read)
     if number == 1 then
       model = check_model(size <= 256 and read() or "")
-    elseif call == "ModelInfer" and number ~= 2 and number ~= 7 then
+    elseif number == 2 then
+      check_version(size, read)
+    elseif call == "ModelInfer" and number ~= 7 then
       check_infer_field(number, size, read)
     end
   end)
@@ -178,7 +188,10 @@ local function check_http_infer(handle, headers, model)
     refuse(403, "class_count and escaped text do not pass over HTTP; ask for class_count over gRPC")
   end
   local _, depth = text:gsub("[%[{]", "")
-  if depth > LIMITS.brackets then refuse(400, "the JSON has too many lists and objects") end
+  if depth > LIMITS.brackets then
+    refuse(400, "the JSON has " .. depth .. " lists and objects, and at most " .. LIMITS.brackets
+      .. " pass; send images as binary tensors")
+  end
   return model
 end
 

@@ -1,7 +1,7 @@
 """The listener: TLS, and the filters that a request passes before it is routed."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -18,15 +18,11 @@ CERTIFICATE, KEYS = "gateway", "keys.yaml"
 """Name of the certificate where Envoy reads it from a file, and the file of the keys there."""
 KEY_FILTER = "api_key_auth"
 HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
-SENTENCES = {
-    401: f"the header {KEY_HEADER} does not hold a team's key",
-    413: "the request is larger than max_request_bytes of the gateway",
-    429: "the team is over its rate; send fewer requests",
-    503: "the gateway reaches no server that is ready",
-}
 MOST_STREAMS = 100
 """Requests at once on one connection: each is held whole."""
 LONGEST_ID_BYTES, LONGEST_DESCRIPTION_BYTES, MOST_BRACKETS = 256, 4096, 400
+LONGEST_VERSION_DIGITS = 19
+"""Digits of the largest version, 2^63 - 1."""
 MOST_FIELDS, LONGEST_DESCRIPTIONS_BYTES = 10_000, 2**20
 """Most fields of a gRPC message, and bytes of all its descriptions. The guard reads the fields one by one, and
 tritonserver makes an object of each, and of each part of a description: 33 MiB hold 17 million."""
@@ -120,7 +116,7 @@ def _connection_manager(
         "stream_idle_timeout": "60s",
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": filters,
-        "local_reply_config": {"mappers": _sentences()},
+        "local_reply_config": {"mappers": _replies(settings)},
         "access_log": access_logs(settings),
     }
     if routes is None:
@@ -133,8 +129,22 @@ def _connection_manager(
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
 
-def _sentences() -> list[Node]:
-    """What Envoy itself answers, as sentences; over HTTP in the JSON of Triton's errors."""
+def _sentences(settings: GatewaySettings) -> Iterator[tuple[int, list[str], str]]:
+    """Yield the status, the teams (none: all) and the sentence of each of Envoy's own refusals."""
+    yield 401, [], f"the header {KEY_HEADER} does not hold a team's key"
+    most = settings.max_request_bytes
+    yield 413, [], f"the request is larger than {most:,} bytes (max_request_bytes of the gateway); send smaller images"
+    rates: dict[tuple[int, int], list[str]] = {}
+    for name, team in settings.teams.items():
+        rates.setdefault((team.per_second, team.burst or team.per_second), []).append(name)
+    for (per_second, burst), teams in rates.items():
+        rate = f"{per_second:,} requests a second, and {burst:,} at once"
+        yield 429, teams, f"the team is over its rate, {rate}; send fewer, or have its rate raised"
+    yield 503, [], "the gateway reaches no server that is ready"
+
+
+def _replies(settings: GatewaySettings) -> list[Node]:
+    """Return the sentences of Envoy's own answers; over HTTP in the JSON of Triton's errors."""
     answer: Node = {"error": "%LOCAL_REPLY_BODY%", "why": "%RESPONSE_CODE_DETAILS%"}
     as_json: Node = {"json_format": answer, "content_type": "application/json"}
     not_grpc: Node = {
@@ -147,14 +157,26 @@ def _sentences() -> list[Node]:
     }
     http: Node = {"header_filter": not_grpc}
     found: list[Node] = []
-    for code, said in SENTENCES.items():
+    for code, teams, said in _sentences(settings):
         compared: Node = {"op": "EQ", "value": {"default_value": code, "runtime_key": f"slipway.{code}"}}
         coded: Node = {"status_code_filter": {"comparison": compared}}
+        these = _all_of(coded, _any_of(*map(_of_team, teams))) if teams else coded
         body: Node = {"inline_string": said}
-        both: Node = {"and_filter": {"filters": [coded, http]}}
-        found.append({"filter": both, "body": body, "body_format_override": as_json})
-        found.append({"filter": coded, "body": body})
+        found.append({"filter": _all_of(these, http), "body": body, "body_format_override": as_json})
+        found.append({"filter": these, "body": body})
     return [*found, {"filter": http, "body_format_override": as_json}]
+
+
+def _of_team(name: str) -> Node:
+    return {"header_filter": {"header": {"name": TEAM_HEADER, "string_match": {"exact": name}}}}
+
+
+def _all_of(*filters: Node) -> Node:
+    return {"and_filter": {"filters": filters}}
+
+
+def _any_of(*filters: Node) -> Node:
+    return {"or_filter": {"filters": filters}} if len(filters) > 1 else filters[0]  # Envoy wants two at least
 
 
 def _key_filter(keys: Mapping[str, str]) -> Node:
@@ -172,7 +194,7 @@ def _key_filter(keys: Mapping[str, str]) -> Node:
 
 
 def _mounted_key_filter(mounted: Mounted) -> Node:
-    """The same filter, whose configuration Envoy reads from `keys.yaml`; until then every request is refused."""
+    """Return the key filter whose configuration Envoy reads from `keys.yaml`; until then every request is refused."""
     return {
         "name": f"envoy.filters.http.{KEY_FILTER}",
         "config_discovery": {
@@ -257,6 +279,7 @@ def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
     limits = {
         "deadline_s": settings.min_deadline_s,
         "id_bytes": LONGEST_ID_BYTES,
+        "version_digits": LONGEST_VERSION_DIGITS,
         "described_bytes": LONGEST_DESCRIPTION_BYTES,
         "all_described_bytes": LONGEST_DESCRIPTIONS_BYTES,
         "fields": MOST_FIELDS,

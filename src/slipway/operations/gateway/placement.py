@@ -1,4 +1,4 @@
-"""Where Envoy finds its servers and its secrets: all of it on this machine, or in a cluster."""
+"""The locations of Envoy's servers and secrets: all on this machine, or in a cluster."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Mounted:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the gateway's surroundings are."""
+    """Names and paths of the servers and files around a gateway."""
 
     metrics: str = HOST
     """Address of the metrics' port."""

@@ -1,4 +1,4 @@
-"""What a gateway is to do: its settings, the models behind it, and the keys; checked as a whole, and written."""
+"""Plan of a gateway: its settings, the models behind it, and the keys; checked as a whole, and written."""
 
 import tempfile
 from dataclasses import dataclass

@@ -46,11 +46,11 @@ class Gateway:
         self.plan = plan
         self.process: Popen[bytes] | None = None
         self.renewed: Renewed | None = None
-        """What the last `update` did; None before the first one."""
+        """Result of the last `update`; None before the first one."""
         self._event = event
         self._read: Mapping[str, str] = {}
         self._certificate: Certificate | None = None
-        """What Envoy has of settings, keys and certificate."""
+        """Settings, keys and certificate that Envoy has now."""
         self._spool_full, self._spool_said, self._spool_next = False, -LONG_S, 0.0
         self._bound: Bound | None = None
         self._stopping, self._listens = threading.Event(), threading.Event()

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from slipway.contract import SpecError
 from slipway.contract.base import Contract
 from slipway.operations.gateway.settings import GatewaySettings
+from slipway.system.targets import told
 from slipway.system.yaml_json import dump_yaml
 
 Node: TypeAlias = "str | int | float | bool | Sequence[Node] | Mapping[str, Node]"
@@ -28,7 +29,7 @@ STATUS_CLUSTER = "stable_status"
 
 
 class Traffic(Contract):
-    """How requests are divided between stable and candidate."""
+    """Division of the requests between stable and candidate."""
 
     weight_percent: int = Field(default=0, ge=0, le=100)
     """Share of the requests that the candidate answers."""
@@ -56,7 +57,7 @@ def write_routes(settings: GatewaySettings, traffic: Traffic) -> None:
 
     Raises:
         SpecError: it sends requests to a candidate, and the settings have none.
-        OSError: the folder of the gateway cannot be written.
+        StorageError: the folder of the gateway cannot be written.
     """
     with _only_writer(settings.folder):
         _write(settings, traffic)
@@ -73,7 +74,7 @@ def write_same_routes(settings: GatewaySettings) -> None:
 
 def _write(settings: GatewaySettings, traffic: Traffic) -> None:
     check_traffic(settings, traffic)
-    replace(settings.folder / TRAFFIC, traffic.to_json())
+    replace(settings.folder / TRAFFIC, traffic.to_json(), durable=True)
     write_resources(settings.folder, ROUTES, [route_configuration(settings, traffic)])
 
 
@@ -89,13 +90,15 @@ def check_traffic(settings: GatewaySettings, traffic: Traffic) -> None:
 
 @contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
-    make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    with told(folder):
+        make_folder(folder)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+            os.fsync(descriptor)  # a renamed file survives a power loss with its folder
+        finally:
+            os.close(descriptor)
 
 
 def read_traffic(settings: GatewaySettings) -> Traffic:
@@ -109,6 +112,14 @@ def read_traffic(settings: GatewaySettings) -> Traffic:
         return Traffic.read(path) if path.exists() else Traffic()
     except SpecError as error:
         raise SpecError(f"{error}; slipway release rollback writes it again, with all requests to stable") from None
+
+
+def has_requests(settings: GatewaySettings) -> bool:
+    """Whether the candidate gets requests or copies, as far as is known: True if the file is damaged."""
+    try:
+        return read_traffic(settings).to_candidate
+    except SpecError:
+        return True
 
 
 def make_folder(folder: Path) -> None:
@@ -139,12 +150,18 @@ def file_source(file: Path, folder: Path) -> Node:
     return {"path_config_source": source, "resource_api_version": "V3"}
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file by rename, so that a reader finds the old or the new text; only its owner may read it."""
+def replace(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a file by rename, so that a reader finds the old or the new text; only its owner may read it.
+
+    With `durable`, the same after a power loss, once the folder is on the disk too.
+    """
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         new.rename(path)
     finally:
         new.unlink(missing_ok=True)

@@ -98,7 +98,7 @@ class GatewaySettings(Contract):
     listen: Address = f"{HOST}:8443"
     """Address and port for gRPC and HTTP. Other addresses than 127.0.0.1 need `tls`."""
     tls: Tls | None = None
-    """Without it the gateway listens on 127.0.0.1 only."""
+    """Certificate and key of TLS; without them the gateway listens on 127.0.0.1 only."""
     teams: dict[Team, TeamKey] = Field(min_length=1)
     """Each team's key and rate, by the team's name."""
     repository: str | None = None
@@ -125,11 +125,11 @@ class GatewaySettings(Contract):
     access_log: str | None = None
     """File for one JSON line of each request, without the client's address and without the key."""
     observe: Observe | None = None
-    """What is tapped for the journal; nothing without it."""
+    """Settings of the journal's sample; without them nothing is tapped."""
     watch: WatchSettings | None = None
-    """What the watch over the journal alarms at; `slipway watch` needs it."""
+    """Settings of the watch over the journal; `slipway watch` needs them."""
     labels: Labels | None = None
-    """How many labels a day people are asked for, and where. The default is that of each key."""
+    """Settings of the labels that people are asked for, such as their number per day."""
 
     @field_validator("budgets_ms")
     @classmethod
@@ -172,7 +172,7 @@ class GatewaySettings(Contract):
 
     @property
     def spool(self) -> Path:
-        """Where Envoy puts what it taps; of no meaning without `observe`."""
+        """Folder of Envoy's tap files; unused without `observe`."""
         given = self.observe.spool if self.observe else None
         return Path(given) if given else self.folder / "spool"
 

@@ -1,1 +1,1 @@
-"""What was asked and answered: a sample of the requests, with the images, for the watch, labels and replays."""
+"""The journal: a sample of the requests and answers, with the images, for the watch, labels and replays."""

@@ -41,7 +41,7 @@ def _inside(name: str) -> str:
 
 
 class BackupIndex(Contract):
-    """What a backup holds."""
+    """Index of a backup's files."""
 
     made: str
     """Time of the backup, in UTC."""
@@ -62,7 +62,7 @@ class BackupIndex(Contract):
 
 
 class Restored(NamedTuple):
-    """What a backup holds, and what of it was not restored."""
+    """Content of a restored backup, and the parts that were not restored."""
 
     holds: BackupIndex
     left_out: tuple[str, ...]
@@ -70,7 +70,7 @@ class Restored(NamedTuple):
 
 
 class BackedUp(NamedTuple):
-    """What a backup holds, and how much of it was new."""
+    """Content of a backup, and the number of new parts."""
 
     holds: BackupIndex
     copied: int

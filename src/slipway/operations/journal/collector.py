@@ -27,14 +27,14 @@ Say = Callable[[str], None]
 
 @dataclass
 class Round:
-    """What one look at the spool has done."""
+    """Result of one look at the spool."""
 
     taken: int = 0
     rows: int = 0
     left: int = 0
     """Files that are not whole yet, or whose server cannot be asked now."""
     waits_for: str = ""
-    """Why files were left, if the reason is not their age."""
+    """Reason why files were left, if it is not their age."""
     differ: list[str] = field(default_factory=list)
 
 

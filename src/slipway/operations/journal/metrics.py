@@ -23,7 +23,7 @@ COUNTERS = {
 
 
 class Metrics:
-    """What the endpoint shows. The collector's thread puts counters in; the spool is looked at when somebody asks."""
+    """Metrics of the endpoint. The collector's thread adds to the counters; the spool is looked at for each request."""
 
     def __init__(self, spool: Path, *, dropped_in: Path) -> None:
         self.counters: Counts = {}

@@ -20,7 +20,7 @@ _SIDE = 256
 
 @dataclass(frozen=True)
 class Picture:
-    """What the watch knows of an image; None where it cannot be read."""
+    """Measures of an image for the watch; None where the image cannot be read."""
 
     format: str | None = None
     width: int | None = None

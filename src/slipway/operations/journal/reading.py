@@ -48,7 +48,8 @@ _KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "time_s": (_is_time, "a finite number of seconds"),
     "sampled_with": (_is_chance, "a probability over 0"),
 }
-"""What the collector writes into a column. SQLite takes other values too, from somebody who changes it by hand."""
+"""Types that the collector writes into each column. SQLite also takes other values, from a person who changes it by
+hand."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ AGAIN_S = 2.0
 MOST_LOSSES = 3
 """Connections that one request may cost before it is recorded without a replay."""
 WAITS = (OverloadedError, DeadlineError, GoneError)
-"""What passes; another error is that of the image."""
+"""Temporary errors; any other error belongs to the image."""
 _EVERY = ""
 """Stands for every classifier of a server."""
 
@@ -30,7 +30,7 @@ class NotYetError(Exception):
 
 @dataclass
 class _Tries:
-    """What was tried for one request."""
+    """Attempts for one request."""
 
     since_s: float
     vain: int = 0
@@ -41,18 +41,18 @@ class _Tries:
 
 @dataclass
 class _Server:
-    """What is known of one server, by the monotonic clock."""
+    """State of one server, by the monotonic clock."""
 
     has_answered: bool = False
     """Whether it has answered since it last failed."""
     gone_since_s: float | None = None
     quiet: dict[str, tuple[float, str]] = field(default_factory=dict)
-    """Until when a classifier is not asked, and why."""
+    """Time until which a classifier is not asked, and the reason."""
     bundles: dict[str, tuple[str | None, float]] = field(default_factory=dict)
     """The bundle of a classifier's last answer, and when it came."""
 
     def said_quiet(self, classifier: str, now_s: float) -> str | None:
-        """Why a classifier is not asked now; None if it may be."""
+        """Return the reason why a classifier is not asked now; None if it may be."""
         for name in (classifier, _EVERY):
             until_s, said = self.quiet.get(name, (now_s, ""))
             if now_s < until_s:
@@ -103,7 +103,8 @@ class Replayer:
             client.close()
 
     def order(self, request: str) -> tuple[int, int]:
-        """How often a request was tried in vain, and lost its server. What was tried less often comes first."""
+        """Return how often a request was tried in vain, and how often it lost its server. Requests with fewer tries
+        come first."""
         tries = self._tries.get(request)
         return (tries.vain, tries.losses) if tries else (0, 0)
 

@@ -1,4 +1,4 @@
-"""How long a journal keeps what: rows and images go when they are older than their days."""
+"""Removes rows and images of a journal once they are older than their days."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -50,7 +50,7 @@ def _sweep(store: Store, folder: Path) -> int:
 
 
 def put_off(store: Store, *, image_days: float, now_s: float) -> str:
-    """Why the collector does not prune by itself, in words; empty where it does.
+    """Return the reason why the collector does not prune by itself; empty if it does.
 
     A machine that starts with a wrong clock would remove what is to be kept. Its clock is then far from the time of the
     last pruning: by over a day, and over a tenth of `image_days`.
@@ -66,7 +66,7 @@ def put_off(store: Store, *, image_days: float, now_s: float) -> str:
 
 
 class Pruning:
-    """When to prune: a minute after the start, then each hour; later if the machine's clock has jumped.
+    """Schedule of pruning: a minute after the start, then each hour; later if the machine's clock has jumped.
 
     A jump of days would remove what is to be kept, so nothing is removed in the hour after one.
     """

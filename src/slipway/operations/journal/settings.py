@@ -15,7 +15,7 @@ SERVERS = "servers.json"
 
 
 class Observe(Contract):
-    """What the gateway taps, and what the journal keeps."""
+    """Settings of the gateway's sample and of the journal."""
 
     share: float = Field(default=0.05, gt=0, le=1)
     """Share of the requests that are tapped, while they are few."""

@@ -61,7 +61,7 @@ class Bound:
     def __init__(self, folder: Path, *, counted_in: Path) -> None:
         self.folder = folder
         self.problem = ""
-        """Why the number cannot be written, in words; it is written as soon as it can be."""
+        """Reason why the number cannot be written; it is written as soon as that is possible."""
         self._counted_in, self._unwritten = counted_in, 0
 
     def hold(self, *, limit_bytes: int) -> int:

@@ -23,7 +23,7 @@ _REMEDIES = {
     sqlite3.SQLITE_PERM: _MODES,
     sqlite3.SQLITE_IOERR: "the disk is faulty or full; see the system's log (dmesg)",
 }
-"""What helps, by the number of SQLite's error."""
+"""Remedies, by the number of SQLite's error."""
 _OTHER = "try again; if that fails too, see the system's log (dmesg)"
 
 

@@ -1,4 +1,4 @@
-"""What a journal holds, for people and for `--json`."""
+"""Content of a journal, for people and for `--json`."""
 
 import os
 import time
@@ -58,7 +58,7 @@ class JournalStatus:
     dropped: int
     """Tap files that the bound of the spool has removed."""
     pruning_put_off: str
-    """Why the collector prunes nothing, in words; empty where it does."""
+    """Reason why the collector prunes nothing; empty if it does."""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)

@@ -32,7 +32,7 @@ _LATER = (
     "INSERT INTO pruned SELECT CAST(coalesce((SELECT time_s FROM rows ORDER BY id DESC LIMIT 1), strftime('%s', 'now'))"
     " AS REAL) WHERE NOT EXISTS (SELECT 1 FROM pruned)",
 )
-"""What a journal of this version may lack, if an earlier release made it: indexes, and the time of the last pruning."""
+"""Parts that a journal may lack if an earlier release made it: indexes, and the time of the last pruning."""
 _COLUMNS = (
     *("request", "image", "classifier", "model", "client_id", "time_s", "sampled_with", "arm", "bundle"),
     *("replayed_bundle", "status", "label", "class_id", "score", "probability", "embedding", "brightness", "width"),

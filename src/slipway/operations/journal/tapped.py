@@ -35,7 +35,7 @@ class TapError(DataError):
 
 @dataclass(frozen=True)
 class Served:
-    """What was answered for one image by one classifier; None where the client did not ask for it."""
+    """Answer of one classifier for one image; fields are None if the client did not ask for them."""
 
     labels: tuple[str, ...] | None = None
     """Best first, without the empty ones at the end."""
@@ -59,7 +59,7 @@ class Tapped:
     arm: str
     images: tuple[bytes, ...]
     answers: Mapping[str, tuple[Served, ...]]
-    """By classifier: one for each image."""
+    """Answers by classifier, one for each image."""
 
 
 def read_tapped(content: bytes) -> Tapped:

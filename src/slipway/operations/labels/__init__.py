@@ -1,1 +1,1 @@
-"""Which images are worth a label."""
+"""Chooses images to label, takes labels in, and joins them to the data set."""

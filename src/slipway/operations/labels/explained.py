@@ -27,7 +27,7 @@ _PARITY: dict[Parity, str] = {
 
 @dataclass(frozen=True)
 class ExplainedRow:
-    """What the journal knows of a row."""
+    """A row of the journal, as its explanation needs it."""
 
     number: int
     classifier: str
@@ -39,11 +39,11 @@ class ExplainedRow:
     probability: Floats | None
     embedding: Floats | None
     facts: dict[str, str]
-    """What a person may want to know of it, in words."""
+    """Facts about the row in words, by name."""
     said: dict[str, str]
-    """What annotators say, by annotator."""
+    """Label that each annotator gave, by annotator."""
     image: bytes | None
-    """None if it is not kept."""
+    """Encoded image; None if the journal does not keep it."""
 
     @property
     def is_refused(self) -> bool:

@@ -22,7 +22,7 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Written:
-    """What came of labels that one annotator gave."""
+    """The result of taking in the labels of one annotator."""
 
     new: int = 0
     changed: int = 0
@@ -46,7 +46,7 @@ def check_annotator(name: str) -> str:
 
 
 def fault_of_label(label: str, *, known: Collection[str]) -> str | None:
-    """Why a label cannot be taken in, or None.
+    """Return the reason why a label cannot be taken in; None if it can.
 
     Args:
         known: labels that may be given.

@@ -12,7 +12,7 @@ from slipway.operations.labels.truth import decided, labels_of
 @dataclass(frozen=True)
 class Harvested:
     images: tuple[NewImage, ...]
-    """Each image once, in the order of their SHA-256."""
+    """The images, each once, in the order of their SHA-256."""
     left_out: tuple[str, ...]
     """A sentence on each labelled image that cannot be used."""
 

@@ -22,7 +22,7 @@ class Said:
 
     annotator: str
     label: str | None
-    """None for a skipped task."""
+    """Label that the annotator gave; None for a skipped task."""
     new: bool
     """Whether the label was typed as a new class."""
     at: str
@@ -31,7 +31,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Task:
-    """A task of ours."""
+    """A task that Slipway made."""
 
     id: int
     row: int
@@ -97,7 +97,7 @@ class Project:
             self._rest.patch(f"/api/projects/{self.id}/", {"label_config": ElementTree.tostring(view, "unicode")})
 
     def tasks(self, journal: str) -> Iterator[Task]:
-        """The tasks of a journal; those that somebody else has put into the project are left out."""
+        """The tasks of a journal; foreign tasks of the project are left out."""
         page, seen = 1, 0
         while True:
             answer = self._rest.get("/api/tasks/", project=self.id, fields="all", page=page, page_size=PAGE_TASKS)
@@ -115,7 +115,7 @@ class Project:
                 raise self._rest.otherwise(f"{made['task_count']} tasks made of {len(tasks)}")
 
     def read(self, task: Task, journal: str) -> Task | None:
-        """The task as it is now; None if it is gone."""
+        """The task in its present state; None if it no longer exists."""
         found = self._rest.find(f"/api/tasks/{task.id}/")
         return None if found is None else self._task(found, journal)
 
@@ -143,7 +143,7 @@ class Project:
         return Task(number, row, sha256, tuple(newest.values()))
 
     def _said(self, annotation: Any) -> Said | None:
-        """What an annotation says; None for one without a class."""
+        """Return the label of an annotation; None if it has no class."""
         at = self._rest.field(annotation, "updated_at", str)
         who = annotation.get("completed_by")
         number = who.get("id") if isinstance(who, Mapping) else who  # a list of tasks has the number alone

@@ -1,4 +1,4 @@
-"""How far labels can be relied on: ties, contradictions, and how often each annotator is right."""
+"""Measures the reliability of labels: ties, contradictions, and how often each annotator is right."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class LabelStatus:
     chosen: int
     asked: int
     labelled: int
-    """Asked rows that have a truth."""
+    """Asked rows without a label."""
     waiting: int
     """Asked rows that nobody has labelled."""
     undecided: tuple[str, ...]

@@ -56,7 +56,7 @@ class Rest:
         return self._ask("PATCH", path, content)
 
     def find(self, path: str) -> Any | None:
-        """Like `get`, but returns None for a missing object."""
+        """Get an object as `get` does; None if it does not exist."""
         return self._ask("GET", path, may_miss=True)
 
     def delete(self, path: str) -> None:

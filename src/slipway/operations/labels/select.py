@@ -14,7 +14,7 @@ Chosen = npt.NDArray[np.bool_]
 
 
 class SelectSettings(Contract):
-    """How a day's labels are shared out. What neither `explore` nor `novelty` takes goes to doubtful images."""
+    """Shares of a day's labels. The rest, after `explore` and `novelty`, goes to doubtful images."""
 
     per_day: int = Field(default=200, ge=1)
     explore: float = Field(default=0.35, gt=0, le=1)

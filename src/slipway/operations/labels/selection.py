@@ -20,7 +20,7 @@ MEANS_ROWS = 5_000
 
 @dataclass(frozen=True)
 class Selected:
-    """What one selection did."""
+    """The result of one selection."""
 
     considered: int
     chosen: tuple[int, ...]
@@ -28,7 +28,7 @@ class Selected:
     left: int
     """Labels that are left of the day's budget."""
     distances: str
-    """What the distances were measured from."""
+    """Source of the class means from which the distances were measured."""
 
 
 def choose(
@@ -94,7 +94,7 @@ def waiting(store: Store, classifier: str, *, bundle: str) -> Iterator[Columns]:
 
 
 def _waiting(store: Store, classifier: str, *, bundle: str, means: ClassMeans | None) -> tuple[list[int], Rows, str]:
-    """Numbers of the waiting rows, their columns, and what the distances are measured from."""
+    """Numbers of the waiting rows, their columns, and the source of the class means for the distances."""
     told_of = "the watch's reference"
     if means is None:
         means, told_of = _own_means(store, classifier, bundle=bundle), "class means of the rows themselves"
@@ -139,7 +139,7 @@ def _number(store: Store, *, now_s: float) -> int:
 
 
 def _write(store: Store, ids: list[int], found: Selection, *, number: int, now_s: float) -> tuple[int, ...]:
-    """Write what was considered and what is asked; rows that were forgotten meanwhile are left out."""
+    """Write the considered rows and the questions; rows that were forgotten in the mean time are left out."""
     considered = [
         (number, float(probability), int(chosen), row)
         for row, probability, chosen in zip(ids, found.probability, found.chosen, strict=True)

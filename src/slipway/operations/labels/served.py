@@ -45,7 +45,7 @@ class Served:
         return cls(name, lane.classifiers[name], labels)
 
     def known(self, store: Store) -> Collection[str]:
-        """Labels that need no `--new-class`: the bundle's, and those that somebody has already given."""
+        """Labels that need no `--new-class`: the bundle's, and labels that were given before."""
         given = store.query(
             "SELECT DISTINCT labels.label FROM labels JOIN rows ON rows.id = labels.row WHERE rows.classifier = ?",
             (self.classifier,),

@@ -55,10 +55,10 @@ class Labels(SelectSettings):
     """The budget of labels, and who is asked for them."""
 
     label_studio: LabelStudio | None = None
-    """Where `slipway labels push` and `pull` find Label Studio."""
+    """The Label Studio server of `slipway labels push` and `pull`."""
 
     def below(self, base: Path) -> Self:
-        """These settings with the files that they name made absolute."""
+        """Return these settings with absolute paths of the files that they name."""
         studio = self.label_studio
         if studio is None:
             return self

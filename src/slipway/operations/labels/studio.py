@@ -49,7 +49,7 @@ class Pushed:
 class Pulled:
     project: str
     written: dict[str, Written] = field(default_factory=dict)
-    """By annotator."""
+    """Results of taking in the labels, by annotator."""
     skipped: int = 0
     """Answers of annotators who skipped the task."""
     not_taken: tuple[str, ...] = ()
@@ -170,13 +170,13 @@ def _without_gone(store: Store, project: Project, tasks: Sequence[Task]) -> tupl
 
 
 def _answered_meanwhile(store: Store, project: Project, task: Task) -> Task | None:
-    """The task if somebody has answered it since it was read; Label Studio would remove the answer with it."""
+    """The task if it was answered since it was read; Label Studio would remove the answer with it."""
     now = project.read(task, journal_id(store))
     return None if now is None or now.said == task.said or _is_taken_in(store, now) else now
 
 
 def _is_taken_in(store: Store, task: Task) -> bool:
-    """Whether `labels` holds what each annotator says, or something newer of theirs."""
+    """Whether `labels` holds each annotator's answer, or a newer one of theirs."""
     found = {
         who: (label, labelled_s)
         for who, label, labelled_s in store.query(
@@ -246,7 +246,7 @@ def _task(store: Store, row: _Row, labels: Sequence[str]) -> dict[str, Any] | No
 
 
 def journal_id(store: Store) -> str:
-    """A name of this journal, so that its tasks are told from those of another journal in the same project."""
+    """A name of this journal, to distinguish its tasks from those of another journal in the same project."""
     path = store.folder / ID
     with told(path):
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""What people's labels say of rows: the label of the most annotators."""
+"""Decides the label of a row: the label of the most annotators."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def truths(store: Store, classifier: str, *, bundle: str | None = None) -> dict[
 
 
 def labels_of(store: Store, classifier: str, *, bundle: str | None = None) -> dict[int, dict[str, str]]:
-    """What each annotator says of each labelled row, by row and annotator."""
+    """Return the label that each annotator gave to each labelled row, by row and annotator."""
     said = store.query(
         "SELECT labels.row, labels.annotator, labels.label FROM labels JOIN rows ON rows.id = labels.row "
         "WHERE rows.classifier = :classifier AND (:bundle IS NULL OR rows.bundle = :bundle) ORDER BY labels.row",
@@ -39,7 +39,7 @@ def labels_of(store: Store, classifier: str, *, bundle: str | None = None) -> di
 
 
 def decided(said: Mapping[str, str]) -> str | None:
-    """The label of one row by what each annotator says of it; None for a tie."""
+    """The label of one row by each annotator's label; None for a tie."""
     if KNOWN in said:
         return said[KNOWN]
     ((label, most), *others) = Counter(said.values()).most_common(2)

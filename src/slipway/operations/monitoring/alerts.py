@@ -37,10 +37,10 @@ class Alert(Contract):
     part: Part
     """The part of the settings without which the alert is not written."""
     severity: Severity
-    """`page` wakes somebody; a `ticket` can wait for the morning."""
+    """Severity: `page` wakes a person; a `ticket` can wait for the morning."""
     expr: str
     for_: str | None = None
-    """How long the expression must hold before the alert fires."""
+    """Time for which the expression must hold before the alert fires."""
     summary: str
     tests: tuple[Case, ...]
 

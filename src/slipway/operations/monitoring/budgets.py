@@ -39,7 +39,7 @@ class Budget:
 
     budget_ms: float
     models: tuple[str, ...]
-    """None of them for the default, which is the budget of all others."""
+    """Models with this budget; empty for the default, which is the budget of all others."""
     others: tuple[str, ...] = ()
     """Models with a budget of their own, for the default."""
 
@@ -81,7 +81,8 @@ def budgets(budgets_ms: Mapping[str, float]) -> list[Budget]:
 
 
 def recording_rules(budgets_ms: Mapping[str, float]) -> list[Node]:
-    """What the alerts and the dashboard read: requests by model, errors, and requests over the budget."""
+    """Return the recording rules of the alerts and the dashboard: requests by model, errors, and requests over the
+    budget."""
     bad = f'increase({_ANSWERS}{{grpc!~"OK|"}}[{WINDOW}]) or increase({_ANSWERS}{{grpc="",code!~"2.."}}[{WINDOW}])'
     asked = f"sum by (model) (increase({_ANSWERS}[{WINDOW}]))"
     return [

@@ -29,7 +29,7 @@ _WRITTEN = "# Written by slipway render monitoring.\n"
 
 @dataclass(frozen=True)
 class Rendered:
-    """Every file by its name, and what is left out."""
+    """Every file by its name, and the parts that are left out."""
 
     files: Mapping[str, str]
     left_out: tuple[str, ...]

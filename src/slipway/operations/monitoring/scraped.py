@@ -1,4 +1,4 @@
-"""What Prometheus asks: the metrics of each process that the settings of a gateway name."""
+"""The targets of Prometheus: the metrics of each process that the settings of a gateway name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def parts(settings: GatewaySettings) -> set[Part]:
 
 
 def left_out(settings: GatewaySettings) -> list[str]:
-    """What is not monitored, and the setting that is missing for it, in sentences."""
+    """Return a sentence on each process that is not monitored, with the setting that is missing for it."""
     missing: dict[Part, str] = {
         "journal": "observe: is not in the settings, so the rules and panels of the journal are left out",
         "watch": "watch: is not in the settings, so the rules and panels of drift, accuracy and labels are left out",

@@ -1,1 +1,1 @@
-"""How many machines a fleet needs for given rates, by what was measured."""
+"""Plans the number of machines that a fleet needs for given rates, from measurements."""

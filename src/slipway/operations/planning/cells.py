@@ -25,13 +25,13 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Offer:
-    """A kind of machine, and what each load can do on it."""
+    """A kind of machine, and the capacity of each load on it."""
 
     name: str
     machine: PricedMachine
     demand: Demand
     capacities: tuple[Capacity | None, ...]
-    """By the place of the load; None if nobody measured it."""
+    """Capacity of the machine for each load, in the order of the loads; None where none was measured."""
 
     @property
     def usable_mib(self) -> float:
@@ -42,7 +42,7 @@ class Offer:
         return self.machine.per_hour
 
     def utilisation(self, place: int) -> float | None:
-        """Processor use of a box at a load's capacity, between 0 and 1; None if nobody measured the time."""
+        """Processor use of a box at a load's capacity, between 0 and 1; None if it was not measured."""
         capacity = self.capacities[place]
         if capacity is None or capacity.processor_ms is None:
             return None
@@ -69,14 +69,14 @@ class Cell:
     busy: float = 0.0
     """Sum of r / c * rho."""
     least_rho: float | None = math.inf
-    """None as soon as one processor time is unknown."""
+    """Least processor use of the loads at their capacity; None as soon as one is unknown."""
     measured: set[Capacity] = field(default_factory=set)
     own_mib: float = 0.0
     shared_mib: dict[str, float] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
-        """S: the peak as a share of what one box holds."""
+        """S: the peak as a share of one box's capacity."""
         if self.least_rho is None or len(self.measured) <= 1:
             return self.plain
         return self.busy / self.least_rho

@@ -1,4 +1,4 @@
-"""`demand.yaml`: the rates of a fleet, the machines on offer, and the result files that say what each can do."""
+"""`demand.yaml`: the rates of a fleet, the available machines, and the result files with their capacities."""
 
 from typing import Annotated, Self
 
@@ -59,8 +59,8 @@ class Demand(Contract):
     n_plus_one: bool = True
     """True if every classifier must hold its peak within the limit with any one box down."""
     scale_by_cores: bool = False
-    """True if a figure of fewer cores may count on a machine with more, in proportion to the cores. Nobody measured
-    that; without it a machine needs figures of its own number of cores."""
+    """True if a figure of fewer cores may count on a machine with more, in proportion to the cores. This is not
+    measured; without it a machine needs figures of its own number of cores."""
     currency: str = "USD"
     machines: dict[str, PricedMachine] = Field(min_length=1)
     """Kinds of machine by name; any number of each can be had."""

@@ -39,7 +39,7 @@ def improved(loads: Sequence[Load], offers: Sequence[Offer], found: Sequence[Cel
 
 
 def _shares(loads: Sequence[Load], offers: Sequence[Offer]) -> Array | None:
-    """`[loads, kinds]`; NaN where nobody measured the capacity. None if loads of unknown processor time would mix."""
+    """Capacities `[loads, kinds]`; NaN if one was not measured. None if loads of unknown processor time would mix."""
     shares = np.full((len(loads), len(offers)), np.nan)
     for kind, offer in enumerate(offers):
         measured = {capacity for capacity in offer.capacities if capacity}
@@ -56,7 +56,7 @@ def _shares(loads: Sequence[Load], offers: Sequence[Offer]) -> Array | None:
 
 
 def _solve(loads: Sequence[Load], offers: Sequence[Offer], shares: Array, cells: int) -> Array | None:
-    """Which load is in which cell, `[loads, cells]`.
+    """Return the cell of each load as BOOL `[loads, cells]`; None without a solution.
 
     Variables: x (load in cell), y (cell is of a kind), m (boxes of a kind in a cell).
     """

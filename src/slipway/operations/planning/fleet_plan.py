@@ -1,4 +1,4 @@
-"""`plan_fleet`: which classifiers go on which machines, how many, at which cost, and what one lost box does."""
+"""`plan_fleet`: the machines, their number and classifiers, the cost, and the effect of a lost box."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ class PlannedLoad(Contract):
     """Memory that the loads of its source share on a box."""
     memory_from: str
     ready_s: float | None
-    """Seconds until a server of it alone answers; None if nobody measured it."""
+    """Seconds until a server of this load alone answers; None if it was not measured."""
 
 
 class PlannedCell(Contract):
@@ -48,17 +48,17 @@ class PlannedCell(Contract):
     boxes: int
     loads: tuple[PlannedLoad, ...]
     share: float
-    """Total peak as a share of what one box holds within the limit."""
+    """Total peak as a share of one box's capacity within the limit."""
     share_of_box: float
-    """Peak of each box, as a share of what it holds, with every box up."""
+    """Peak of each box, as a share of its capacity, with every box up."""
     share_of_box_one_down: float | None
-    """The same with one box down; None if the cell has one box."""
+    """Peak of each box with one box down, as a share of its capacity; None if the cell has one box."""
     memory_mib: float
     """Memory that each box needs."""
     memory_usable_mib: float
     """Memory of a box without its head-room."""
     ready_s: float | None
-    """Seconds until a new box of the cell answers for all loads; None if nobody measured a part of it."""
+    """Seconds until a new box of the cell answers for all loads; None if a part was not measured."""
     bottleneck: str
     per_hour: float
 
@@ -79,7 +79,8 @@ class FleetPlan(Contract):
     head_room: float
     n_plus_one: bool
     least_per_hour: float
-    """No allocation into cells costs less an hour: loads divided at will over whole boxes."""
+    """Lower bound of the cost per hour, from loads divided at will over whole boxes; no allocation into cells costs
+    less."""
     notes: tuple[str, ...]
 
 
@@ -175,7 +176,7 @@ def _ready_s(cell: Cell) -> float | None:
 
 
 def _bottleneck(cell: Cell, others: Sequence[Cell]) -> str:
-    """What would have to grow for fewer boxes: memory, N+1, processor or P99."""
+    """Return the resource that would have to grow for fewer boxes: memory, N+1, processor or P99."""
     demand = cell.offer.demand
     by_rate = cell.share / (1 - demand.head_room)
     if by_rate <= cell.boxes - 1 or (by_rate < 0.5 and others):  # the rates alone would need fewer boxes
@@ -190,6 +191,6 @@ def _kept_apart(cells: Sequence[Cell]) -> Iterator[str]:
     if len(cells) > 1 and unknown:
         limit = cells[0].offer.demand.limit_ms
         yield (
-            f"{', '.join(unknown)}: nobody measured the processor time of an image, so no box mixes it with loads of "
+            f"{', '.join(unknown)}: the processor time of an image was not measured, so no box mixes it with loads of "
             "other figures; slipway gate NAME --images FOLDER --pid PID measures it, with --limit-ms " + f"{limit:g}"
         )

@@ -1,4 +1,4 @@
-"""Reads what was measured from result files: the rate within P99, processor time, memory, and time to ready.
+"""Reads figures from result files: the rate within P99, processor time, memory, and time to ready.
 
 Nothing is estimated here. A file gives the figures that it has, with a sentence on what each means.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from slipway.contract.evidence.latency import CapacityResult, LatencyResult, LatencyVerdict, Measured, rate_at
 from slipway.contract.evidence.studies import DensityResult, EfficiencyResult, RobustnessResult
+from slipway.contract.evidence.tuning import TuningResult
 from slipway.errors import SpecError
 from slipway.system.yaml_json import parse_json
 
@@ -67,7 +68,7 @@ class MeasuredFigures:
     """Names of the processors that these were measured on."""
 
     def or_else(self, other: "MeasuredFigures", *, limit_ms: float) -> "MeasuredFigures":
-        """These figures, and those of `other` where these lack one: a capacity within a laxer limit is none."""
+        """Return these figures, completed by those of `other`; a capacity within a laxer limit is not taken."""
         cores = {capacity.cores for capacity in self.capacities if capacity.limit_ms <= limit_ms}
         more = tuple(capacity for capacity in other.capacities if capacity.cores not in cores)
         return MeasuredFigures(
@@ -107,7 +108,7 @@ def _of_kind(data: dict[str, Any], path: Path) -> MeasuredFigures:
     if "generator" in keys:
         return _of_gate(LatencyResult.parse(data, source=str(path)), path)
     if "after_to_before" in keys:
-        return _of_tuning(data, path)
+        return _of_tuning(TuningResult.parse(data, source=str(path)), path)
     if "backbone" in keys and keys & {"latency", "changes", "whole"}:
         return _of_density(DensityResult.parse(data, source=str(path)), path)
     if "fifty" in keys:
@@ -158,22 +159,15 @@ def _of_server(
     return MeasuredFigures(path.name, (capacity,), memory, model=result.options.model)
 
 
-def _of_tuning(data: dict[str, Any], path: Path) -> MeasuredFigures:
+def _of_tuning(result: TuningResult, path: Path) -> MeasuredFigures:
     """The lowest rate that the kept settings held in the rounds of the comparison."""
-    try:
-        side = "after" if data["better"] else "before"
-        rungs = [int(rung) for rung in data["rungs"].get(side, ())]
-        cores, options = int(data["machine"]["cores"]), data["options"]
-        limit_ms, model, layout = float(options["limit_ms"]), str(options["model"]), data["chosen"].get("layout")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SpecError(
-            f"{path}: not evidence of slipway tune: {type(error).__name__} {error}; give one written by {WRITTEN_BY}"
-        ) from None
+    rungs = result.rungs.get("after" if result.better else "before")
     if not rungs or min(rungs) < 0:
         raise SpecError(f"{path}: slipway tune compared no rates; measure one: slipway gate --find-capacity")
     about = f"lowest rate of {len(rungs)} rounds of slipway tune, no full verdict ({path.name})"
-    capacity = Capacity(rate_at(min(rungs)), limit_ms, cores, None, about, alone=layout == "fused")
-    return MeasuredFigures(path.name, (capacity,), model=model)
+    alone, options = result.chosen.layout == "fused", result.options
+    capacity = Capacity(rate_at(min(rungs)), options.limit_ms, result.machine.cores, None, about, alone=alone)
+    return MeasuredFigures(path.name, (capacity,), model=options.model)
 
 
 def _of_density(result: DensityResult, path: Path) -> MeasuredFigures:
@@ -182,11 +176,10 @@ def _of_density(result: DensityResult, path: Path) -> MeasuredFigures:
         raise SpecError(f"{path}: has no latency part; run the study density without --parts, or with --parts latency")
     each = latency.memory_mib_of_each_additional
     ready_each = (latency.among.ready_s - latency.alone.ready_s) / (latency.heads - 1)
-    limit_ms = float((result.model_extra or {}).get("limit_ms", 50.0))
     about = f"rate that one head held alone, no full verdict ({path.name})"
     return MeasuredFigures(
         path.name,
-        (Capacity(latency.rate_per_s, limit_ms, result.machine.cores, None, about),),
+        (Capacity(latency.rate_per_s, result.limit_ms, result.machine.cores, None, about),),
         Memory(latency.alone.memory_mib - each, each, f"base with one head, and with {latency.heads:,} ({path.name})"),
         Ready(latency.alone.ready_s - ready_each, ready_each, path.name),
         backbone=result.backbone,

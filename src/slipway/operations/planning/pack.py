@@ -53,7 +53,7 @@ def _check_each_fits(loads: Sequence[Load], offers: Sequence[Offer]) -> None:
         need = load.own_mib + load.memory.shared_mib
         have = ", ".join(
             f"{offer.name} {offer.usable_mib:,.0f} MiB"
-            + ("" if offer.capacities[place] else " (but nobody measured its capacity there)")
+            + ("" if offer.capacities[place] else " (but its capacity there was not measured)")
             for offer in offers
         )
         unmeasured = any(offer.capacities[place] is None for offer in offers)

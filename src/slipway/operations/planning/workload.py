@@ -1,11 +1,12 @@
-"""Joins a fleet, its demand and what was measured: the loads that have to be placed."""
+"""Joins a fleet, its demand and the measured figures: the loads to place."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slipway.contract.base_bundle import BaseSpec
 from slipway.contract.fleet import Fleet
+from slipway.contract.spec import Spec
 from slipway.errors import SpecError
 from slipway.operations.planning.demand import BaseRates, Demand, PricedMachine, Rates
 from slipway.operations.planning.measured import WRITTEN_BY, Capacity, MeasuredFigures, Memory, read_measured
@@ -14,7 +15,7 @@ from slipway.system.text import command, few
 
 @dataclass(frozen=True)
 class Load:
-    """A classifier, or a base with all of its heads: what is placed as a whole."""
+    """A load that is placed as a whole: a classifier, or a base with all of its heads."""
 
     name: str
     heads: int | None
@@ -26,7 +27,7 @@ class Load:
 
     @property
     def own_mib(self) -> float:
-        """Memory that this load adds to a box, without what it shares with others of its source."""
+        """Memory that this load adds to a box, without the part that it shares with others of its source."""
         return self.memory.each_mib * (self.heads or 1)
 
     @property
@@ -39,7 +40,7 @@ class Load:
         return self.name if self.heads is None else f"{self.name} ({self.heads:,} head{'s' * (self.heads != 1)})"
 
     def capacity_on(self, machine: PricedMachine, demand: Demand) -> Capacity | None:
-        """The measured capacity on a machine of so many cores; None if nobody measured it."""
+        """The measured capacity on a machine of so many cores; None without a measurement."""
         fitting = [c for c in self.figures.capacities if c.limit_ms <= demand.limit_ms and c.cores <= machine.cores]
         best = max(fitting, key=lambda capacity: capacity.cores, default=None)
         if best is None or best.cores == machine.cores:
@@ -47,7 +48,7 @@ class Load:
         if not demand.scale_by_cores:
             return None
         times = machine.cores / best.cores
-        about = f"{best.about}, times {machine.cores} / {best.cores} cores, which nobody measured"
+        about = f"{best.about}, times {machine.cores} / {best.cores} cores, which was not measured"
         return replace(best, per_s=best.per_s * times, cores=machine.cores, about=about)
 
 
@@ -59,8 +60,8 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
         measured_root: folder that the names of result files are relative to.
 
     Raises:
-        SpecError: a pattern finds no head; the demand names a classifier that the fleet lacks, or lacks one; or nobody
-            measured a figure. The message names the command that measures it.
+        SpecError: a pattern finds no head; the demand names a classifier that the fleet lacks, or lacks one; or a
+            figure was not measured. The message names the command that measures it.
     """
     if fleet.lane == "gpu":
         raise SpecError(
@@ -73,15 +74,14 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
     for name, classifier in fleet.classifiers.items():
         rates = demand.classifiers.get(name) or demand.each
         assert rates is not None
-        backbone = _backbone(root / classifier.active.bundle)
+        backbone = _backbone(Spec, root / classifier.active.bundle)
         loads.append(_load(name, rates, None, demand, reader.figures(name, rates, backbone)))
     for name, base in fleet.bases.items():
         given = demand.bases[name]
         heads = len(base.runs(root))
         rates = _of_all_heads(given, heads)
-        loads.append(
-            _load(name, rates, heads, demand, reader.figures(name, rates, _backbone(root / base.base / "base")))
-        )
+        backbone = _backbone(BaseSpec, root / base.base / "base")
+        loads.append(_load(name, rates, heads, demand, reader.figures(name, rates, backbone)))
     return loads
 
 
@@ -145,14 +145,14 @@ def _of_all_heads(rates: BaseRates, heads: int) -> Rates:
 
 def _load(name: str, rates: Rates, heads: int | None, demand: Demand, figures: MeasuredFigures) -> Load:
     if figures.memory is None:
-        raise SpecError(f"{name}: nobody measured its memory ({figures.source}); {remedy(name, demand)}")
+        raise SpecError(f"{name}: its memory was not measured ({figures.source}); {remedy(name, demand)}")
     load = Load(name, heads, rates.mean, rates.peak, figures, figures.memory)
     if not any(load.capacity_on(machine, demand) for machine in demand.machines.values()):
         have = "; ".join(f"{c.per_s:.1f}/s within {c.limit_ms:g} ms on {c.cores} cores" for c in figures.capacities)
         offered = ", ".join(f"{key} ({machine.cores} cores)" for key, machine in demand.machines.items())
         scale = ", or set scale_by_cores: true" if _scales(figures, demand) else ""
         raise SpecError(
-            f"{name}: nobody measured its capacity within {demand.limit_ms:g} ms on {offered} (measured: "
+            f"{name}: its capacity within {demand.limit_ms:g} ms on {offered} was not measured (measured: "
             f"{have or 'none'}, in {figures.source}); {remedy(name, demand)}{scale}"
         )
     return load
@@ -164,16 +164,16 @@ def _scales(figures: MeasuredFigures, demand: Demand) -> bool:
     return any(c.limit_ms <= demand.limit_ms and c.cores < most for c in figures.capacities)
 
 
-def _backbone(bundle: Path) -> str | None:
-    """Name of the backbone of a bundle or base; None where it has not been made yet."""
+def _backbone(spec: type[Spec] | type[BaseSpec], folder: Path) -> str | None:
+    """Name of the backbone of a bundle or base; None where it has not been made yet, or by another release."""
     try:
-        return str(json.loads((bundle / "spec.json").read_text(encoding="utf-8"))["backbone"]["name"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return spec.read(folder / "spec.json").backbone.name
+    except SpecError:
         return None
 
 
 def notes_of(loads: list[Load], fleet: Fleet, demand: Demand) -> Iterator[str]:
-    """What a reader of the plan must know of the figures."""
+    """Yield the notes that a reader of the plan needs to judge its figures."""
     for load in loads:
         model = load.figures.model
         if load.heads is None and model and model != load.name:

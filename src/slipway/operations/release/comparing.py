@@ -36,12 +36,12 @@ Say = Callable[[str], None]
 
 @dataclass
 class Compared:
-    """What one call has done for one pair."""
+    """Result of one call for one pair."""
 
     chosen: int = 0
     """Images of the journal that are to be compared."""
     before: int = 0
-    """Those that were compared by an earlier call."""
+    """Images that an earlier call compared."""
     new: int = 0
     trained: int = 0
     """Number of images that were looked at and left out, since the candidate was trained or tuned on them."""

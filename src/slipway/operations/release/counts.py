@@ -1,4 +1,4 @@
-"""What a judge is told: counts of both arms in blocks of five seconds, made from counters that only go up."""
+"""Counts for the judge: both arms in blocks of five seconds, made from counters that only increase."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -73,10 +73,24 @@ class Disagreements:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A time by a clock that nobody sets."""
+
+    boot: str
+    """Id of this start of the box."""
+    running_s: float
+    """Seconds that the box has run since then."""
+
+    def until(self, later: "Moment") -> float:
+        """Seconds that the box ran from here to `later`, as far as is known: over a start of the box, those since."""
+        return later.running_s - (self.running_s if later.boot == self.boot else 0.0)
+
+
+@dataclass(frozen=True)
 class Reading:
     """The counters of both arms at one time. A counter that is missing, or not a number, is None."""
 
-    time_s: float
+    moment: Moment
     stable: "Counters"
     candidate: "Counters"
 
@@ -96,7 +110,7 @@ class Told:
     restarts: int = 0
     """Counters of an arm that went down: their block counts nothing of it."""
     out_of_order: int = 0
-    """Readings that are not later than the one before, as after a clock was set back; they are passed over."""
+    """Readings that are not later than the one before, as in a file that was changed; they are passed over."""
 
 
 def blocks_of(readings: Iterable[Reading]) -> Told:
@@ -115,15 +129,15 @@ def blocks_of(readings: Iterable[Reading]) -> Told:
             _between(earlier, later, told)
             for earlier, later in ((before.stable, after.stable), (before.candidate, after.candidate))
         )
-        told.blocks.append(Block(stable, candidate, seconds=after.time_s - before.time_s))
+        told.blocks.append(Block(stable, candidate, seconds=before.moment.until(after.moment)))
     return told
 
 
 def _in_order(readings: Iterable[Reading], told: Told) -> Iterator[Reading]:
-    latest = -math.inf
+    latest: Moment | None = None
     for reading in readings:
-        if reading.time_s > latest:
-            latest = reading.time_s
+        if latest is None or latest.until(reading.moment) > 0:
+            latest = reading.moment
             yield reading
         else:
             told.out_of_order += 1

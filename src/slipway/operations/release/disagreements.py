@@ -56,7 +56,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Tally:
-    """What is known of one pair."""
+    """Counts of one pair's comparisons, differences and labels."""
 
     compared: int
     differing: int
@@ -79,7 +79,7 @@ class Tally:
         return self.counts.total()
 
     def told(self, classifier: str) -> Disagreements:
-        """What the judge is told."""
+        """Return the disagreements in the form that the judge takes."""
         lost, won, neither = (self.counts[one] for one in ("lost", "won", "neither"))
         return Disagreements(self.compared, self.differing, lost, won, neither, classifier, self.gone)
 
@@ -177,7 +177,8 @@ def tally(store: Store, pair: Pair) -> Tally:
 
 
 def _said(store: Store, pair: Pair) -> dict[str, dict[str, str]]:
-    """What each annotator says of each differing image, by its SHA-256, in whichever row; the newest row counts."""
+    """Return each annotator's label of each differing image, by its SHA-256, from whichever row; the newest row
+    counts."""
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for sha256, annotator, label in store.query(
         "SELECT rows.sha256, labels.annotator, labels.label FROM labels JOIN rows ON rows.id = labels.row WHERE "

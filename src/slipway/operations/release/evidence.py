@@ -130,7 +130,8 @@ def _grouped(values: Array, length: int) -> Array:
 
 
 def _held(found: Array, length: int, blocks: int) -> Array:
-    """What groups have shown at each block: a group counts from its last block on, and before the first it is 1."""
+    """Return the evidence of groups at each block: a group counts from its last block on, and before the first it is
+    1."""
     known = np.concatenate([np.ones((*found.shape[:-1], 1)), found], axis=-1)
     held: Array = known[..., (np.arange(blocks) + 1) // length]
     return held

@@ -54,14 +54,18 @@ def check_candidate(stable: Path, candidate: Path, *, tried: Collection[str]) ->
 
 
 def _check_class_ids(name: str, stable: Path, candidate: Path) -> None:
-    if changed := changed_class(labels_of(stable, name), labels_of(candidate, name)):
+    old, new = labels_of(stable, name), labels_of(candidate, name)
+    if changed := changed_class(old, new):
         class_id, before, after = changed
         raise SpecError(
             f"{name}: class id {class_id} is {before!r} and would become {after!r}; clients rely on it: append new "
             "classes, or serve this run under another name"
         )
-    if len(labels_of(candidate, name)) < len(labels_of(stable, name)):
-        raise SpecError(f"{name}: the candidate has fewer classes than the stable version; keep the old ones")
+    if missing := [label for label in old if label not in new]:
+        raise SpecError(
+            f"{name}: the candidate has {len(new):,} classes and the stable version {len(old):,}; {few(missing)} would "
+            "no longer be answered: train it with images of them too, since clients rely on them"
+        )
 
 
 def answering(ports: ServerPorts, bundles: dict[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import time
 
 from slipway.contract import ServingError, SpecError
+from slipway.operations.gateway.binary import ENVOY_LOG
 from slipway.operations.gateway.routes import GRPC, HTTP, Traffic, check_traffic, write_routes
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.release.metrics import fetch, samples
@@ -34,7 +35,9 @@ def put_in_force(settings: GatewaySettings, traffic: Traffic) -> float:
         taken_now, rejected_now = _updates(settings)
         seconds = time.monotonic() - started
         if rejected_now > rejected:
-            raise ServingError("the gateway rejected the new weights; its log, envoy.log, says why")
+            raise ServingError(
+                f"the gateway rejected the new weights; its log, {settings.folder / ENVOY_LOG}, says why"
+            )
         if taken_now > taken:
             return seconds
         if seconds > IN_FORCE_S:

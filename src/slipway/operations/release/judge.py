@@ -37,7 +37,7 @@ class ReleaseVerdict(StrEnum):
 
 
 class SeriesEvidence(Evidence):
-    """What one series shows."""
+    """The evidence of one series."""
 
     series: Series
     verdict: ReleaseVerdict
@@ -112,7 +112,7 @@ def _over_budget(blocks: Sequence[Block], settings: JudgeSettings, limit: float)
 
 
 def _disagreements(told: Disagreements, settings: JudgeSettings, *, among: int) -> SeriesEvidence:
-    looks = disagreement_looks(told.lost, told.won, differing=told.differing, compared=told.compared, settings=settings)
+    looks = _looks_of(told, settings)
     judged = np.array([float(told.lost + told.won)])
     lost, won = (np.array([float(told.lost)]), judged), (np.array([float(told.won)]), judged)
     found = _series("disagreements", looks, lost, won, missing=0.0, settings=settings, among=among)
@@ -124,15 +124,17 @@ def _disagreements(told: Disagreements, settings: JudgeSettings, *, among: int) 
     return found.model_copy(update={"reason": f"{named}: {counted}: {shown}"})
 
 
+def _looks_of(told: Disagreements, settings: JudgeSettings, *, more_won: int = 0) -> Looks:
+    lost, won = np.array([float(told.lost)]), np.array([float(told.won + more_won)])
+    return disagreement_looks(lost, won, differing=told.differing, compared=told.compared, settings=settings)
+
+
 def _needed(told: Disagreements, settings: JudgeSettings) -> str:
-    """What would decide, in words."""
+    """Return a phrase on the data that would decide."""
     _, limit = limits_of("disagreements", settings)
 
     def decides(more: int) -> bool:
-        looks = disagreement_looks(
-            told.lost, told.won + more, differing=told.differing, compared=told.compared, settings=settings
-        )
-        return bool(looks.fine[-1] >= limit)
+        return bool(_looks_of(told, settings, more_won=more).fine[-1] >= limit)
 
     missing = told.unlabelled
     if missing and decides(missing):

@@ -64,21 +64,24 @@ def share_looks(candidate: Counts, *, limit: float) -> Looks:
     return Looks(worse, fine, alone)
 
 
-def disagreement_looks(lost: float, won: float, *, differing: float, compared: float, settings: JudgeSettings) -> Looks:
-    """E-values of lost against won, as of errors of two arms with equal exposure; one look.
+def disagreement_looks(lost: Array, won: Array, *, differing: float, compared: float, settings: JudgeSettings) -> Looks:
+    """E-values of lost against won, as of errors of two arms with equal exposure.
 
     Worse: evidence against "no more are lost than won", where the measured ratio is `error_ratio` or more. Fine: the
     ratio is shown to be under `acceptable_ratio`, or the share of differing answers under `negligible_share`. The
     labels come without blocks, so they are taken as independent.
+
+    Args:
+        lost, won: labels that came since the look before, `[..., looks]`.
+        differing, compared: numbers of images.
     """
-    lost_1, won_1, differing_1, same_1 = (np.array([n]) for n in (lost, won, differing, compared - differing))
-    worse = log_evidence(lost_1, won_1, 0.5, side="over")
-    if lost < settings.error_ratio * won:
-        worse = np.zeros(1)
+    worse = log_evidence(lost, won, 0.5, side="over")
+    measured = np.cumsum(lost, axis=-1) >= settings.error_ratio * np.cumsum(won, axis=-1)
     acceptable = settings.acceptable_ratio / (settings.acceptable_ratio + 1)
-    ratio = log_evidence(lost_1, won_1, acceptable, side="under")
+    ratio = log_evidence(lost, won, acceptable, side="under")
+    differing_1, same_1 = np.array([float(differing)]), np.array([float(compared - differing)])
     share = log_evidence(differing_1, same_1, settings.negligible_share, side="under")
-    return Looks(worse, np.maximum(ratio, share), np.ones(1))
+    return Looks(np.where(measured, worse, 0.0), np.maximum(ratio, share), np.ones_like(worse))
 
 
 def ratio_interval(

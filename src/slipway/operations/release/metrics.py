@@ -11,7 +11,7 @@ from slipway.contract import MissingDependencyError, ServingError, SpecError
 from slipway.contract.spec import LatencyGate
 from slipway.operations.gateway.access_logs import ANSWERS, LATENCY, SCOPE
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
-from slipway.operations.release.counts import Counters, Reading
+from slipway.operations.release.counts import Counters, Moment, Reading
 from slipway.serving.command import HOST
 
 try:
@@ -128,8 +128,8 @@ def counts_of(
         raise ServingError(f"the metrics of the gateway cannot be read: {error}; is it a gateway of slipway?") from None
 
 
-def reading(counts: dict[ArmName, ArmCounts], *, time_s: float) -> Reading:
-    return Reading(time_s, counts["stable"].counters, counts["candidate"].counters)
+def reading(counts: dict[ArmName, ArmCounts], moment: Moment) -> Reading:
+    return Reading(moment, counts["stable"].counters, counts["candidate"].counters)
 
 
 def _arm(

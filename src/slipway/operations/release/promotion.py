@@ -9,7 +9,7 @@ from pathlib import Path
 from slipway.contract import Manifest, ServingError, SlipwayError, SpecError
 from slipway.contract.base import Contract
 from slipway.image.cache import images_folder
-from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
+from slipway.operations.gateway.routes import Traffic, has_requests, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
 from slipway.operations.release.fit import answering, check_candidate
 from slipway.operations.release.force import put_in_force
@@ -25,19 +25,19 @@ RELOAD_S = 240.0
 
 
 class Switched(Contract):
-    """What a promotion or rollback did."""
+    """Result of a promotion or rollback."""
 
     weight_zero_s: float | None
     """Seconds until the gateway sent all requests to stable; None if it does not answer."""
     seconds: float
     """Seconds of the whole."""
     reloaded: str | None
-    """What the stable server changed; None if it serves what it did."""
+    """Change of the stable server; None if it still serves the same repository."""
 
 
 @dataclass(frozen=True)
 class Approval:
-    """Who promotes a candidate, and why."""
+    """The person who promotes a candidate, and the reason."""
 
     by: str
     reason: str | None
@@ -117,11 +117,7 @@ def roll_back_without_record(source: Path, error: SpecError) -> None:
     """
     settings = read_settings(source)
     with only_operator(settings.folder, "rollback"):
-        try:
-            has_requests = read_traffic(settings).to_candidate
-        except SpecError:  # damaged, and written anew
-            has_requests = True
-        if not has_requests:
+        if not has_requests(settings):
             raise error
         _, unconfirmed = _all_to_stable(settings)
     if unconfirmed is not None:
@@ -139,9 +135,7 @@ def roll_back_worse(trial: Trial, evidence: ReleaseJudgement) -> Switched | None
         StorageError: the weights cannot be written.
     """
     with only_operator(trial.settings.folder, "rollback", wait=True):
-        traffic = trial.traffic
-        has_requests = bool(traffic.weight_percent or traffic.mirror_percent)
-        if not (has_requests and trial.is_open) or trial.record.is_promoted:
+        if not (has_requests(trial.settings) and trial.is_open) or trial.record.is_promoted:
             return None
         return _rolled_back(trial, by="judge", evidence=evidence)
 

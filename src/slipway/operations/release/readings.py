@@ -2,14 +2,16 @@
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.contract import SpecError
 from slipway.contract.base import Contract
-from slipway.operations.release.counts import BLOCK_S, Counters, Reading
+from slipway.operations.release.counts import BLOCK_S, Counters, Moment, Reading
 from slipway.system.targets import told
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SLACK_S = 0.5
 """A reading may be earlier than five seconds after the one before by this much, since a timer is not exact."""
 
@@ -26,7 +28,11 @@ class ReadingLine(Contract):
     """A line of the file."""
 
     time_s: float
-    """Seconds since 1970."""
+    """Seconds since 1970, for people: a clock may be set at any time, so nothing is computed from it."""
+    boot: str
+    """Id of this start of the box."""
+    running_s: float
+    """Seconds that the box has run since then."""
     stable: ArmLine
     candidate: ArmLine
 
@@ -40,6 +46,10 @@ class Kept:
     """Lines that are not readings, such as one that was cut by a full disk. The block around one is longer."""
 
 
+def present() -> Moment:
+    return Moment(BOOT_ID.read_text(encoding="ascii").strip(), time.monotonic())
+
+
 class Readings:
     """The file of one trial."""
 
@@ -47,10 +57,11 @@ class Readings:
         self.path = path
 
     def kept(self) -> Kept:
-        if not self.path.exists():
-            return Kept((), 0)
+        """Raises StorageError: the file cannot be read."""
+        with told(self.path):
+            content = self.path.read_bytes() if self.path.exists() else b""
         found, damaged = [], 0
-        for line in self.path.read_bytes().splitlines():
+        for line in content.splitlines():
             try:
                 found.append(_reading(ReadingLine.model_validate_json(line)))
             except ValueError:
@@ -64,7 +75,13 @@ class Readings:
             StorageError: the file cannot be written.
             SpecError: it belongs to another user.
         """
-        line = ReadingLine(time_s=reading.time_s, stable=_arm(reading.stable), candidate=_arm(reading.candidate))
+        line = ReadingLine(
+            time_s=time.time(),
+            boot=reading.moment.boot,
+            running_s=reading.moment.running_s,
+            stable=_arm(reading.stable),
+            candidate=_arm(reading.candidate),
+        )
         with told(self.path):
             try:
                 file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -80,9 +97,11 @@ class Readings:
         return True
 
     def _is_due(self, reading: Reading) -> bool:
-        """Whether the last reading is five seconds old. One that is later by less is of another judge."""
-        latest = max((one.time_s for one in self.kept().readings), default=None)
-        return latest is None or abs(reading.time_s - latest) >= BLOCK_S - SLACK_S
+        """Whether the last reading is five seconds old, or of an earlier start of the box."""
+        before = self.kept().readings
+        if not before or before[-1].moment.boot != reading.moment.boot:
+            return True
+        return before[-1].moment.until(reading.moment) >= BLOCK_S - SLACK_S
 
     def _break(self) -> bytes:
         """The end of a line that was cut short."""
@@ -98,4 +117,4 @@ def _arm(counters: Counters) -> ArmLine:
 
 def _reading(line: ReadingLine) -> Reading:
     stable, candidate = (Counters(arm.requests, arm.errors, arm.over_budget) for arm in (line.stable, line.candidate))
-    return Reading(line.time_s, stable, candidate)
+    return Reading(Moment(line.boot, line.running_s), stable, candidate)

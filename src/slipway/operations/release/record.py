@@ -49,7 +49,7 @@ class Action(Contract):
     mirror_percent: int
     reason: str | None = None
     stable: RepositoryFacts | None = None
-    """What the stable server serves afterwards, if that changed."""
+    """Repository that the stable server serves afterwards, if it changed."""
     evidence: ReleaseJudgement | None = None
     """The verdict at that time."""
 

@@ -1,6 +1,6 @@
 """A trial: the gateway's settings, the record of the release, and the evidence so far."""
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -17,7 +17,7 @@ from slipway.operations.release.force import put_in_force
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, ArmName, counts, reading
-from slipway.operations.release.readings import Readings
+from slipway.operations.release.readings import Readings, present
 from slipway.operations.release.record import (
     Action,
     Deed,
@@ -40,9 +40,9 @@ class Judged:
     out_of_order: int
     damaged: int
     tallies: dict[str, Tally] = field(default_factory=dict)
-    """What the journal knows of the images on which the versions differ, by classifier."""
+    """Counts of the images on which the versions differ, by classifier."""
     unread: str = ""
-    """Why the series of disagreements is absent, or could not be read."""
+    """Reason why the series of disagreements is absent, or could not be read."""
 
     @property
     def remarks(self) -> list[str]:
@@ -88,7 +88,7 @@ class Trial:
         return cls(source, settings, record)
 
     def again(self) -> Self:
-        """The same trial, as it is now."""
+        """Return the trial in its present state."""
         return type(self).open(self.source)
 
     @property
@@ -125,7 +125,7 @@ class Trial:
             ServingError: the gateway does not answer.
         """
         make_folder(self.settings.folder)
-        self._readings.append(reading(self.counts(), time_s=time.time()))
+        self._readings.append(reading(self.counts(), present()))
         return self.judged()
 
     def judged(self) -> Judged:
@@ -146,7 +146,7 @@ class Trial:
         )
 
     def _disagreements(self) -> tuple[list[Disagreements], dict[str, Tally], str]:
-        """What the judge is told, what it comes from, and what is to be said of it."""
+        """Return the disagreements for the judge, their counts, and a remark on them."""
         again = command("slipway release compare", self.source)
         if self.settings.observe is None:
             return [], {}, "disagreements are not judged, since the gateway keeps no journal (observe:)"
@@ -164,19 +164,24 @@ class Trial:
         said = f"{few(missing)}: not compared yet; {again}" if missing else ""
         return [found.told(name) for name, found in tallies.items()], tallies, said
 
-    def divide(self, traffic: Traffic, *, action: Deed, by: str) -> float:
-        """Put `traffic` in force; returns how many seconds that took.
+    def divide(self, changes: Mapping[str, int | str | None], *, action: Deed, by: str) -> tuple[Traffic, float]:
+        """Change fields of `Traffic`; returns what is in force then, and how many seconds that took.
+
+        The other fields stay as they are once no other operator is at work: the judge may have set the weight to 0.
 
         Raises:
-            SpecError: another operator is at work, or the candidate may not get requests.
+            SpecError: another operator is at work, another candidate was written, the candidate may not get requests,
+                or a change is invalid.
             ServingError: the gateway does not answer, or the candidate does not answer as it should.
         """
         with only_operator(self.settings.folder, action):
-            if traffic.weight_percent or traffic.mirror_percent:
+            self.require_open()
+            traffic = Traffic.parse({**self.traffic.model_dump(), **changes}, source="command line")
+            if traffic.to_candidate:
                 self.require_candidate()
             seconds = put_in_force(self.settings, traffic)
             self.note(action, by=by, traffic=traffic)
-        return seconds
+        return traffic, seconds
 
     def note(
         self,

@@ -14,7 +14,7 @@ _GROUP_NAME = re.compile(rf"\b{GROUP}[0-9a-f]+\b")
 
 
 class ServedFiles:
-    """What answers in a repository, by the hashes of its manifest."""
+    """Files that answer in a repository, by the hashes of its manifest."""
 
     def __init__(self, repository: Path, lane: Lane) -> None:
         self._repository, self.lane = repository, lane
@@ -29,8 +29,9 @@ class ServedFiles:
         return found
 
     def parts(self, ensemble: str) -> dict[str, object]:
-        """What answers for `ensemble`: its own files, and those of its steps. The step of a group of heads counts
-        without its name and without the heads that the ensemble does not run, since any other head changes both."""
+        """Return the parts that answer for `ensemble`: its own files, and those of its steps. The step of a group of
+        heads counts without its name and without the heads that the ensemble does not run, since any other head changes
+        both."""
         own: dict[str, object] = {**self.models[ensemble]}
         if any(head in base.heads for base in self.lane.bases.values() for head in self.lane.ensembles[ensemble]):
             text = (self._repository / ensemble / CONFIG).read_text(encoding="utf-8")

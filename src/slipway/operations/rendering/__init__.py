@@ -1,1 +1,1 @@
-"""Deployments as files: for Kubernetes, KServe, compose and systemd, and what is wrong with such files."""
+"""Deployments as files for Kubernetes, KServe, compose and systemd, and checks of such files."""

@@ -17,12 +17,12 @@ KUSTOMIZE_TIMEOUT_S = 60
 
 
 def check(text: str, *, source: str) -> list[Violation]:
-    """What is wrong with objects that are applied together; raises SpecError if they are not such."""
+    """Return the faults of objects that are applied together; raises SpecError if the text does not contain objects."""
     return violations(Objects.parse(text, source=source))
 
 
 def violations(objects: Objects) -> list[Violation]:
-    """What the rules find; raises SpecError if there is no object, or one is not of its form."""
+    """Return the violations of all rules; raises SpecError if there is no object, or one has a wrong form."""
     if not objects.all:
         raise SpecError(f"{objects.source}: no object; give {WANTED}")
     rules = (pod_findings, link_findings, network_findings, field_findings)

@@ -27,7 +27,7 @@ USER = f"${{SLIPWAY_USER:-{TRITON_USER}}}"
 
 
 def hardened() -> dict[str, Node]:
-    """What every service has."""
+    """Return the hardening that every service has."""
     return {
         "logging": {"driver": "local"},
         "init": True,

@@ -17,14 +17,15 @@ BOOTSTRAP, CERTIFICATE_FILE, ROUTE_FILE = "bootstrap.yaml", "certificate.yaml", 
 
 
 def ready_path(vital: Sequence[str]) -> str:
-    """What says whether a server gets requests: whether these classifiers answer, or all of them if none is named."""
+    """Return the supervisor's path that says whether a server gets requests: it asks for these classifiers, or for all
+    of them if none is named."""
     if not vital:
         return "/ready"
     return f"/ready/{vital[0]}" if len(vital) == 1 else f"/ready?only={','.join(vital)}"
 
 
 def placement(vital: Sequence[str] = (), *, stable: str = "stable", candidate: str = "candidate") -> Placement:
-    """Where a gateway's container finds its servers, by name, and its files."""
+    """Return the names of the servers and the paths of the files as a gateway's container sees them."""
     mounted = Mounted(routes=ROUTE_FOLDER, keys=KEY_FOLDER, certificate=CONFIGURATION / CERTIFICATE_FILE)
     return Placement(metrics="0.0.0.0", stable=stable, candidate=candidate, ready=ready_path(vital), mounted=mounted)
 

@@ -21,7 +21,7 @@ KINDS: Mapping[str, str] = {
     "InferenceService": "serving.kserve.io/v1beta1",
     "ServingRuntime": "serving.kserve.io/v1alpha1",
 }
-"""Kind to apiVersion: what Slipway writes, and what an overlay usually adds."""
+"""The apiVersion of each kind that Slipway writes or an overlay usually adds."""
 _GROUPS = {version.rpartition("/")[0] for version in KINDS.values()}
 _RELABELING = "action modulus regex replacement separator sourceLabels targetLabel"
 FIELDS: Mapping[str, Mapping[str, str]] = {

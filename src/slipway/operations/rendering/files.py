@@ -21,7 +21,7 @@ class Document:
 
     node: Node
     about: str = ""
-    """What is said before it."""
+    """Comment before the document."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """The beginning of a line to the comment above it, wherever that line stands."""
 
@@ -52,7 +52,7 @@ def yaml_file(*documents: Document) -> str:
 
 
 def write_files(folder: Path, files: Mapping[str, str], *, kind: str, inputs: tuple[Path, ...] = ()) -> None:
-    """Write the files, by their path below `folder`, in the place of what was rendered there before.
+    """Write the files, by their path below `folder`, instead of the files rendered there before.
 
     Raises:
         SpecError: something else is there: another kind, or a file that was added or edited.
@@ -67,7 +67,7 @@ def write_files(folder: Path, files: Mapping[str, str], *, kind: str, inputs: tu
 
 
 def _check_own(folder: Path, kind: str) -> None:
-    """Raises SpecError if a rendered folder is of another kind, or somebody has changed it."""
+    """Raises SpecError if a rendered folder is of another kind, or was changed."""
     if not (folder / MARKER).is_file():
         return
     found, *listed = (folder / MARKER).read_text(encoding="utf-8", errors="replace").splitlines() or [""]

@@ -13,7 +13,7 @@ from slipway.system.text import shown
 
 Labels: TypeAlias = dict[str, str]
 KSERVE_MOUNT = "/mnt/models"
-"""Where KServe mounts what `storageUri` names."""
+"""Path at which KServe mounts `storageUri`."""
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 T = TypeVar("T", bound="Part")
 
@@ -180,7 +180,7 @@ class Model(Part):
 
 
 class Predictor(Part):
-    """What KServe makes a Deployment of."""
+    """The part of an InferenceService from which KServe makes a Deployment."""
 
     name: str = ""
     labels: Labels = Field(default={})
@@ -230,7 +230,7 @@ class Object(Part):
 
 
 WANTED = "the folder of slipway render kubernetes or kserve, or the file that kubectl kustomize printed"
-"""What `slipway render check` reads."""
+"""Input of `slipway render check`, in words."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Objects:
-    """Everything that is applied together."""
+    """The objects that are applied together."""
 
     source: str
     all: tuple[Object, ...]

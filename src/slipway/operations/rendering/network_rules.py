@@ -54,7 +54,8 @@ Policies = list[tuple[Object, _Policy]]
 
 
 def network_findings(objects: Objects) -> Iterator[Violation]:
-    """Every pod is of a policy, only the gateway reaches the ports of tritonserver, and it reaches all that it asks."""
+    """Check that every pod has a policy, and that only the gateway reaches the ports of tritonserver and reaches all
+    its targets."""
     gateways = {parent.namespace for one in objects.of("HTTPRoute") for parent in objects.read(one, Route).parents}
     gateways |= {one.metadata.annotations.get(GATEWAY_PODS, "") for one in objects.of("HTTPRoute")} - {""}
     policies: Policies = [(one, objects.read(one, _Policy)) for one in objects.of("NetworkPolicy")]

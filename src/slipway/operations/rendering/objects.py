@@ -196,7 +196,7 @@ def _budget(name: str, component: str) -> Document:
 
 
 def network_documents(plan: ClusterPlan) -> list[Document]:
-    """Who may reach whom."""
+    """Return the network policies: which pods may reach which."""
     servers: Node = {NAME: "slipway", COMPONENT: SERVER}
     gateways: Node = {NAME: "slipway", COMPONENT: GATEWAY}
     prometheus: Node = [
@@ -234,7 +234,8 @@ def network_documents(plan: ClusterPlan) -> list[Document]:
 
 
 def gateway_api_document(plan: ClusterPlan, namespace: str) -> Document:
-    """Only pods of that namespace, where the Gateway's proxies run, and Prometheus reach the servers."""
+    """Return a policy by which only the pods of that namespace, where the Gateway's proxies run, and Prometheus reach
+    the servers."""
 
     def peers(name: str) -> Node:
         return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]

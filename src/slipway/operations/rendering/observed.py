@@ -1,4 +1,4 @@
-"""Monitoring in a cluster: what the Prometheus operator scrapes, the alerts, and the metric that pods are added by."""
+"""Monitoring in a cluster: the targets of the Prometheus operator, the alerts, and the metric for adding pods."""
 
 from slipway.operations.gateway.routes import Node
 from slipway.operations.gateway.settings import GatewaySettings
@@ -21,7 +21,7 @@ _READY: list[Node] = [
     {"action": "drop", "regex": "false", "sourceLabels": [f"__meta_kubernetes_{label}"]}
     for label in ("endpoint_ready", "endpointslice_endpoint_conditions_ready")
 ]
-"""A pod that starts or ends has no tritonserver to ask, and is no alarm; its supervisor answers, and is asked."""
+"""A pod that starts or ends has no tritonserver to scrape, which must not raise an alarm; its supervisor answers."""
 
 
 def monitor_documents() -> list[Document]:

@@ -1,4 +1,4 @@
-"""What is to be rendered, checked as a whole before a file is written."""
+"""Plans of the deployments to render, checked as a whole before a file is written."""
 
 import re
 from dataclasses import dataclass, replace
@@ -136,7 +136,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class ServerNeeds:
-    """What a server of the repository needs, on a machine with one GPU at most."""
+    """Resources that a server of the repository needs, on a machine with one GPU at most."""
 
     lane: Lane
     models: tuple[str, ...]
@@ -144,7 +144,7 @@ class ServerNeeds:
     shm_bytes: int
     tmp_bytes: int
     memory_bytes: int
-    """Most memory, shared memory included."""
+    """Largest memory use in bytes, shared memory included."""
     cores: int
     start_s: int
     """Longest time until every classifier answers."""
@@ -189,7 +189,7 @@ class ClusterPlan:
     """Most pods of the stable release."""
     gpu: Gpu | None
     candidate_server: ServerNeeds | None = None
-    """What the candidate's server needs; without its repository, it is taken for as large as the stable one."""
+    """Resources of the candidate's server; without its repository, those of the stable one."""
     weight_percent: int = 0
     """Share of the requests that the candidate answers."""
     vital: tuple[str, ...] = ()

@@ -52,7 +52,7 @@ def quantity(number: int) -> str:
 
 
 def server_of(plan: ClusterPlan, instance: str) -> ServerNeeds:
-    """What a server of one arm needs."""
+    """Return the resources that a server of one arm needs."""
     return plan.candidate_server or plan.server if instance == CANDIDATE else plan.server
 
 
@@ -111,7 +111,8 @@ def server_container(server: ServerNeeds, image: str, *, ready: Node, repository
 
 
 def ready_probe(vital: tuple[str, ...]) -> Node:
-    """What decides whether a pod gets requests: the supervisor asks each classifier for answers, again and again."""
+    """Return the probe that decides whether a pod gets requests: the supervisor asks each classifier for answers, again
+    and again."""
     return {"httpGet": {"path": ready_path(vital), "port": "status"}}
 
 

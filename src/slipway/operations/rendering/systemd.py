@@ -42,7 +42,7 @@ AmbientCapabilities={capabilities}
 
 @dataclass(frozen=True)
 class Box:
-    """Where everything is on the machine that serves."""
+    """Paths on the machine that serves."""
 
     program: str
     """The installed command."""
@@ -52,7 +52,7 @@ class Box:
     candidate: str | None
     user: str
     written: tuple[str, ...] = ()
-    """Folders that the settings name for what is written: spool, journal and log."""
+    """Folders in the settings to which the units write: spool, journal and log."""
 
     def __post_init__(self) -> None:
         paths = {"--program": self.program, "--settings-at": self.settings, "the repository": self.repository}
@@ -78,7 +78,7 @@ class Unit:
     capabilities: str = ""
     system_calls: str = "@system-service"
     writes: bool = True
-    """Whether it writes what the settings name."""
+    """Whether the unit writes to the folders that the settings name."""
 
     def text(self, box: Box) -> str:
         ordered = [f"After={' '.join(['network-online.target', *self.after])}", "Wants=network-online.target"]

@@ -1,4 +1,4 @@
-"""What a rule found."""
+"""A violation that a rule found."""
 
 from typing import NamedTuple
 

@@ -20,7 +20,7 @@ _UNKNOWN = -1
 
 
 class TriggerEvidence(Contract):
-    """What one trigger shows."""
+    """The evidence of one trigger."""
 
     trigger: Trigger
     is_reason: bool
@@ -41,7 +41,7 @@ class Proposal(Contract):
         return [one for one in self.evidence if one.is_reason]
 
     def with_person(self, reason: str) -> "Proposal":
-        """The same with the reason of a person."""
+        """Return this proposal with the reason of a person."""
         added = TriggerEvidence(trigger="a person", is_reason=True, said=reason)
         return self.model_copy(update={"evidence": (*self.evidence, added)})
 
@@ -154,7 +154,7 @@ def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> Trig
 
 
 def watched_of(facts: Facts | None, *, bundle: str) -> tuple[Watched | None, str]:
-    """What the watch knows of this bundle, or why it does not."""
+    """Return the watch's facts on this bundle; or None and the reason why there are none."""
     if facts is None:
         return None, "not watched (watch: in gateway.yaml, slipway watch run)"
     if facts.bundle is None:

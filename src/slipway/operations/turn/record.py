@@ -35,7 +35,8 @@ class TurnRecord(Contract):
     run: str
     """Run that the turn makes, relative to the fleet file."""
     accepted: Accepted | None = None
-    """Who accepts that the old test split has too few images to prove that nothing is lost, and why."""
+    """The person who accepts that the old test split has too few images to prove that nothing is lost, and the
+    reason."""
     outcome: Outcome | None = None
     """None while the turn is open."""
     ended: str | None = None

@@ -1,1 +1,1 @@
-"""What answers look like over time: drift without labels, accuracy with few."""
+"""Watches answers over time: drift without labels, accuracy with few."""

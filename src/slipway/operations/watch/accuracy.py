@@ -102,7 +102,7 @@ class RecallReference(Contract):
     images: dict[int, int]
     """Images of each of these classes: a recall is known only as well as their number allows."""
     points: float = Field(default=2.0, ge=0)
-    """Loss of recall that is no alarm, in percentage points."""
+    """Loss of recall tolerated without an alarm, in percentage points."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Probability of a false alarm in one reading, over all classes together and over the draw of the test split."""
 

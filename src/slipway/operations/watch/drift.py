@@ -132,7 +132,7 @@ class Detectors:
         return self.mixture_of(self.values, weights)
 
     def mixture_of(self, values: Floats, weights: Floats) -> Floats:
-        """The same of values `[..., bets]` since the last `settle`."""
+        """Return the weighted mean of `values` `[..., bets]` since the last `settle`."""
         if self.is_scaled:
             with np.errstate(over="ignore", divide="ignore"):
                 values = values / self._one

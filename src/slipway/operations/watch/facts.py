@@ -1,4 +1,4 @@
-"""What the watch knows of one classifier at one time: the content of its page, its metrics and its status."""
+"""The facts on one classifier at one time: the content of its page, its metrics and its status."""
 
 import math
 from typing import Literal, TypeAlias
@@ -9,7 +9,7 @@ from slipway.contract.base import Contract
 from slipway.operations.watch.reference import Detector
 
 Source: TypeAlias = Literal["test", "live"]
-"""Where the reference of the drift detectors comes from: the bundle's test split, or its first live rows."""
+"""Source of the drift detectors' reference: the bundle's test split, or its first live rows."""
 
 CONFIDENCE_BINS = 20
 """Bins of equal width between 0 and 1."""
@@ -21,21 +21,22 @@ MOST_POINTS = 300
 
 
 class Count(Contract):
-    """How often something was seen."""
+    """Number of rows with one value, such as a format or size."""
 
     name: str
     rows: int
 
 
 class PredictedClass(Contract):
-    """How often a class was the answer. The class id -1 is `unknown`."""
+    """Number of answers with a class. The class id -1 is `unknown`."""
 
     class_id: int
     label: str
     rows: int
     """Accepted live rows with this answer, of the present bundle."""
     latest_rows: int
-    """The same among the latest rows, of which shares are: those of all rows would hide a change for weeks."""
+    """Latest rows with this answer. Shares are of the latest rows, since those of all rows would hide a change for
+    weeks."""
     reference_rows: int
     """Rows of the test split with this answer."""
 
@@ -82,7 +83,7 @@ class DriftAlarm(Contract):
     """Number of `since_row` in the journal."""
     detector: Detector
     event: str
-    """What changed, such as `distance over 0.62`."""
+    """Event that became more frequent, such as `distance over 0.62`."""
 
 
 class Drift(Contract):
@@ -120,7 +121,7 @@ class AccuracyFacts(Contract):
     reference: float
     """Accuracy on the test split, as the server answered it."""
     points: float
-    """Loss that is no alarm, in percentage points."""
+    """Loss tolerated without an alarm, in percentage points."""
     alarm: bool
     """Whether the whole interval lies below the lower bound of the reference less `points`."""
     rows: int
@@ -141,7 +142,7 @@ class ClassRecall(Contract):
 
 
 class Quantiles(Contract):
-    """What 5, 50 and 95 % of the values are at most."""
+    """The 5th, 50th and 95th percentile of the values."""
 
     low: float
     median: float
@@ -149,7 +150,7 @@ class Quantiles(Contract):
 
 
 class Gap(Contract):
-    """How live rows differ from the test split in one measure."""
+    """Difference of live rows from the test split in one measure."""
 
     measure: str
     """`confidence`, `distance`, `norm`, `brightness` or `class`."""
@@ -162,7 +163,7 @@ class Gap(Contract):
 
 
 class Inputs(Contract):
-    """What the images are like: the latest rows, beside the test split."""
+    """Measures of the images: the latest rows, beside the test split."""
 
     rows: int
     formats: tuple[Count, ...]
@@ -212,7 +213,7 @@ class Latency(Contract):
 
 
 class Watched(Contract):
-    """What is known of a bundle with a reference."""
+    """Facts on a bundle with a reference."""
 
     since_s: float
     """Unix time at which the watch of this bundle began."""
@@ -223,7 +224,7 @@ class Watched(Contract):
     live_since_s: float | None
     """Unix time at which the live reference took over for drift."""
     live_told: str
-    """Why the live reference was taken, or what is missing for it; a sentence."""
+    """A sentence on why the live reference was taken, or what is missing for it."""
     predicted: tuple[PredictedClass, ...]
     """Most frequent first; classes without a row are included."""
     confidence: Histogram
@@ -238,7 +239,7 @@ class Watched(Contract):
     """Gaps of the live reference, or of the newest rows until it exists. Empty before the first 100 live rows."""
     inputs: Inputs
     restarts: int
-    """How often an alarm was dealt with."""
+    """Number of alarms that were dealt with."""
 
 
 class Facts(Contract):
@@ -250,11 +251,11 @@ class Facts(Contract):
     looked_s: float
     """Unix time of the watch's last look at the journal."""
     told: tuple[str, ...]
-    """What a person must know or do, in sentences: a missing reference, an alarm and its remedy, a fault."""
+    """Sentences on what a person must know or do: a missing reference, an alarm and its remedy, a fault."""
     rows: int
     """Rows of the journal of every bundle and STATUS, refused images included."""
     rows_per_second: float
-    """In the hour before the look."""
+    """Rows per second in the hour before the look."""
     last_s: float | None
     """Unix time of the newest row."""
     statuses: tuple[Count, ...]

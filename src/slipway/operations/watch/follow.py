@@ -30,7 +30,7 @@ _CLASS = re.compile(r"^class (-?\d+) is")
 
 @dataclass(frozen=True)
 class Following:
-    """What a classifier's rows are compared with."""
+    """The references with which a classifier's rows are compared."""
 
     reference: TestReference
     digest: str

@@ -29,7 +29,7 @@ BATCH = 2_000
 
 
 def missing(current: Current, reference: TestReference, *, settings: WatchSettings) -> str:
-    """Why there is no live reference yet, in words; empty if there is one, or if one may be taken."""
+    """Return the reason why there is no live reference yet; empty if there is one, or if one may be taken."""
     if current.live is not None:
         return ""
     if current.bets is not None and current.bets.alarm is not None and not current.trusted:
@@ -42,7 +42,7 @@ def missing(current: Current, reference: TestReference, *, settings: WatchSettin
 
 
 def _suspected(current: Current, reference: TestReference) -> str:
-    """Why the rows so far are not known to be unchanged, in words; empty if they are."""
+    """Return the reason why the rows so far are not known to be unchanged; empty if they are."""
     if current.trusted or reference.drift is None or current.bets is None:
         return ""
     evidence, most = current.bets.state.log10_evidence, np.log10(MOST_TIMES_ROWS * max(current.bets.state.rows, 1))
@@ -100,7 +100,7 @@ def _told(current: Current, reference: TestReference, *, rows: int) -> str:
 
 
 def gap_of(reference: TestReference, rows: Rows) -> tuple[Gap, ...]:
-    """How rows differ from the test split, measure by measure, and in the shares of the classes."""
+    """Return the differences of rows from the test split, measure by measure, and in the shares of the classes."""
     found = []
     for name, sample in reference.measures.items():
         column = rows.columns().get(name)

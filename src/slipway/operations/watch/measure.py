@@ -135,7 +135,7 @@ class _Asking:
 
 
 def _some(images: Sequence[LabelledImage], *, classes: int) -> list[LabelledImage]:
-    """At most an equal share of the images of each class, drawn with a fixed seed."""
+    """Return at most an equal share of the images of each class, drawn with a fixed seed."""
     most = max(LEAST_OF_A_CLASS, math.ceil(MEANS_IMAGES / classes))
     by_class: defaultdict[int, list[LabelledImage]] = defaultdict(list)
     for image in images:

@@ -20,7 +20,7 @@ Value = tuple[Labels, float]
 
 
 class WatchMetrics:
-    """What the endpoint shows. The watch's thread puts facts in after each look."""
+    """Metrics of the endpoint. The watch's thread sets the facts after each look."""
 
     def __init__(self) -> None:
         self.facts: tuple[Facts, ...] = ()

@@ -31,17 +31,17 @@ TITLE = "Watch"
 
 @dataclass(frozen=True)
 class Price:
-    """What the machine costs."""
+    """Price of the machine."""
 
     per_hour: float
     currency: str
     about: str
-    """Which machine, as of when, and where the number comes from."""
+    """The machine, the date and the source of the price, in words."""
 
 
 @dataclass(frozen=True)
 class Todo:
-    """What somebody must do."""
+    """A task for a person."""
 
     classifier: str
     what: str

@@ -95,7 +95,7 @@ def _confidence(found: Watched | None) -> str:
 
 
 def _mean(histogram: Histogram) -> float | None:
-    """The mean of the reference by the middle of each bin; None if nobody measured it."""
+    """The mean of the reference by the middle of each bin; None if it was not measured."""
     total = sum(histogram.reference)
     if not total:
         return None

@@ -1,4 +1,4 @@
-"""What unchanged rows look like: events with a known bound on how often they happen, from a finite reference.
+"""Describes unchanged rows: events with a known bound on their frequency, from a finite reference.
 
 A reference of n rows knows each probability only so well. Each bound here holds with a stated probability, over the
 draw of the reference, so that a detector need not mistake the reference's own chance for a change.

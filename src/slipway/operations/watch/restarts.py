@@ -29,7 +29,8 @@ class Restart(Contract):
     after_row: int
     """Number of the journal's newest row at that time."""
     live_after: int | None
-    """With `--live`: number of the row after which live rows are as they should be, and make the reference of drift."""
+    """Number of the row after which live rows are as they should be, and make the reference of drift; None without
+    `--live`."""
 
 
 class Restarts(Contract):

@@ -33,7 +33,7 @@ class Rows:
     """Predicted class; -1 is `unknown`."""
     brightness: Floats | None = None
     """Mean of the image's pixels over that of the predicted class, or the mean itself, 0 to 1, where the network has no
-    class means; None where nobody measured it."""
+    class means; None where it was not measured."""
 
     def __post_init__(self) -> None:
         shapes = {name: column.shape for name, column in self.columns().items()}

@@ -159,7 +159,7 @@ class Watch:
         return tuple(still_served(known, self._settings))
 
     def _labels(self) -> object:
-        """What changes when labels or selections do."""
+        """Return a value that changes when labels or selections do."""
         return self.store.query(
             "SELECT (SELECT count(*) FROM labels), (SELECT max(labelled_s) FROM labels), (SELECT count(*) FROM asked), "
             "(SELECT max(selection) FROM considered)"

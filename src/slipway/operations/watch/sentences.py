@@ -1,4 +1,4 @@
-"""What a person must know of a classifier or do about it, in sentences."""
+"""Sentences on what a person must know of a classifier, or do about it."""
 
 from pathlib import Path
 

@@ -11,13 +11,13 @@ MOST_TIMES_ROWS = 20
 
 
 class WatchSettings(Contract):
-    """What the watch alarms at. Every key has a default."""
+    """Settings of the watch. Every key has a default."""
 
     rows_between_false_alarms: float = Field(default=432_000, ge=1_000, le=1e12)
     """Rows of a classifier between two false alarms of drift, on average at least. The default is 30 days of a row
     every six seconds."""
     accuracy_points: float = Field(default=2.0, ge=0, le=100)
-    """Loss of accuracy, and of a class's recall, that is no alarm, in percentage points."""
+    """Loss of accuracy, and of a class's recall, tolerated without an alarm, in percentage points."""
     reference_rows: int = Field(default=1_000, ge=100, le=100_000)
     """Unchanged live rows from which the live reference is made, which replaces that of the test split for drift."""
     metrics_port: int = Field(default=8006, ge=1, le=65535)

@@ -43,9 +43,9 @@ class LiveReference(Contract):
     rows: int
     taken_s: float
     told: str
-    """Why these rows were taken."""
+    """A sentence on why these rows were taken."""
     gap: tuple[Gap, ...]
-    """How they differ from the test split."""
+    """Differences of these rows from the test split."""
 
 
 class Bets(Contract):

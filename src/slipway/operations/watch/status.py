@@ -1,4 +1,4 @@
-"""What the watch knows, for people and for `--json`: from its files and the journal, whether it runs or not."""
+"""Status of the watch, for people and for `--json`: from its files and the journal, whether it runs or not."""
 
 import math
 import time
@@ -98,7 +98,7 @@ def _known(
     looked_s: float,
     latency: Latency | None,
 ) -> tuple[Facts, tuple[Restart, ...]]:
-    """What is known of one classifier. A damaged file of it is told, and harms no other."""
+    """Return the facts on one classifier. A damaged file of it is reported, and harms no other."""
     state, entries = WatchState(classifier=name), tuple[Restart, ...]()
     try:
         state, entries = WatchState.load(store.folder, name), read_restarts(store.folder, name)

@@ -57,7 +57,7 @@ class Means(Contract):
 
 
 class Pictures(Contract):
-    """What images are like from outside."""
+    """Measures of images that need no network."""
 
     rows: int
     formats: tuple[Count, ...]
@@ -90,7 +90,7 @@ class TestReference(Contract):
     """Images of the test split that the server refused; they are left out."""
     accuracy: Share
     recall: dict[int, Share]
-    """By class id; classes without an image are left out."""
+    """Recall by class id; classes without an image are left out."""
     images: dict[int, Images]
     """Answered images by true class, for how well accuracy and recall are known."""
     predicted: dict[int, int]
@@ -231,7 +231,7 @@ def counted(counts: Mapping[str, int]) -> tuple[Count, ...]:
 
 
 def quantiles(values: Floats) -> Quantiles | None:
-    """What 5, 50 and 95 % of the values are at most; None without a number."""
+    """Return the 5th, 50th and 95th percentile of the values; None without a number."""
     values = values[np.isfinite(values)]
     if not values.size:
         return None

@@ -41,7 +41,7 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Sources:
-    """What facts are made of, beside the state."""
+    """Sources of the facts, beside the state."""
 
     store: Store
     following: Following | None
@@ -49,7 +49,7 @@ class Sources:
     settings_file: Path
     """`gateway.yaml`, for the commands that a person is told."""
     problem: str = ""
-    """What keeps the watch from following this classifier, in a sentence."""
+    """A sentence on what prevents the watch from following this classifier."""
 
 
 def facts_of(state: WatchState, sources: Sources, *, looked_s: float, latency: Latency | None) -> Facts:

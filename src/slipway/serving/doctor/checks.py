@@ -42,7 +42,7 @@ class Servable:
     would_not: Mapping[str, tuple[str, ...]]
     """Ensemble to the reasons against it. They are empty if only the rest of the repository has a fault."""
     may_serve: tuple[str, ...] = ()
-    """Those of `would_not` that the server may serve all the same: with faults of a head that it may not notice."""
+    """Subjects of `would_not` that the server may serve all the same, since it may not notice the faults of a head."""
 
     @property
     def good(self) -> bool:

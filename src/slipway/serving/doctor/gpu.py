@@ -35,8 +35,8 @@ def find_gpus() -> tuple[tuple[Card, ...], str]:
 
 
 def driver_problem(gpus: Sequence[Card], lane: Lane | None) -> str:
-    """Why the driver is too old for the release that compiled the lane, or for this image's if nothing did; empty if it
-    is not."""
+    """Return the reason why the driver is too old for the release that compiled the lane, or for this image's if
+    nothing was compiled; empty if it is not."""
     here = release_of(os.environ) if lane is not None and lane.needs_gpu else None
     try:
         named = lane.release if lane is not None else None

@@ -28,7 +28,7 @@ class Tensor:
 
     @staticmethod
     def from_dlpack(name: str, tensor: Any) -> "Tensor":
-        """Of DALI's tensors, which are what our steps give."""
+        """Make a tensor from one of DALI's, which are what our steps give."""
         import numpy as np
 
         return Tensor(name, np.asarray(tensor.as_cpu() if hasattr(tensor, "as_cpu") else tensor))

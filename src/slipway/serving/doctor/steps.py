@@ -92,7 +92,7 @@ def _dtype(tensor: Any) -> str:
 
 
 def _wrong_outputs(outputs: Sequence[Any], given: Mapping[str, Any]) -> str:
-    """How the answer differs from the outputs of config.pbtxt; empty if it does not."""
+    """Return a phrase on how the answer differs from the outputs of config.pbtxt; empty if it does not."""
     for tensor in outputs:
         if tensor.name not in given:
             return f"does not give {tensor.name}, which config.pbtxt declares"

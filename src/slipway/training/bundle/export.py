@@ -116,11 +116,11 @@ def _load_weights(path: Path) -> dict[str, torch.Tensor]:
 
 OPSET = 18
 CACHED_WHILE_EXPORTING = r"The tensor attributes? ([\w.]+\.attention_bias_cache\['cpu'\],? )+(was|were) assigned"
-"""What torch.export says of levit and its kin. It empties their caches again, and the graph computes the biases."""
+"""Warning of torch.export about levit and its kin. It empties their caches again, and the graph computes the biases."""
 
 
 class Embedder(nn.Module):
-    """`network` without its logits: what a base is."""
+    """`network` without its logits, which makes a base."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

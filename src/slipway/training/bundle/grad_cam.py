@@ -70,7 +70,7 @@ def grad_cams(bundle: Bundle, checkpoint: Path, wanted: Sequence[tuple[str, Sequ
 
 
 def grad_cams_of(bundle: Bundle, checkpoint: Path, wanted: Iterable[tuple[str, bytes, Sequence[str]]]) -> GradCams:
-    """As `grad_cams`, for encoded images, each with a name.
+    """Compute the Grad-CAMs of encoded images, each with a name; otherwise as `grad_cams` does.
 
     Raises:
         ManifestError: as `grad_cams`.

@@ -16,7 +16,7 @@ SHARES: Mapping[Split, float] = {"test": 0.15, "validation": 0.15}
 
 @dataclass(frozen=True)
 class Joined:
-    """What became of each new image."""
+    """The result of joining: the split of each new image that was taken in, and the reasons for the others."""
 
     images: tuple[tuple[NewImage, Split], ...]
     already: int
@@ -109,7 +109,7 @@ def _groups(facts: Facts) -> list[list[int]]:
 
 
 def _contradiction(members: Sequence[NewImage], neighbours: Sequence[LabelledImage], old: Dataset) -> str:
-    """What contradicts in a group of near duplicates; empty if nothing does."""
+    """Return a sentence on the contradiction in a group of near duplicates; empty if there is none."""
     labels = {image.label for image in members}
     others = [image for image in neighbours if {old.labels[image.class_id]} != labels]
     if others:

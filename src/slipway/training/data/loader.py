@@ -38,7 +38,7 @@ Batch: TypeAlias = list[dict[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Loading:
-    """How the images of a split are loaded."""
+    """Settings of the loader of a split."""
 
     preprocess: Preprocess
     recipe: Recipe

@@ -25,17 +25,17 @@ from slipway.training.heads.embeddings import Embeddings
 
 @dataclass(frozen=True)
 class HeadOrigin:
-    """Where the FP32 form comes from."""
+    """Origin of the FP32 form."""
 
     origin: str = "head"
     inputs: Mapping[str, str] = field(default_factory=dict)
     """sha256 of what it was made from, beside the base."""
     max_logit_difference: float | None = None
-    """From the logits of the whole classifier that it was made from."""
+    """Largest difference from the logits of the whole classifier that the head was made from; None without one."""
 
     @property
     def measured(self) -> dict[str, Any]:
-        """Its fields of `BundleMeasured`."""
+        """Fields of `BundleMeasured` that describe the origin."""
         difference = self.max_logit_difference
         return {"origin": self.origin} | ({} if difference is None else {"max_logit_difference": difference})
 
@@ -46,7 +46,7 @@ class FittedHead:
 
     head: Head
     evidence: HeadFit
-    """How the forms that were fitted to embeddings were fitted."""
+    """Evidence on the fit of the forms that were fitted to embeddings."""
     origin: HeadOrigin = HeadOrigin()
 
 

@@ -22,7 +22,7 @@ FOLDER = "embeddings"
 LIBRARIES = ("nvidia-dali-cuda130", "openvino", "onnxruntime", "simplejpeg")
 """Libraries that an embedding depends on, beside the engine."""
 BUSY_S = 60.0
-"""How long to wait while another process writes to a cache."""
+"""Seconds to wait while another process writes to a cache."""
 KEYS = 500
 """Images asked for in one query."""
 
@@ -44,7 +44,7 @@ class Embeddings:
 
 
 class Source(Protocol):
-    """What computes the embeddings of an engine."""
+    """An object that computes the embeddings of an engine."""
 
     @property
     def key(self) -> str:
@@ -103,8 +103,8 @@ def _run(
     *,
     decoder: str,
 ) -> Iterator[tuple[str, Sequence[LabelledImage], Float]]:
-    """Every batch of images by every network, decoded once. The networks take turns: OpenVINO's first calls, made from
-    two threads at once, can wait for each other for ever."""
+    """Yield every batch of images through every network, decoded once. The networks take turns: OpenVINO's first calls,
+    made from two threads at once, can wait for each other for ever."""
     if not images:
         return
     size = base.spec.serving.common_batch_size
@@ -138,7 +138,7 @@ class Cache:
         self.made_by = f"{path.stem}: {libraries}"  # a file that was copied or renamed keeps the name of its engine
 
     def read(self, keys: Sequence[str]) -> dict[str, Float]:
-        """What is kept of the images with these sha256."""
+        """Return the kept embeddings of the images with these sha256, by sha256."""
         found: dict[str, Float] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,14 +20,15 @@ from tqdm import tqdm
 from slipway.contract import Spec
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.evidence.build import HeadFit
-from slipway.evaluation.predict import Float, table
+from slipway.evaluation.labels import truth_of
+from slipway.evaluation.predict import Float
 from slipway.steps.head import Head
 from slipway.training.learn.weighting import class_weights, repeat_factors
 
 STRENGTHS = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0), "mlp": (1e-2, 1e-1, 1.0, 10.0)}
 """Candidates, the strongest regularisation first: among equals it wins."""
 WITHOUT = {"linear": 1e-2, "mlp": 1e-1}
-"""What is taken without a cross-validation."""
+"""Strength of the regularisation without a cross-validation, by kind of head."""
 FOLDS, IMAGES = {"linear": 5, "mlp": 3}, {"linear": 1000, "mlp": 500}
 """Folds, and most images in all of them. The best strength hardly depends on the number of images, as the prior of a
 maximum a posteriori estimate does not."""
@@ -52,7 +53,7 @@ class Examples:
     truth: Truth
     weight_n: Floats
     present_c: Floats
-    """For multi-label, the weight of an image with a label against one without it."""
+    """Weight of an image with a label against one without it, by label (multi-label only)."""
 
     def rows(self, rows: npt.NDArray[np.intp]) -> "Examples":
         return Examples(self.x_nd[rows], self.truth[rows], self.weight_n[rows], self.present_c)
@@ -60,8 +61,8 @@ class Examples:
 
 @dataclass(frozen=True)
 class Space:
-    """Where a head is fitted: embeddings standardised and, with fewer images than numbers, in the space that they span.
-    A linear head has the same weights there, and is found much faster."""
+    """The space in which a head is fitted: embeddings standardised and, with fewer images than numbers, rotated into
+    the space that they span. A linear head has the same weights there, and is found much faster."""
 
     mean_d: Floats
     std_d: Floats
@@ -82,7 +83,7 @@ class Space:
         return x_nd if self.axes_dr is None else x_nd @ self.axes_dr
 
     def unfolded(self, layers: Layers) -> Layers:
-        """The same layers for embeddings as they are."""
+        """Return the same layers for embeddings outside this space."""
         (weight, bias), *others = layers
         weight_d = (weight if self.axes_dr is None else self.axes_dr @ weight) / self.std_d[:, None]
         return [(weight_d, bias - self.mean_d @ weight_d), *others]
@@ -103,11 +104,10 @@ class Fitter:
             weight_c = class_weights(spec.recipe.loss, task=spec.task, images=images, classes=classes)
         self.weight_n = repeat_factors(images, balance=spec.recipe.balance, classes=classes)
         self.present_c = np.ones(classes)
+        self.truth: Truth = truth_of([image.class_ids for image in images], task=spec.task, classes=classes)
         if self.multilabel:
-            self.truth: Truth = table([image.class_ids for image in images], classes=classes)
             self.present_c = weight_c
         else:
-            self.truth = np.array([image.class_id for image in images], np.int64)
             self.weight_n = self.weight_n * weight_c[self.truth]
 
     def choose(self, embedding_nd: Float) -> HeadFit:
@@ -153,7 +153,7 @@ class Fitter:
         return drawn[: max(IMAGES[self.kind], FOLDS[self.kind] * self.classes)]
 
     def _folds(self, drawn: npt.NDArray[np.intp]) -> int:
-        """As many as the images of the smallest class allow."""
+        """Return the number of folds that the smallest class allows."""
         counts = Counter(class_id for row in drawn for class_id in self.images[row].class_ids)
         return min(FOLDS[self.kind], *(counts[class_id] for class_id in range(self.classes)))
 

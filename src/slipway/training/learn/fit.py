@@ -54,7 +54,6 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
         DataError: the images cannot be used.
         SpecError: the spec asks for something that does not exist, or differs from that of the unfinished run.
     """
-    given = spec.training_sha256
     logger = logger_for(spec.tracking, out)
     ready, unfinished = get_ready(spec, out, resume=resume), Unfinished(out)
     if not is_first():
@@ -86,13 +85,12 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
             resumed=checkpoint is not None,
             train_s=round(time.monotonic() - started, 1),
         )
-        manifest = _write(staging, ready, history=history, measured=measured, given=given)
+        manifest = _write(staging, ready, history=history, measured=measured)
     unfinished.remove()
     return manifest
 
 
-def _write(staging: Path, ready: Ready, *, history: History, measured: CheckpointMeasured, given: str) -> Manifest:
-    """Write the checkpoint; `given` is the `training_sha256` of the spec before `auto` filled it in."""
+def _write(staging: Path, ready: Ready, *, history: History, measured: CheckpointMeasured) -> Manifest:
     spec, weights = ready.spec, {name: tensor.contiguous() for name, tensor in ready.network.state_dict().items()}
     try:
         save_file(weights, staging / WEIGHTS)
@@ -101,11 +99,12 @@ def _write(staging: Path, ready: Ready, *, history: History, measured: Checkpoin
     spec.write(staging / "spec.json")
     ready.dataset.write(staging / DATASET)
     (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    start = {"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}
     return Manifest.seal(
         staging,
         kind="checkpoint",
         name=spec.name,
-        inputs={"training": given} | ({"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}),
+        inputs={"training": ready.given_sha256} | start,
         libraries=LIBRARIES,
         seed=spec.recipe.seed,
         measured=measured,

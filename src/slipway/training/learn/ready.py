@@ -27,6 +27,8 @@ class Ready:
 
     spec: Spec
     """The spec with everything that `auto` left open."""
+    given_sha256: str
+    """The `training_sha256` of the spec before `auto` filled it in."""
     reasons: list[str]
     """The reasons for what `auto` chose."""
     dataset: Dataset
@@ -51,6 +53,7 @@ def get_ready(spec: Spec, out: Path, *, resume: bool) -> Ready:
     dataset = scan(spec.data, task=spec.task)
     check_top_k(spec, dataset)
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
+    given = spec.training_sha256
     spec, reasons = resolve_preset(spec, dataset)
     _check_precision(spec.recipe)
     _check_batch(dataset, spec.recipe)
@@ -59,7 +62,7 @@ def get_ready(spec: Spec, out: Path, *, resume: bool) -> Ready:
     network, origin = start(spec, classes=len(dataset.labels))
     if is_first():
         Unfinished(out).check(spec, dataset, start=origin, resume=resume)
-    return Ready(spec, reasons, dataset, network, origin)
+    return Ready(spec, given, reasons, dataset, network, origin)
 
 
 def _check_precision(recipe: Recipe) -> None:

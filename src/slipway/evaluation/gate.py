@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,13 @@ from slipway.contract.evidence.gate import (
 from slipway.contract.selection import listed
 from slipway.contract.spec import AccuracyGate
 from slipway.evaluation.intervals import images_to_prove, share_interval
+from slipway.evaluation.labels import truth_of
 
 ClassIds = npt.NDArray[np.int64]
 Right = npt.NDArray[np.bool_]
 Table = npt.NDArray[np.bool_]
+Answered = npt.NDArray[Any]
+"""Class ids `INT64 [n]`, or a table `BOOL [n, classes]`."""
 REMEDY = "test on more images, raise these limits"
 
 
@@ -75,6 +79,13 @@ def compare_labels(
     reference = better_than_chance(right_k, images_k, weight_n, chance=1 / 2, error=1 - gate.confidence)
     flipped_n = (reference_nc != candidate_nc).any(axis=1)
     return _judge(before_n, after_n, classes, gate, reference, flipped_n=flipped_n, unit="all labels")
+
+
+def compare_answers(
+    truth: Answered, reference: Answered, candidate: Answered, labels: Sequence[str], gate: AccuracyGate
+) -> AccuracyResult:
+    """`compare_labels` of tables, `compare` of class ids."""
+    return (compare_labels if truth.ndim == 2 else compare)(truth, reference, candidate, labels, gate)
 
 
 def _judge(
@@ -198,13 +209,8 @@ def too_few(class_ids: Sequence[tuple[int, ...]], labels: Sequence[str], spec: S
 
 def flawless(class_ids: Sequence[tuple[int, ...]], labels: Sequence[str], spec: Spec) -> AccuracyResult:
     """The gate's result for an engine that answers every one of these test images right, as FP32 does."""
-    if spec.task == "multilabel":
-        truth_nc = np.zeros((len(class_ids), len(labels)), np.bool_)
-        for row, ids in enumerate(class_ids):
-            truth_nc[row, list(ids)] = True
-        return compare_labels(truth_nc, truth_nc, truth_nc, labels, spec.accuracy)
-    truth_n = np.array([ids[0] for ids in class_ids], np.int64)
-    return compare(truth_n, truth_n, truth_n, labels, spec.accuracy)
+    truth = truth_of(class_ids, task=spec.task, classes=len(labels))
+    return compare_answers(truth, truth, truth, labels, spec.accuracy)
 
 
 def unproven(result: AccuracyResult) -> Iterator[str]:

@@ -23,17 +23,23 @@ class CalibrationSample:
 
     def __init__(self, bundle: Bundle | Base) -> None:
         asked = bundle.spec.calibration.images
-        self._files, self._preprocess = CalibrationList.load(bundle.path), bundle.preprocess
+        self._images, self._preprocess = CalibrationList.load(bundle.path), bundle.preprocess
         if len(self) < asked:
             raise QuantizeError(
                 f"{bundle.path}: {len(self)} calibration images, but the spec asks for {asked}; make the bundle again "
                 f"from enough images, or set calibration.images: {len(self)} in the spec and make it again"
             )
-        if isinstance(bundle, Bundle):
-            _require_classes(bundle, images=len(self))
+        class_ids = {image.class_id for image, _ in self._images}
+        if isinstance(bundle, Bundle) and len(class_ids) == 1:
+            (found,) = class_ids
+            named = ", ".join(repr(bundle.labels[i]) for i in ((found,) if isinstance(found, int) else found)) or "none"
+            raise QuantizeError(
+                f"{bundle.path}: all {len(self)} calibration images are of class {named}; make the bundle again "
+                "from images of every class"
+            )
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._images)
 
     def pixels(self, *, images: int | None = None, what: str = "") -> Iterator[Float]:
         """`pixels_nchw` `[1, 3, H, W]` of each image, or of `images` evenly spaced in the list.
@@ -41,8 +47,9 @@ class CalibrationSample:
         The list is sorted by class, so the first ones would all be of one class.
         """
         count = min(images or len(self), len(self))
-        files = [self._files[index * len(self) // count] for index in range(count)]
-        batches = pixel_batches(iter(files), preprocess=self._preprocess, batch_size=BATCH, total=count, what=what)
+        chosen = (self._images[index * len(self) // count] for index in range(count))
+        files = ((image.file, encoded) for image, encoded in chosen)
+        batches = pixel_batches(files, preprocess=self._preprocess, batch_size=BATCH, total=count, what=what)
         config = self._preprocess.model_dump()
         normalised = (normalize(batch, config) for batch in batches)
         return (batch[row : row + 1] for batch in normalised for row in range(len(batch)))
@@ -50,14 +57,3 @@ class CalibrationSample:
     def stacked(self, *, images: int, what: str) -> Float:
         """`pixels` in one array, for a few images that are used many times."""
         return np.concatenate(list(self.pixels(images=images, what=what)))
-
-
-def _require_classes(bundle: Bundle, *, images: int) -> None:
-    listing = CalibrationList.read(bundle.path / "calibration.json")
-    if len({image.class_id for image in listing.images}) == 1:
-        found = listing.images[0].class_id
-        named = ", ".join(repr(bundle.labels[i]) for i in ((found,) if isinstance(found, int) else found)) or "none"
-        raise QuantizeError(
-            f"{bundle.path}: all {images} calibration images are of class {named}; make the bundle again "
-            "from images of every class"
-        )

@@ -1,4 +1,4 @@
-"""Whether a server can serve a lane, asked before it is started: its backends, GPUs and libraries."""
+"""Checks before a server is started that it can serve a lane: its backends, GPUs and libraries."""
 
 import importlib.util
 from pathlib import Path
@@ -11,8 +11,8 @@ from slipway.serving.doctor.gpu import check_plans, driver_problem, find_gpus
 from slipway.system.text import command
 
 
-def check_fit(contents: Contents, binary: TritonBinary) -> None:
-    """Compare what the steps of `contents` need with what `binary` and this machine have.
+def check_servable(contents: Contents, binary: TritonBinary) -> None:
+    """Compare the needs of the steps of `contents` with `binary` and this machine.
 
     Raises:
         ServingError: the lane needs a backend, a GPU or OpenVINO, and there is none; the driver is too old; or a plan
