@@ -124,9 +124,10 @@ def check_values(names: Sequence[str], found: Iterable[Sequence[object]]) -> Non
         for place, name, is_kind, kind in checked:
             if not is_kind(row[place]):
                 remove = command("slipway journal forget", "gateway.yaml", str(row[0]))
+                given = reprlib.repr(row[place])
                 raise DataError(
-                    f"row {row[0]}: its {name} is {reprlib.repr(row[place])}, and not {kind}; somebody changed the journal, or "
-                    f"it is damaged: {remove} removes the row"
+                    f"row {row[0]}: its {name} is {given}, and not {kind}; somebody changed the journal, or it is "
+                    f"damaged: {remove} removes the row"
                 )
 
 
