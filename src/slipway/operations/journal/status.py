@@ -1,6 +1,5 @@
 """Content of a journal, for people and for `--json`."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.collector import FILES, PARITY
+from slipway.operations.journal.folders import in_memory
 from slipway.operations.journal.reading import check_values
 from slipway.operations.journal.retention import put_off
 from slipway.operations.journal.rows import PARITIES
@@ -107,7 +107,7 @@ def status_of(settings: GatewaySettings) -> JournalStatus:
         spool=str(settings.spool),
         spool_files=len(spooled),
         spool_bytes=sum(file.size for file in spooled),
-        spool_is_tmpfs=_is_tmpfs(settings.spool),
+        spool_is_tmpfs=in_memory(settings.spool),
         dropped=read_dropped(settings.folder / DROPPED),
         pruning_put_off=doubt,
     )
@@ -141,14 +141,3 @@ def time_text(time_s: float | None) -> str | None:
         return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (OverflowError, ValueError, OSError, TypeError):
         return str(time_s)
-
-
-def _is_tmpfs(folder: Path) -> bool:
-    """Whether the spool is in memory, by the mount that holds it."""
-    path = os.path.realpath(folder)
-    kind, longest = "", -1
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-        _, mount, found, *_ = line.split()
-        if (path == mount or path.startswith(mount.rstrip("/") + "/")) and len(mount) > longest:
-            kind, longest = found, len(mount)
-    return kind == "tmpfs"
