@@ -301,10 +301,10 @@ def sha256_of(content: bytes) -> str:
 
 
 @contextmanager
-def only_collector(folder: Path) -> Iterator[None]:
-    """Raises SpecError if another collector has this journal."""
+def only_collector(folder: Path, *, remedy: str = "one is enough") -> Iterator[None]:
+    """Raises SpecError, with `remedy`, if another collector has this journal."""
     private_folder(folder, what="observe.journal", marker=DATABASE)
-    with only_process(folder / LOCK, f"{folder}: another slipway journal run has this journal; one is enough"):
+    with only_process(folder / LOCK, f"{folder}: another slipway journal run has this journal; " + remedy):
         yield
 
 
