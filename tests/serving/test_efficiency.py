@@ -174,7 +174,9 @@ def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, i
         assert sum(part.endswith(" infer") for part in parts) == steps
         assert parts["client"] > sum(ms for part, ms in parts.items() if part.endswith(" infer")) / 2
         spent_ms = found["processor_ms"][side]
-        assert parts["client"] / 4 < spent_ms["server"] + spent_ms["client"] < 4 * parts["client"]
+        # A waiting image spends nothing, so only more than the machine's cores could is wrong.
+        assert min(spent_ms.values()) > 0
+        assert sum(spent_ms.values()) < 4 * parts["client"]
     assert set(found["tail"]) == {POOL, AUTO}
     assert all(tail["ratio"] == tail["p99_ms"] / tail["p50_ms"] >= 1 for tail in found["tail"].values())
     assert set(found["batches"].values()) <= {"batches up to 1", "batches up to 2", "batches up to 8"}
