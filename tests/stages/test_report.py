@@ -11,7 +11,7 @@ from slipway.contract import Bundle
 from slipway.contract.evidence.gate import TOO_FEW
 from slipway.evaluation.gate import compare
 from slipway.report import lane_verdicts, render, todos
-from slipway.repository.pick import pick_engines
+from slipway.repository.lane_engines import pick_engines
 from tests.support.report_builds import (
     LABELS,
     LENIENT,

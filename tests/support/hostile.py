@@ -17,6 +17,9 @@ FORM = {"Inference-Header-Content-Length": "0", "Content-Type": "application/x-w
 CLASS = json.dumps({"inputs": [], "outputs": [{"name": "LABEL", "parameters": {"classification": 1}}]}).encode()
 ESCAPED = CLASS.replace(b"classification", b"classific\\u0061tion")
 SHARED = b'{"inputs": [{"name": "IMAGE", "parameters": {"shared_memory_region": "x"}}]}'
+NEGATIVE = (
+    b'{"inputs": [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size" :\n -4}}]}'
+)
 HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
     "200,000 lists in each other": ("POST", INFER, b"[" * 200_000, {}, 400),
     "ten million of them": (
@@ -36,6 +39,13 @@ HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
     "class_count on a label": ("POST", INFER, CLASS, {"Inference-Header-Content-Length": str(len(CLASS))}, 403),
     "class_count, escaped": ("POST", INFER, ESCAPED, {"Inference-Header-Content-Length": str(len(ESCAPED))}, 403),
     "shared memory": ("POST", INFER, SHARED, {"Inference-Header-Content-Length": str(len(SHARED))}, 403),
+    "a negative length of a tensor": (
+        "POST",
+        INFER,
+        NEGATIVE + RED,
+        {"Inference-Header-Content-Length": str(len(NEGATIVE))},
+        400,
+    ),
     "a step": ("POST", "/v2/models/post_1d13e485f590/infer", RED, BINARY, 404),
     "a step's configuration": ("GET", "/v2/models/post_1d13e485f590/config", None, {}, 404),
     "a name that is a path": ("POST", "/v2/models/..%2f..%2fx/infer", RED, BINARY, 400),

@@ -165,6 +165,31 @@ def test_an_unknown_model_is_an_error_that_names_the_known_ones(images):
         run_gate(GateOptions(model="stubb", images=images, url=url))
 
 
+class Reloaded(Stub):
+    """Exchanges its step after the first answers, or begins its counters anew."""
+
+    def __init__(self, *, unloads):
+        super().__init__()
+        self.unloads = unloads
+
+    def ModelStatistics(self, request, context):
+        reply = super().ModelStatistics(request, context)
+        if self.answered > 10:
+            step = reply.model_stats[1]
+            step.name, step.inference_stats.success.count = ("step_2" if self.unloads else "step_1"), 0
+        return reply
+
+
+@pytest.mark.parametrize("unloads", [True, False])
+def test_a_reload_during_the_measurement_is_an_error_in_words(images, unloads):
+    options = {"blocks": 2, "requests_per_block": 100, "warm_up_requests": 0, "minutes": 0.01}
+    with (
+        serving(Reloaded(unloads=unloads)) as url,
+        pytest.raises(ServingError, match="step_1 was unloaded or restarted during the measurement"),
+    ):
+        run_gate(GateOptions(url=url, model="stub", images=images, rate_per_s=400, **options))
+
+
 def test_no_images_is_an_error_that_names_the_folder(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         run_gate(GateOptions(model="stub", images=tmp_path / "nowhere"))

@@ -167,6 +167,14 @@ def test_shared_memory_and_tmp_are_as_large_as_two_of_the_repository_need(tmp_pa
     assert int(option(command, "--tmpfs")[0].removeprefix("/tmp:size=")) >= 2 * size + 512 * 2**20
 
 
+def test_shared_memory_leaves_room_to_grow_for_many_images_in_one_request(tmp_path: Path) -> None:
+    spec = {"serving": {"layout": "auto", "instances": 3, "max_batch_size": 32}}
+    lane = assemble([copy_colours(tmp_path / "c", spec=spec)], tmp_path / "repositories/auto")
+    assert lane.shm_default_bytes <= 6 * 2**20
+    shared = int(option(printed("serve", tmp_path / "repositories/auto", cwd=tmp_path), "--shm-size")[0])
+    assert shared == 2 * 3 * (2 * 32 * 2**20) + 64 * 2**20
+
+
 def test_heads_add_memory_by_their_groups_and_tmp_by_their_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

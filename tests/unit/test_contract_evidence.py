@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.lifecycle.result import LifecycleResult
+from benchmarks.studies.memory.result import MemoryResult
 from benchmarks.studies.operate.result import OperateResult
 from benchmarks.studies.photographs.result import PhotographsResult
 from benchmarks.studies.resize.result import ResizeResult
@@ -39,6 +40,7 @@ KINDS = {
     "efficiency": EfficiencyResult,
     "gateway": GatewayResult,
     "lifecycle": LifecycleResult,
+    "memory": MemoryResult,
     "operate": OperateResult,
     "peers": PeersResult,
     "photographs": PhotographsResult,
@@ -59,6 +61,7 @@ STUDIES = {
     "efficiency",
     "gateway",
     "lifecycle",
+    "memory",
     "operate",
     "peers",
     "photographs",

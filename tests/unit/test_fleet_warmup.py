@@ -1,7 +1,9 @@
-"""A step of the cpu lane runs batches before it says that it is ready: one image, and as many as it ever takes."""
+"""A step of the cpu lane runs batches before it says that it is ready: one image, and as many as are merged."""
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from google.protobuf import json_format
 
 from slipway.repository import assemble
-from tests.support.colours import COLOURS, configs, import_step, open_colours, step_names
+from tests.support.colours import COLOURS, configs, copy_colours, import_step, open_colours, step_names
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +25,9 @@ def batches_of_initialize(
     repository: Path, kind: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> list[int]:
     """The sizes of the batches that the real step runs when Triton initialises it with `parameters`."""
-    name = step_names(repository)[kind]
+    (name,) = (name for name in configs(repository) if name.startswith(f"{kind}_"))
     model = import_step(repository / name, monkeypatch)
-    part, worker = {"preprocess": ("model", "Preprocessor"), "engine": ("loading", "Engine")}[kind]
+    part, worker = ("loading", "Engine") if kind == "engine" else ("model", "Preprocessor")
     maker = importlib.import_module(f"{name}.{part}")
     sizes = []
 
@@ -51,3 +53,22 @@ def test_a_step_warms_up_with_one_image_and_with_the_largest_batch(
     kind: str, parameters: dict[str, str], sizes: list[int], repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert batches_of_initialize(repository, kind, parameters, monkeypatch) == sizes
+
+
+@pytest.mark.parametrize(("layout", "kind"), [("fused", "fused"), ("shared_decode", "preprocess")])
+def test_a_step_that_merges_few_requests_warms_up_with_that_many(
+    layout: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"serving": {"layout": layout, "preferred_batch_size": 3}}
+    assemble([copy_colours(tmp_path / "c", spec=spec)], tmp_path / "out")
+    given = {"threads": "1", "arithmetic": "f32", "warmup_batches": "2"}
+    assert batches_of_initialize(tmp_path / "out", kind, given, monkeypatch) == [1, 3, 1, 3]
+
+
+def test_a_served_engine_goes_without_openvino_s_converter_and_any_other_has_it(repository: Path) -> None:
+    step = repository / step_names(repository)["engine"] / "1"
+    served = f"import sys, types; sys.modules['s'] = s = types.ModuleType('s'); s.__path__ = [{str(step)!r}]"
+    for imports, found in ((f"{served}; import s.loading", "False"), ("import slipway.steps.engine_openvino", "True")):
+        code = f"{imports}; import openvino; print(hasattr(openvino, 'convert_model'))"
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert ran.stdout == f"{found}\n"

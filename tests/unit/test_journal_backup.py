@@ -12,7 +12,7 @@ import pytest
 
 from slipway.contract import SlipwayError, SpecError, StorageError
 from slipway.operations.journal.backup import INDEX, back_up, restore
-from slipway.operations.journal.store import DATABASE, Store, image_path, sha256_of
+from slipway.operations.journal.store import DATABASE, Store, image_path, only_collector, sha256_of
 from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts
 from tests.support.gateways import write_gateway
@@ -269,6 +269,8 @@ def test_nothing_is_written_over_a_journal_or_another_folder(tmp_path: Path) -> 
     fill(journal, range(3))
     backed_up(journal, tmp_path / "backup")
     with pytest.raises(SpecError, match="a journal is there, and nothing is written over it; move it away first"):
+        restore(tmp_path / "backup", journal, progress=lambda _: None)
+    with only_collector(journal), pytest.raises(SpecError, match="has this journal; end it before you restore"):
         restore(tmp_path / "backup", journal, progress=lambda _: None)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter").write_text("1")

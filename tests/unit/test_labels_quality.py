@@ -45,6 +45,14 @@ def test_annotators_are_judged_by_known_answers_and_by_others_who_agree(journal:
     )
 
 
+def test_a_single_label_is_counted_as_a_number(journal: LabelledJournal) -> None:
+    journal.add_rows(1)
+    say(journal, ann="z")
+    with journal.open() as store:
+        store.write("INSERT INTO labels VALUES (?, ?, ?, 1.0)", [(1, KNOWN, "zero")])
+    assert "ann: 1 labels; 1 of 1 right where the truth is known" in journal.done("status").stdout
+
+
 def test_cleanlab_tells_a_careless_annotator(journal: LabelledJournal) -> None:
     pytest.importorskip("cleanlab")
     rng = np.random.default_rng(0)

@@ -113,6 +113,17 @@ def test_shared_memory_holds_two_full_batches(tmp_path: Path) -> None:
     assert lane.shm_default_bytes % (1 << 20) == 0
 
 
+@pytest.mark.parametrize("layout", ["fused", "shared_decode", "steps"])
+@pytest.mark.parametrize(("merged", "least_mib"), [(1, 2), (2, 4), (64, 128)])
+def test_shared_memory_holds_as_many_photographs_as_requests_are_merged_into(
+    layout: str, merged: int, least_mib: int, tmp_path: Path
+) -> None:
+    serving = {"layout": layout, "preferred_batch_size": merged, "max_batch_size": 128}
+    lane = assemble([copy_colours(tmp_path / "c", spec={"serving": serving})], tmp_path / "out")
+    pixels = 0 if layout == "fused" else 128 * 32 * 32 * 3  # a `fused` step hands none on
+    assert least_mib + 2 * pixels / 2**20 < lane.shm_default_bytes / 2**20 <= least_mib + 1
+
+
 @pytest.mark.parametrize(("name", "public"), [("colours", PUBLIC), ("colours_full", FULL)])
 def test_the_public_interface_is_that_of_the_design(repository: Path, name: str, public: set[str]) -> None:
     config = configs(repository)[name]

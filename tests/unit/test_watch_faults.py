@@ -212,8 +212,8 @@ def test_a_log_of_restarts_that_was_moved_away_is_a_new_one_whose_entries_count(
 
 @pytest.mark.parametrize("column", ["probability", "embedding"])
 def test_values_that_are_cut_short_are_a_damaged_journal(store: Store, column: str) -> None:
-    add_drawn(store, drawn(5, seed=3), name="a")
-    store.write(f"UPDATE rows SET {column} = x'00'", [()])
+    odd = add_drawn(store, drawn(5, seed=3), name="a")[2]
+    store.write(f"UPDATE rows SET {column} = x'00000000' WHERE id = ?", [(odd,)])
     facts = look(store)
     assert facts.watched is None
     assert "the journal is damaged" in facts.told[0]
@@ -395,3 +395,14 @@ def test_a_class_that_disappears_is_named_with_its_first_row(store: Store) -> No
     assert found.drift.alarm is not None
     assert found.drift.alarm.event == "class one is less frequent"
     assert abs(found.drift.alarm.since_row - 500) < 30
+
+
+def test_a_classifier_whose_folder_cannot_be_made_is_watched_in_memory(bare: Store) -> None:
+    add_drawn(bare, drawn(150, seed=1), name="a")
+    (bare.folder / "watch").mkdir()
+    (bare.folder / "watch" / "digits").write_text("in the way", encoding="utf-8")
+    watch = Watch(bare, watch_settings(bare.folder), FILE_OF_SETTINGS, say=lambda _: None)
+    for _ in range(2):
+        (facts,) = watch.look()
+        assert facts.rows == 150
+        assert "the state cannot be written, and is kept in memory alone" in facts.told[0]

@@ -102,6 +102,18 @@ def test_the_file_is_read_as_it_was_written_and_a_damaged_one_is_named(tmp_path:
         folder_of(tmp_path, "../x")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"images": {}}, {"images": {0: 2**70, 1: 1, 2: 1}}, {"accuracy": -1e308}, {"recall": {0: 1.5}, "images": {0: 1}}],
+)
+def test_figures_that_no_test_split_has_are_a_damaged_file(tmp_path: Path, changes: dict[str, object]) -> None:
+    (tmp_path / "watch").mkdir()
+    made = made_reference(tmp_path)
+    (folder_of(tmp_path, "digits") / "reference.json").write_text(made.model_copy(update=changes).to_json())
+    with pytest.raises(SpecError, match=r"reference.json.*(.|\n)*slipway watch reference writes it again"):
+        read_reference(tmp_path, "digits")
+
+
 def test_an_accuracy_is_shown_to_be_lower_than_what_the_test_split_shows_and_no_sooner(tmp_path: Path) -> None:
     (tmp_path / "watch").mkdir()
     estimate = Estimate(value=0.9, low=0.85, high=0.93, labels=200)

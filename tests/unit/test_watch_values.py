@@ -2,7 +2,10 @@
 
 import pytest
 
-from slipway.operations.journal.store import Store
+from slipway.errors import DataError
+from slipway.operations.journal.status import last_rows, time_text
+from slipway.operations.journal.store import Store, read_image
+from slipway.operations.labels.explained import read_row
 from slipway.operations.watch.run import Watch
 from tests.support import watch_looks as fixtures
 from tests.support.watch_looks import FILE_OF_SETTINGS
@@ -19,6 +22,7 @@ bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
         *(("sampled_with", "half"), ("sampled_with", float("inf")), ("status", "fine"), ("score", "high")),
         *(("class_id", "two"), ("class_id", 2.5), ("brightness", b"dark"), ("bundle", b"x"), ("arm", b"x")),
         *(("width", "wide"), ("height", 1.5), ("bytes", b"x"), ("format", b"PNG"), ("sampled_with", 0)),
+        *(("probability", 57), ("probability", "text"), ("embedding", b"odd"), ("embedding", 1.5)),
     ],
 )
 def test_a_value_that_somebody_wrote_into_the_journal_stops_its_classifier_alone_and_names_the_row(
@@ -43,3 +47,52 @@ def test_a_value_that_somebody_wrote_into_the_journal_stops_its_classifier_alone
     assert digits.watched.drift is not None
     fed_before = column in ("width", "height", "bytes", "format")  # what is shown alone
     assert digits.watched.drift.rows == 149 + fed_before
+
+
+@pytest.mark.parametrize(("column", "value"), [("class_id", 57), ("class_id", "two"), ("score", "high")])
+def test_an_answer_that_was_changed_after_its_label_came_is_named_or_shown(
+    store: Store, column: str, value: object
+) -> None:
+    row = add_drawn(store, drawn(150, seed=1), name="a")[70]
+    store.write("INSERT INTO considered VALUES (?, 1, 0.5, 1)", [(row,)])
+    store.write("INSERT INTO labels VALUES (?, 'ann', 'one', 1)", [(row,)])
+    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=lambda _: None)
+    watch.look()
+    store.write(f"UPDATE rows SET {column} = ? WHERE id = ?", [(value, row)])
+    store.write("UPDATE labels SET labelled_s = 2", [()])
+    (facts,) = watch.look()
+    if value == 57:
+        assert facts.watched is not None
+        assert "class 57" in [one.label for one in facts.watched.recalls]
+    else:
+        assert f"row {row}: its {column} is {value!r}" in facts.told[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("time_s", "today"), ("sampled_with", 0), ("sampled_with", "half"), ("score", ""), ("arm", b"x")),
+        *(("status", "fine"), ("brightness", "dark"), ("sha256", b"x"), ("sha256", "../x"), ("sha256", "\0")),
+    ],
+)
+def test_a_row_with_a_value_that_somebody_wrote_is_named_where_it_is_shown_and_can_be_forgotten(
+    bare: Store, column: str, value: object
+) -> None:
+    odd = add_drawn(bare, drawn(3, seed=1), name="a")[1]
+    bare.write(f"UPDATE rows SET {column} = ?, kept = 1 WHERE id = ?", [(value, odd)])
+    with pytest.raises(DataError, match=f"forget gateway.yaml {odd} removes the row"):
+        last_rows(bare.folder, last=9, classifier=None)
+    with pytest.raises(DataError, match=f"forget gateway.yaml {odd} removes the row"):
+        read_row(bare, odd)
+    bare.forget(str(odd))
+    assert len(last_rows(bare.folder, last=9, classifier=None)) == 2
+
+
+@pytest.mark.parametrize("name", [b"x", "../../x", "\0", ""])
+def test_an_image_with_a_name_that_is_no_hash_is_not_looked_for(bare: Store, name: str) -> None:
+    with pytest.raises(DataError, match="not by a SHA-256"):
+        read_image(bare.folder, name)
+
+
+def test_a_time_that_is_text_is_shown_as_it_is() -> None:
+    assert time_text("today") == "today"  # type: ignore[arg-type]

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from benchmarks.studies.climbing import Bench, p99_in_turns
 from benchmarks.studies.density.made import Shape, write_random_head, write_whole
 from benchmarks.studies.effort import Effort
+from benchmarks.studies.memory.measure import proportional_mib
 from benchmarks.studies.robustness.launcher import Launcher, launched
 from benchmarks.studies.robustness.load import run_load
-from benchmarks.studies.robustness.parts import meanwhile, proportional_mib
+from benchmarks.studies.robustness.parts import meanwhile
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import HttpConnection
 from slipway.client import Client

@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
                 write_file(arguments.output, EfficiencyResult.parse(result, source="the result").to_json())
                 print(f"written to {arguments.output}", flush=True)
     if arguments.json:
-        print(json.dumps(result))
+        print(json.dumps(EfficiencyResult.parse(result, source="the result").plain()))
 
 
 def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Classifier, Sequence[bytes]]]":
@@ -100,7 +100,7 @@ def efficiency(
     from benchmarks.studies.climbing import Bench
     from benchmarks.studies.efficiency.load import one_by_one
     from benchmarks.studies.efficiency.sides import AUTO, PLAIN, POOL, all_sides
-    from benchmarks.studies.robustness.parts import proportional_mib
+    from benchmarks.studies.memory.measure import proportional_mib
     from slipway.benchmark.tuning import NONE, ratio
     from slipway.contract import GateError
     from slipway.contract.evidence.latency import rate_at

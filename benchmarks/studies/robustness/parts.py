@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
+from benchmarks.studies.memory.measure import proportional_mib
 from benchmarks.studies.robustness.launcher import Launcher, launched
 from benchmarks.studies.robustness.load import LIMIT_MS, run_load, saturation, seconds_to_normal
 from benchmarks.studies.robustness.variants import variant
@@ -229,12 +230,6 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         done = pool.submit(work)
         yield
         done.result()
-
-
-def proportional_mib(server: int) -> float:
-    """Memory of the server and its stubs, pages that several share counted once in all (PSS)."""
-    root = psutil.Process(server)
-    return float(sum(process.memory_full_info().pss for process in [root, *root.children(recursive=True)])) / 2**20
 
 
 def by_step_mib(server: int) -> dict[str, float]:

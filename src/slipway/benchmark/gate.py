@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from slipway.contract.evidence.latency import (
     LookResult,
     Measured,
     Provenance,
+    StepTime,
 )
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.selection import IMAGE_SUFFIXES
-from slipway.errors import DataError
+from slipway.errors import DataError, ServingError
 from slipway.system.files import files_below
 
 MAX_IMAGES = 1024
@@ -53,7 +54,8 @@ def run_gate(options: GateOptions) -> LatencyResult:
 
     Raises:
         DataError: the folder has no images.
-        ServingError: the server, the model or the process does not exist, or the first request got no answer.
+        ServingError: the server, the model or the process does not exist, the first request got no answer, or the
+            server was restarted or took up another repository meanwhile.
         GateError: a load generator ended.
     """
     subject = asyncio.run(meet(options))
@@ -101,7 +103,7 @@ def measure(
         looks=offering.looks,
         client=Client(count, reason, offering.cpu_cores, shares_cores, generators.go_first),
         first_answer_ms=subject.first_answer_ms,
-        steps=[step_time(name, before[name], after[name]) for name in subject.models],
+        steps=_step_times(options, subject, before, after),
         server_use=use,
     )
 
@@ -159,6 +161,19 @@ async def _counters(options: GateOptions, subject: Subject, *, settle: bool) -> 
         if settle:
             await server.settle()
         return await server.counters()
+
+
+def _step_times(
+    options: GateOptions, subject: Subject, before: Mapping[str, StepCounters], after: Mapping[str, StepCounters]
+) -> list[StepTime]:
+    """The time of each model between two readings. Raises ServingError where the readings are not of one server."""
+    for name in subject.models:
+        if name not in before or name not in after or after[name].requests < before[name].requests:
+            raise ServingError(
+                f"{options.url}: {name} was unloaded or restarted during the measurement, so the figures are not of "
+                "one server; measure again, without a reload or restart"
+            )
+    return [step_time(name, before[name], after[name]) for name in subject.models]
 
 
 def provenance(options: GateOptions, subject: Subject) -> Provenance:

@@ -114,10 +114,8 @@ def forget(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     with Store.open(settings.journal, make=False) as store:
         for given in arguments.id:
             done = forgetting.forget(store, settings.spool, given)
-            print(
-                f"{given}: {done['rows']} rows and {done['images']} images removed; "
-                f"{done['spooled']} images of the spool are not taken in"
-            )
+            waiting = f"; {done['spooled']} images that wait in the spool will get no row" if done["spooled"] else ""
+            print(f"{given}: {done['rows']} rows and {done['images']} images removed{waiting}")
             total = {name: total[name] + done[name] for name in total}
     if not any(total.values()):
         raise SpecError(

@@ -278,7 +278,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, run, what in (
         ("weight", weight, "that the candidate answers"),
-        ("mirror", mirror, "that are copied to it"),
+        ("mirror", mirror, "that are copied to the candidate"),
     ):
         one = add(name, run, f"set the percentage of requests {what}")
         one.add_argument("percent", type=percent, nargs="?", help="0 to 100; default: that of the fleet file")

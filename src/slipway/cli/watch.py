@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
         "--price-per-hour", type=positive, metavar="X", help="price of this machine, for the page's cost"
     )
     made["run"].add_argument("--currency", default="USD", help="currency of the price; default: %(default)s")
-    made["restart"].add_argument("classifier", metavar="CLASSIFIER")
+    made["restart"].add_argument("classifier", metavar="CLASSIFIER", help="name in the repository")
     made["restart"].add_argument("--reason", required=True, help="the cause and the remedy; kept with your name")
     made["restart"].add_argument(
         "--live", action="store_true", help="live traffic is as it should be: its newest rows become the reference"

@@ -51,8 +51,8 @@ class Lane(Contract):
     bases: dict[str, LaneBase] = Field(default={})
     """Bases by name; their heads are among the classifiers."""
     shm_default_bytes: int = Field(ge=1 << 20)
-    """Initial shared memory of each Python-backend instance. It exceeds the largest usual batch, since growing under
-    load adds latency."""
+    """Initial shared memory of each Python-backend instance. It exceeds the usual batch, since growing under load adds
+    latency. All of it is allocated at once, and a container's limit counts it."""
     tensorrt_version_compatible: bool = False
     """True if a plan may come from another TensorRT version. The server then needs
     `--backend-config=tensorrt,version-compatible=true`."""

@@ -84,7 +84,8 @@ class Serving(Contract):
     queue_timeout_ms: int = Field(default=0, ge=0, le=60_000)
     """Longest wait at the first step, after which a request is rejected instead of answered late. 0: no limit."""
     warmup_batches: int = Field(default=2, ge=0, le=100)
-    """Batches of one image and of the largest size that each instance runs before it reports ready."""
+    """Batches of one image, and of as many as waiting requests are merged into, that each instance runs before it
+    reports ready."""
     gpu: GpuServing = GpuServing()
     """Settings of the gpu lane."""
 

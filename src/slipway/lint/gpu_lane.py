@@ -1,7 +1,6 @@
 """Checks what makes a gpu lane slow, or its decoder wrong, and what its server takes in silence."""
 
 import ast
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +11,7 @@ from slipway.contract.lane import Lane
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.heads import GROUP
 from slipway.lint.literals import Literals
-from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, element_bytes, listed
+from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, listed, tensor_bytes
 from slipway.lint.plans import check_fallback
 from slipway.lint.python_steps import parse
 
@@ -39,9 +38,9 @@ def pool_bytes(configs: Iterable[ModelConfig]) -> int:
         instances = sum(group.count for group in config.instance_group if group.kind == GPU)
         batches = instances * max(config.max_batch_size, 1)
         if any(tensor.name == INPUT for tensor in config.output):
-            needed += batches * sum(map(_bytes, config.output))
+            needed += batches * sum(map(tensor_bytes, config.output))
         if any(tensor.name == INPUT for tensor in config.input):
-            needed += 2 * batches * sum(map(_bytes, (*config.input, *config.output)))
+            needed += 2 * batches * sum(map(tensor_bytes, (*config.input, *config.output)))
     return max(1, -(-needed // POOL_UNIT)) * POOL_UNIT
 
 
@@ -55,10 +54,6 @@ def gpus_of(configs: Iterable[ModelConfig]) -> tuple[int, ...] | None:
 
 def _gpus(numbers: tuple[int, ...] | None) -> str:
     return "every GPU" if numbers is None else f"GPUs {list(numbers)}"
-
-
-def _bytes(tensor: Any) -> int:
-    return int(math.prod(tensor.dims) * element_bytes(tensor))
 
 
 def check_gpu_lane(repository: Repository, lane: Lane) -> Findings:

@@ -10,7 +10,7 @@ from slipway.contract.labels import odd_in
 from slipway.lint.ensembles import Wiring
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.heads import GROUP
-from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, element_bytes, listed, type_name
+from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, listed, tensor_bytes, type_name
 
 IMAGE = {"IMAGE": "STRING"}
 ANSWER = {"LABEL": "STRING", "SCORE": "FP32", "CLASS_ID": "INT32", "STATUS": "INT32", "BUNDLE": "STRING"}
@@ -73,7 +73,7 @@ def _asked(repository: Repository) -> dict[str, set[str]]:
             if step.model_name.startswith(GROUP) and step.model_name in repository.models:
                 outputs = repository.models[step.model_name].outputs
                 rivals = (most.get(step.model_name, set()), set(step.output_map) & outputs.keys())
-                most[step.model_name] = max(rivals, key=lambda names: sum(_bytes(outputs[one]) for one in names))
+                most[step.model_name] = max(rivals, key=lambda names: sum(tensor_bytes(outputs[one]) for one in names))
     return most
 
 
@@ -126,17 +126,12 @@ def _memory(model: Model, shm_bytes: int, asked: Collection[str] | None) -> Find
         return
     outputs = model.outputs.values() if asked is None else [model.outputs[name] for name in asked]
     tensors = (*model.config.input, *outputs)
-    needed = max(model.config.max_batch_size, 1) * sum(_bytes(tensor) for tensor in tensors)
+    needed = max(model.config.max_batch_size, 1) * sum(tensor_bytes(tensor) for tensor in tensors)
     if needed > shm_bytes:
         reason = (
             f"shm_default_bytes is {shm_bytes:,}, and one batch of {model.name} takes {needed:,}: it grows under load"
         )
         yield Finding("", "lane.json", "shm_default_bytes", reason, AGAIN, "shared-memory")
-
-
-def _bytes(tensor: Any) -> int:
-    """Bytes of the tensor for one image; 0 if its size or type is open."""
-    return 0 if -1 in tensor.dims else math.prod(tensor.dims) * element_bytes(tensor)
 
 
 def check_labels(model: Model) -> Findings:

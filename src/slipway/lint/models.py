@@ -1,6 +1,7 @@
 """The models of a repository as Triton will find them: configuration, version, files."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -198,9 +199,10 @@ def type_name(tensor: Any) -> str:
     return str(proto.DataType.Name(tensor.data_type))
 
 
-def element_bytes(tensor: Any) -> int:
-    """Bytes of one element of an input or output; 0 if they differ, as those of text do."""
-    return _ELEMENT_BYTES.get(type_name(tensor).removeprefix("TYPE_"), 0)
+def tensor_bytes(tensor: Any) -> int:
+    """Bytes of an input or output for one image; 0 if its size is open, or those of its elements differ."""
+    element_bytes = _ELEMENT_BYTES.get(type_name(tensor).removeprefix("TYPE_"), 0)
+    return 0 if -1 in tensor.dims else math.prod(tensor.dims) * element_bytes
 
 
 def ensembles(models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:

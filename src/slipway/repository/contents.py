@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from slipway.contract import Preprocess, RepositoryError
+from slipway.contract import RepositoryError
 from slipway.contract.lane import LaneName
+from slipway.lint.models import tensor_bytes
 from slipway.repository.classifier import Classifier, Networks
-from slipway.repository.config import ModelConfig, to_pbtxt
+from slipway.repository.config import IMAGE, ModelConfig, to_pbtxt
 from slipway.repository.groups import BaseHeads, Heads, heads_of
 from slipway.repository.lanes import LANE_RULES
 from slipway.repository.multi import multi_config
 from slipway.repository.step import VERSION, Content, Files, StepModel
 from slipway.repository.taken_over import Present
 
-PINNED_POOL_BYTES = 256 << 20
-"""Triton's own default."""
+IMAGE_BYTES = 1 << 20
+"""Room for an ordinary photograph, encoded."""
 Multi = Mapping[str, Sequence[str]]
 """Classifiers that each ensemble answers for from one decode."""
 
@@ -63,7 +64,6 @@ def contents(
     given = Networks(classifiers, [own.base for own in bases])
     networks, chosen_for = LANE_RULES[lane].settle(given, sharing=together, cores=cores)
     bases = [replace(own, base=base) for own, base in zip(bases, networks.bases, strict=True)]
-    shm_bytes = [_shm_bytes(served.preprocess, served.max_batch_size) for served in networks.served]
     chains = {classifier.name: _chain(classifier, lane, files) for classifier in networks.classifiers}
     heads = heads_of(bases, lane=lane, present=present, apart=together)
     files |= heads.files
@@ -94,7 +94,7 @@ def contents(
         heads=heads,
         chains=chains,
         ensembles=ensembles,
-        shm_default_bytes=max(shm_bytes, default=0),
+        shm_default_bytes=_shm_default_bytes(networks, heads, lane),
         files=files,
     )
 
@@ -119,11 +119,22 @@ def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels
         files[f"{config.name}/labels.txt"] = labels
 
 
-def _shm_bytes(preprocess: Preprocess, max_batch_size: int) -> int:
-    """Shared memory that a Python-backend instance starts with: two full batches of images and of pixels, so that one
-    is read while another is written.
+def _shm_default_bytes(networks: Networks, heads: Heads, lane: LaneName) -> int:
+    """Shared memory that fits every Python-backend step; a group of heads may have many classes."""
+    versions = [version for classifier in networks.classifiers for version in classifier.versions]
+    steps = [step.config for version in versions for step in LANE_RULES[lane].chain(version)]
+    of_heads = [2 * base.max_batch_size * IMAGE_BYTES for base in networks.bases]
+    return max((*map(_shm_bytes, (*steps, *heads.base_steps)), *of_heads), default=0)
 
-    It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
+
+def _shm_bytes(step: ModelConfig) -> int:
+    """Shared memory that an instance of a Python-backend step starts with: two batches, so that one is read while
+    another is written (docs/adr/0085).
+
+    It allows a megabyte for an ordinary photograph, and as many photographs as waiting requests are merged into; a
+    client that sends more in one request, or larger ones, makes the region grow once, for good.
     """
-    image_bytes = preprocess.input_height * preprocess.input_width * 3 + (1 << 20)
-    return -(-2 * max_batch_size * image_bytes >> 20) << 20
+    known = step.max_batch_size * sum(tensor_bytes(tensor) for tensor in (*step.input, *step.output))
+    takes_images = any(tensor.name == IMAGE.name for tensor in step.input)
+    merged = max(step.dynamic_batching.preferred_batch_size, default=step.max_batch_size) if takes_images else 0
+    return int(-(-2 * (known + merged * IMAGE_BYTES) // IMAGE_BYTES) * IMAGE_BYTES)

@@ -15,8 +15,8 @@ from slipway.contract.serving import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.groups import BaseHeads
 from slipway.repository.heads import ServedBase
+from slipway.repository.lane_engines import open_engines, pick_engines
 from slipway.repository.lanes import LANE_RULES
-from slipway.repository.pick import open_engines, pick_engines
 
 
 def open_fleet(fleet: Fleet, *, root: Path) -> list[Classifier]:

@@ -21,8 +21,8 @@ GUARD = (
 )
 """Code of the step that receives the images, on either lane."""
 BATCHES_CODE = ("repository/backends/batches.py",)
-WORKER_CODE = (*BATCHES_CODE, "steps/cores.py")
-"""Code of the cpu lane's steps that may be pinned."""
+WORKER_CODE = (*BATCHES_CODE, "repository/backends/warmup.py", "steps/cores.py")
+"""Code of the steps that may be pinned on the cpu lane, and that warm up."""
 PREPROCESS_CODE = (
     *GUARD,
     "steps/batch_limits.py",

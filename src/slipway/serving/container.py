@@ -14,15 +14,19 @@ INNER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002, "status": 8003}
 TRITON_USER = "1000:1000"  # of NVIDIA's image
 FALLBACK_START_S = 1800
 """Seconds for ONNX Runtime to build the engines of its graphs, which it does in every new container."""
+GROWN_SHM_BYTES = 2 << 20
+"""Shared memory of a step that grew to hold two largest batches of ordinary photographs, for each image of a batch."""
 SPARE_SHM_BYTES, SPARE_TMP_BYTES = 64 * 2**20, 512 * 2**20
 ULIMITS = {"memlock": -1, "stack": 67108864, "nofile": 65536}
 """Pinned memory for copies to the GPU, stacks as NVIDIA advises, and a file for each connection."""
 
 
 def shm_bytes(contents: "Contents", *, loads: int = 2, gpus: int = MOST_GPUS) -> int:
-    """Shared memory for the steps of `loads` repositories on a machine with `gpus` GPUs at most: of two, where one is
-    loaded again beside the old one."""
-    return loads * contents.stubs(gpus=gpus) * contents.lane.shm_default_bytes + SPARE_SHM_BYTES
+    """Most shared memory for the steps of `loads` repositories on a machine with `gpus` GPUs at most: of two, where one
+    is loaded again beside the old one. A step starts with less and grows where clients send many images at once."""
+    grown = GROWN_SHM_BYTES * max((model.config.max_batch_size for model in contents.models.values()), default=0)
+    of_each = max(contents.lane.shm_default_bytes, grown)
+    return loads * contents.stubs(gpus=gpus) * of_each + SPARE_SHM_BYTES
 
 
 def tmp_bytes(contents: "Contents", repository: Path) -> int:

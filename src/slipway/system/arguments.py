@@ -7,6 +7,8 @@ from typing import TypeAlias
 Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Result of `ArgumentParser.add_subparsers`."""
 
+MOST = 2**63 - 1
+
 
 def add_action(actions: Actions, name: str, line: str) -> argparse.ArgumentParser:
     """The parser of one action of a verb: its line in the verb's help describes it in its own."""
@@ -28,8 +30,9 @@ def rate(text: str) -> float:
 
 
 def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"invalid count {text!r}; use 1 or more")
+    """At most the largest whole number that SQLite takes."""
+    if not (text.isdecimal() and len(text) < 20 and 1 <= int(text) <= MOST):
+        raise argparse.ArgumentTypeError(f"invalid count {text!r}; use 1 to {MOST}")
     return int(text)
 
 

@@ -187,6 +187,11 @@ local function check_http_infer(handle, headers, model)
   if text:find("\\", 1, true) or text:find("classification", 1, true) then
     refuse(403, "class_count and escaped text do not pass over HTTP; ask for class_count over gRPC")
   end
+  for size in text:gmatch('"binary_data_size"%s*:%s*([^%s,}%]]*)') do
+    if not size:match("^%d+$") then
+      refuse(400, "binary_data_size is " .. size:sub(1, 20) .. "; give the number of the tensor's bytes, 0 or more")
+    end
+  end
   local _, depth = text:gsub("[%[{]", "")
   if depth > LIMITS.brackets then
     refuse(400, "the JSON has " .. depth .. " lists and objects, and at most " .. LIMITS.brackets

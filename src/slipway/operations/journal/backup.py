@@ -123,7 +123,7 @@ def restore(backup: Path, journal: Path, *, progress: Progress, without_damaged:
     """
     index, images = read_backup(backup, with_images=not without_damaged)
     left_out: list[str] = []
-    with only_collector(journal):
+    with only_collector(journal, remedy="end it before you restore"):
         if (journal / DATABASE).exists():
             raise SpecError(f"{journal}: a journal is there, and nothing is written over it; move it away first")
         if logs := sorted(path.name for path in journal.glob(f"{DATABASE}-*")):

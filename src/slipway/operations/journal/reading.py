@@ -1,13 +1,14 @@
 """Reads rows of a journal as columns, for the watch and for the choice of labels."""
 
 import math
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from slipway.errors import DataError
-from slipway.operations.journal.store import Store
+from slipway.operations.journal.store import Store, is_sha256
 from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows, rows_of
 from slipway.system.text import command
 
@@ -30,14 +31,20 @@ def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def _is_values(value: object) -> bool:
+    return value is None or (isinstance(value, bytes) and len(value) % 4 == 0)
+
+
 def _is_chance(value: object) -> bool:
     return isinstance(value, int | float) and 0 < value <= 1
 
 
 _KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    **dict.fromkeys(("arm", "bundle", "format"), (_is_text, "text")),
+    **dict.fromkeys(("arm", "bundle", "format", "client_id", "label", "model"), (_is_text, "text")),
     **dict.fromkeys(("status", "class_id", "width", "height", "bytes"), (_is_whole, "a whole number")),
     **dict.fromkeys(("score", "brightness"), (_is_number, "a number")),
+    **dict.fromkeys(("probability", "embedding"), (_is_values, "FP32 values")),
+    "sha256": (lambda value: value is None or is_sha256(value), "a SHA-256"),
     "time_s": (_is_time, "a finite number of seconds"),
     "sampled_with": (_is_chance, "a probability over 0"),
 }
@@ -117,15 +124,16 @@ def check_values(names: Sequence[str], found: Iterable[Sequence[object]]) -> Non
         for place, name, is_kind, kind in checked:
             if not is_kind(row[place]):
                 remove = command("slipway journal forget", "gateway.yaml", str(row[0]))
+                given = reprlib.repr(row[place])
                 raise DataError(
-                    f"row {row[0]}: its {name} is {row[place]!r}, and not {kind}; somebody changed the journal, or "
-                    f"it is damaged: {remove} removes the row"
+                    f"row {row[0]}: its {name} is {given}, and not {kind}; somebody changed the journal, or it is "
+                    f"damaged: {remove} removes the row"
                 )
 
 
 def _matrix(blobs: Sequence[bytes]) -> Floats:
     lengths = {len(blob) for blob in blobs}
-    if len(lengths) > 1 or any(length % 4 for length in lengths):
+    if len(lengths) > 1:
         raise DataError("rows of one bundle differ in length; the journal is damaged: give it another folder")
     found: Floats = np.frombuffer(b"".join(blobs), "<f4").astype(np.float64)
     return found.reshape(len(blobs), -1) if blobs else np.empty((0, 0))

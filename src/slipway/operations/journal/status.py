@@ -1,6 +1,5 @@
 """Content of a journal, for people and for `--json`."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +10,8 @@ from typing import Any
 
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.collector import FILES, PARITY
+from slipway.operations.journal.folders import in_memory
+from slipway.operations.journal.reading import check_values
 from slipway.operations.journal.retention import put_off
 from slipway.operations.journal.rows import PARITIES
 from slipway.operations.journal.spool import DROPPED, read_dropped, tap_files
@@ -106,7 +107,7 @@ def status_of(settings: GatewaySettings) -> JournalStatus:
         spool=str(settings.spool),
         spool_files=len(spooled),
         spool_bytes=sum(file.size for file in spooled),
-        spool_is_tmpfs=_is_tmpfs(settings.spool),
+        spool_is_tmpfs=in_memory(settings.spool),
         dropped=read_dropped(settings.folder / DROPPED),
         pruning_put_off=doubt,
     )
@@ -119,30 +120,24 @@ def _sizes(images: Path) -> Iterator[int]:
 
 
 def last_rows(journal: Path, *, last: int, classifier: str | None) -> list[dict[str, Any]]:
-    """The newest rows, newest first, without probabilities and embeddings; `time` is `time_s` in words."""
+    """The newest rows, newest first, without probabilities and embeddings; `time` is `time_s` in words.
+
+    Raises:
+        DataError: a row has values that no collector writes.
+    """
     where, values = ("WHERE classifier = ?", [classifier]) if classifier is not None else ("", [])
     with Store.open(journal, make=False) as store:
         found = store.query(f"SELECT {', '.join(SHOWN)} FROM rows {where} ORDER BY id DESC LIMIT ?", [*values, last])
+    check_values(SHOWN, found)
     rows = [dict(zip(SHOWN, one, strict=True)) for one in found]
     return [{**row, "time": time_text(row["time_s"])} for row in rows]
 
 
 def time_text(time_s: float | None) -> str | None:
-    """A Unix time in words, in UTC; the number itself where a clock was far off."""
+    """A Unix time in words, in UTC; as it is where a clock was far off, or where somebody changed it."""
     if time_s is None:
         return None
     try:
         return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (OverflowError, ValueError, OSError):  # a clock that was far off
+    except (OverflowError, ValueError, OSError, TypeError):
         return str(time_s)
-
-
-def _is_tmpfs(folder: Path) -> bool:
-    """Whether the spool is in memory, by the mount that holds it."""
-    path = os.path.realpath(folder)
-    kind, longest = "", -1
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-        _, mount, found, *_ = line.split()
-        if (path == mount or path.startswith(mount.rstrip("/") + "/")) and len(mount) > longest:
-            kind, longest = found, len(mount)
-    return kind == "tmpfs"

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from slipway.errors import SpecError, StorageError
+from slipway.errors import DataError, SpecError, StorageError
 from slipway.operations.journal.folders import only_process, private_folder
 from slipway.operations.journal.rows import Row
 from slipway.operations.journal.sqlite_errors import in_words
@@ -151,7 +151,7 @@ class Store:
         with self._transaction():
             for sha256 in hashes:
                 if not self._is_kept(sha256):
-                    with suppress(FileNotFoundError):
+                    with suppress(FileNotFoundError, DataError):
                         image_path(self.folder, sha256).unlink()
                         images += 1
         self._query("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log holds old pages
@@ -266,8 +266,22 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         raise
 
 
+def is_sha256(value: object) -> bool:
+    """Whether it may be the name of an image."""
+    return isinstance(value, str) and value.isascii() and value.isalnum()
+
+
 def image_path(folder: Path, sha256: str) -> Path:
-    """`images/ab/<sha256>`."""
+    """`images/ab/<sha256>`.
+
+    Raises:
+        DataError: the hash is none, since somebody changed the journal: as a path it could lead anywhere.
+    """
+    if not is_sha256(sha256):
+        raise DataError(
+            f"{folder}: an image is called {sha256!r}, and not by a SHA-256; somebody changed the journal, or it is "
+            "damaged: slipway journal rows names the row"
+        )
     return folder / IMAGES / sha256[:2] / sha256
 
 
@@ -287,10 +301,10 @@ def sha256_of(content: bytes) -> str:
 
 
 @contextmanager
-def only_collector(folder: Path) -> Iterator[None]:
-    """Raises SpecError if another collector has this journal."""
+def only_collector(folder: Path, *, remedy: str = "one is enough") -> Iterator[None]:
+    """Raises SpecError, with `remedy`, if another collector has this journal."""
     private_folder(folder, what="observe.journal", marker=DATABASE)
-    with only_process(folder / LOCK, f"{folder}: another slipway journal run has this journal; one is enough"):
+    with only_process(folder / LOCK, f"{folder}: another slipway journal run has this journal; " + remedy):
         yield
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from slipway.contract import SpecError
 from slipway.contract.labels import RESERVED
+from slipway.operations.journal.reading import check_values
 from slipway.operations.journal.rows import Parity
 from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store, read_image
@@ -80,16 +81,21 @@ class ExplainedRow:
         return f"The label that counts is {label}, {right}."
 
 
-_ANSWER = "classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept"
-_FACTS = "time_s, arm, model, client_id, parity, format, width, height, bytes, brightness, sampled_with"
+_ANSWER = ("classifier", "bundle", "status", "label", "class_id", "score", "probability", "embedding", "sha256", "kept")
+_FACTS = (
+    *("time_s", "arm", "model", "client_id", "parity", "format", "width", "height", "bytes", "brightness"),
+    "sampled_with",
+)
 
 
 def read_row(store: Store, number: int) -> ExplainedRow:
-    """Raises SpecError: no such row."""
-    found = store.query(f"SELECT {_ANSWER}, {_FACTS} FROM rows WHERE id = ?", (number,))
+    """Raises SpecError: no such row. DataError: it has values that no collector writes."""
+    names = ("id", *_ANSWER, *_FACTS)
+    found = store.query(f"SELECT {', '.join(names)} FROM rows WHERE id = ?", (number,))
     if not found:
         raise SpecError(f"row {number} is not in the journal; slipway journal rows shows the last ones")
-    (classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept, *facts) = found[0]
+    check_values(names, found)
+    (_, classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept, *facts) = found[0]
     return ExplainedRow(
         number=number,
         classifier=classifier,

@@ -117,7 +117,7 @@ def _annotators(said: Mapping[int, Mapping[str, str]], qualities: Mapping[str, f
             count = counts.setdefault(who, Counter())
             others = [other for name, other in by.items() if name not in (who, KNOWN)]
             truth = by.get(KNOWN) or (others[0] if len(others) >= LEAST_TRUTH and len(set(others)) == 1 else None)
-            count.update(labels=1, known=truth is not None, right=truth == label, pairs=len(others))
+            count.update(labels=1, known=int(truth is not None), right=int(truth == label), pairs=len(others))
             count["agreed"] += others.count(label)
     return tuple(
         Annotator(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slipway.operations.journal.reading import check_values
 from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import truths
 from slipway.operations.watch.accuracy import (
@@ -80,7 +81,7 @@ def is_lower(overall: Estimate, reference: TestReference, *, points: float) -> b
 def _recalls(found: LiveAccuracy, reference: TestReference, names: dict[int, str]) -> tuple[ClassRecall, ...]:
     def recall(one: ClassAccuracy) -> ClassRecall:
         return ClassRecall(
-            label=names[one.class_id],
+            label=names.get(one.class_id, f"class {one.class_id}"),
             class_id=one.class_id if one.class_id < len(reference.labels) else None,
             reference=reference.recall.get(one.class_id),
             estimate=_interval(one.recall),
@@ -159,12 +160,17 @@ def _selections(store: Store, reference: TestReference, said: dict[int, str]) ->
 
 
 def _considered(store: Store, reference: TestReference, selection: int) -> list[_Considered]:
-    """The rows of a bundle that a selection considered."""
+    """The rows of a bundle that a selection considered.
+
+    Raises:
+        DataError: a row has values that no collector writes.
+    """
     found = store.query(
         "SELECT considered.row, considered.probability, considered.chosen, rows.class_id, rows.score "
         f"{_OF_BUNDLE} AND considered.selection = :selection ORDER BY considered.row",
         {"classifier": reference.classifier, "bundle": reference.bundle, "selection": selection},
     )
+    check_values(("id", "", "", "class_id", "score"), found)
     return [
         _Considered(
             row=row,

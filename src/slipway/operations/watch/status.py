@@ -1,5 +1,6 @@
 """Status of the watch, for people and for `--json`: from its files and the journal, whether it runs or not."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,7 @@ def drift_words(drift: Drift) -> str:
     evidence = f"evidence 10^{drift.log10_evidence:.1f}, alarm at 10^{drift.log10_threshold:.1f}"
     if drift.alarm is not None:
         return f"CHANGED, {shown(drift.alarm.event)} ({evidence}; against {against})"
-    usual = 10**drift.log10_evidence <= 20 * max(drift.rows, 1)
+    usual = drift.log10_evidence <= math.log10(20 * max(drift.rows, 1))
     return f"{'no sign of a change' if usual else 'a change is likely'} ({evidence}; against {against})"
 
 

@@ -15,7 +15,7 @@ from slipway.errors import SpecError
 from slipway.operations.watch.facts import BRIGHTNESS_BINS, CONFIDENCE_BINS, Count, Quantiles
 from slipway.operations.watch.reference import MEASURES, MIN_ROWS, MOST_MISSING, Detector, WatchReference
 from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
-from slipway.system.targets import write_file
+from slipway.system.targets import told, write_file
 
 FOLDER, FILE = "watch", "reference.json"
 MOST_SIZES = 8
@@ -69,6 +69,11 @@ class Pictures(Contract):
     """Images by bin of their brightness."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Images = Annotated[int, Field(ge=0, lt=2**53)]
+"""A number of images, as a double holds it."""
+
+
 class TestReference(Contract):
     """A classifier's answers to its test split."""
 
@@ -83,10 +88,10 @@ class TestReference(Contract):
     """Images of the test split that were answered."""
     refused: int
     """Images of the test split that the server refused; they are left out."""
-    accuracy: float
-    recall: dict[int, float]
+    accuracy: Share
+    recall: dict[int, Share]
     """Recall by class id; classes without an image are left out."""
-    images: dict[int, int]
+    images: dict[int, Images]
     """Answered images by true class, for how well accuracy and recall are known."""
     predicted: dict[int, int]
     """Answers by class id; -1 is `unknown`."""
@@ -100,6 +105,12 @@ class TestReference(Contract):
     measures: dict[Detector, Annotated[tuple[float, ...], Field(min_length=1)]]
     """Quantiles of each measure in steps of half a percent."""
     pictures: Pictures
+
+    @model_validator(mode="after")
+    def _check_that_every_recall_has_its_images(self) -> Self:
+        if missing := sorted(self.recall.keys() - self.images.keys()):
+            raise ValueError(f"recall has the classes {missing}, and images has not; give both for every class")
+        return self
 
     @property
     def class_means(self) -> ClassMeans | None:
@@ -140,9 +151,14 @@ def write_reference(journal: Path, reference: TestReference) -> Path:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Write a file into a folder that only this user may enter, completely or not at all."""
-    path.parent.parent.mkdir(mode=0o700, exist_ok=True)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    """Write a file into a folder that only this user may enter, completely or not at all.
+
+    Raises:
+        StorageError: the file or its folder cannot be written.
+    """
+    with told(path):
+        path.parent.parent.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
     write_file(path, content)
 
 

@@ -11,6 +11,7 @@ from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .loading import load_engine
 from .preprocess import Preprocessor
+from .warmup import warmup_sizes
 
 
 class TritonPythonModel:
@@ -25,8 +26,7 @@ class TritonPythonModel:
             threads=int(parameters["threads"]["string_value"]),
         )
         self.engine = load_engine(model, here)
-        warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
-        for batch_size in (1, model["max_batch_size"]) * warmup_batches:
+        for batch_size in warmup_sizes(model):
             self._embed([PLACEHOLDER] * batch_size)
         ready()
 

@@ -13,6 +13,7 @@ from .guard import PLACEHOLDER
 from .loading import load_engine
 from .postprocess import Postprocessor, public_tensors
 from .preprocess import Preprocessor
+from .warmup import warmup_sizes
 
 
 class TritonPythonModel:
@@ -29,8 +30,7 @@ class TritonPythonModel:
         self.engine = load_engine(model, here)
         self.postprocessor = Postprocessor.read(here)
         self.bundle = (here / "bundle.txt").read_bytes().strip()
-        warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
-        for batch_size in (1, model["max_batch_size"]) * warmup_batches:
+        for batch_size in warmup_sizes(model):
             self._answer([PLACEHOLDER] * batch_size)
         ready()
 

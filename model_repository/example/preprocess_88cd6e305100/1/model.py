@@ -11,6 +11,7 @@ from .batches import images_of, ready, rows_of
 from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .preprocess import Preprocessor, tensor_of
+from .warmup import warmup_sizes
 
 
 class TritonPythonModel:
@@ -27,7 +28,7 @@ class TritonPythonModel:
             hardware_jpeg=parameters.get("hardware_jpeg") == "true",
         )
         self.run = preprocessor.run_on_gpu if on_gpu else preprocessor.run
-        for batch_size in (1, model["max_batch_size"]) * int(parameters.get("warmup_batches", 0)):
+        for batch_size in warmup_sizes(model):
             self.run([PLACEHOLDER] * batch_size)
         ready()
 
