@@ -306,3 +306,16 @@ def test_the_study_tells_versions_that_lose_twice_as_often_as_they_win_from_equa
     assert same.rolled_back <= 0.04
     assert worse.rolled_back >= 0.95
     assert worse.rolled_back_labels < 300
+
+
+@pytest.mark.parametrize("calm", [12, 120, 1000])
+def test_a_candidate_that_breaks_later_is_worse_ten_minutes_after(calm):
+    good = blocks(calm, errors=0.001)
+    assert verdict(good + blocks(130, errors=0.001, ratio=1000, seed=1)) is ReleaseVerdict.WORSE
+    assert verdict(good + blocks(130, slow=0.5, seed=1)) is ReleaseVerdict.WORSE
+
+
+def test_a_burst_of_two_minutes_in_the_middle_is_not_worse():
+    burst = blocks(24, ratio=11, seed=1)
+    for after in (0, 60, 130):
+        assert verdict(blocks(180) + burst + blocks(after, seed=2)) is not ReleaseVerdict.WORSE

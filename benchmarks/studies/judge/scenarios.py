@@ -126,7 +126,7 @@ SCENARIOS = (
     Scenario("errors x3 of 1 %", "worse", 15, ratio=3),
     Scenario("errors 0 to 2 %", "worse", 15, errors=1e-5, ratio=2000),
     Scenario("every request fails", "worse", 15, errors=1e-3, ratio=1000),
-    Scenario("every request fails after 1 min", "worse", 15, errors=1e-3, ratio=1000, calm_min=1, judged=False),
+    Scenario("every request fails after 1 min", "worse", 15, errors=1e-3, ratio=1000, calm_min=1),
     Scenario("every request fails after 10 min", "worse", 40, errors=1e-3, ratio=1000, calm_min=10, judged=False),
     Scenario("errors x2 for an hour", "at the limit", 60, ratio=2),
     Scenario("bursts of 5 s, 30 % fail, each arm its own", "same", 60, bursts=Bursts(0.01, 0.3, 1)),

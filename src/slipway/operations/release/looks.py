@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from slipway.contract.release import JudgeSettings
 from slipway.operations.release.evidence import Array, dispersion_of, log_evidence, share_at
@@ -19,6 +20,10 @@ ALPHA_OF: dict[Series, float] = {"errors": 0.5, "over budget": 0.25, "disagreeme
 ROUTES: dict[Series, int] = {"errors": 2, "over budget": 1, "disagreements": 2}
 """Ways of a series to be fine, which share the error probability: a ratio that is acceptable, or a share that is
 negligible. The series do not share it, since all of them must be fine."""
+RECENT, RECENT_STEP = 120, 12
+"""Blocks (ten minutes) that are judged by themselves too, each minute."""
+RECENT_ALPHA = 0.1
+"""Their part of the error probability of a false `worse`."""
 _WIDEST = math.log(1000)
 _HALVINGS = 20
 
@@ -46,9 +51,16 @@ def error_looks(candidate: Counts, stable: Counts, *, settings: JudgeSettings) -
     """
     (errors, of), (others, others_of) = candidate, stable
     both = dispersion_of([candidate, stable])
-    worse = log_evidence(errors, others, share_at(1, of, others_of), side="over", dispersion=both)
-    expected = settings.error_ratio * np.cumsum(others, axis=-1) * np.cumsum(of, axis=-1)
-    worse = np.where(np.cumsum(errors, axis=-1) * np.cumsum(others_of, axis=-1) >= expected, worse, 0.0)
+
+    def worse_by(candidate: Counts, stable: Counts, dispersion: Array) -> Array:
+        (errors, of), (others, others_of) = candidate, stable
+        worse = log_evidence(errors, others, share_at(1, of, others_of), side="over", dispersion=dispersion)
+        expected = settings.error_ratio * np.cumsum(others, axis=-1) * np.cumsum(of, axis=-1)
+        return np.where(np.cumsum(errors, axis=-1) * np.cumsum(others_of, axis=-1) >= expected, worse, 0.0)
+
+    last, last_stable = _windows(candidate), _windows(stable)
+    recent = worse_by(last, last_stable, dispersion_of([last, last_stable]))
+    worse = _either(worse_by(candidate, stable, both), recent)
     acceptable = share_at(settings.acceptable_ratio, of, others_of)
     ratio = log_evidence(errors, others, acceptable, side="under", dispersion=both)
     share = share_looks(candidate, limit=settings.negligible_share).fine
@@ -57,11 +69,47 @@ def error_looks(candidate: Counts, stable: Counts, *, settings: JudgeSettings) -
 
 def share_looks(candidate: Counts, *, limit: float) -> Looks:
     """E-values of a share against a limit: worse is over it, fine is under it."""
+
+    def worse_by(candidate: Counts, dispersion: Array) -> Array:
+        counted, of = candidate
+        return log_evidence(counted, of - counted, limit, side="over", dispersion=dispersion)
+
     counted, of = candidate
-    alone = dispersion_of([candidate])
-    worse = log_evidence(counted, of - counted, limit, side="over", dispersion=alone)
+    alone, last = dispersion_of([candidate]), _windows(candidate)
+    worse = _either(worse_by(candidate, alone), worse_by(last, dispersion_of([last])))
     fine = log_evidence(counted, of - counted, limit, side="under", dispersion=alone)
     return Looks(worse, fine, alone)
+
+
+def _windows(counts: Counts) -> Counts:
+    """The last `RECENT` blocks at every `RECENT_STEP`-th look, `[..., windows, RECENT]`."""
+    counted, of = (_window(values) for values in counts)
+    return counted, of
+
+
+def _window(values: Array) -> Array:
+    if values.shape[-1] < RECENT:
+        return np.zeros((*values.shape[:-1], 0, RECENT))
+    found: Array = sliding_window_view(values, RECENT, axis=-1)[..., ::RECENT_STEP, :]
+    return found
+
+
+def _either(whole: Array, recent: Array) -> Array:
+    """The evidence of all blocks, or of the last ones alone, whichever is larger.
+
+    A candidate that is good at first and then fails looks like one long burst among all blocks, and would never be
+    worse. Among the last blocks it fails in each. The windows share a part of the error probability: the k-th has
+    1/(k (k + 1)) of it, which add up to 1.
+
+    Args:
+        whole: at every look, `[..., blocks]`.
+        recent: of each window, at each of its looks, `[..., windows, RECENT]`; the last one counts.
+    """
+    number = np.arange(1, recent.shape[-2] + 1)
+    looks: Array = whole + math.log(1 - RECENT_ALPHA)
+    ends = looks[..., RECENT - 1 :: RECENT_STEP]
+    ends[...] = np.maximum(ends, recent[..., -1] + math.log(RECENT_ALPHA) - np.log(number * (number + 1)))
+    return looks
 
 
 def disagreement_looks(lost: Array, won: Array, *, differing: float, compared: float, settings: JudgeSettings) -> Looks:
