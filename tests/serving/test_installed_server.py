@@ -17,7 +17,7 @@ import pytest
 
 from slipway.contract import Lane, ServingError
 from slipway.repository import Classifier, assemble
-from slipway.serving import Ports, fit, serve
+from slipway.serving import Ports, servable, serve
 from slipway.serving.binary import find_tritonserver
 from slipway.serving.contents import Contents
 from slipway.serving.reload import reload
@@ -119,14 +119,14 @@ def test_it_serves_a_gpu_lane_where_there_is_a_gpu_and_reloads_no_plan_of_anothe
     with pytest.raises(ServingError, match=r"a gpu lane, and this machine shows no GPU \(.*docker run --gpus all"):
         serve(repository, ports=Ports.free()).__enter__()
     old = H100.model_copy(update={"driver": "550.54.15", "cuda": "12.4"})
-    monkeypatch.setattr(fit, "find_gpus", lambda: ((old,), ""))
+    monkeypatch.setattr(servable, "find_gpus", lambda: ((old,), ""))
     with pytest.raises(ServingError, match=r"550.54.15 runs CUDA 12.4, and .* 26.08 .*; bring the driver up to date"):
         serve(repository, ports=Ports.free()).__enter__()
-    monkeypatch.setattr(fit, "find_gpus", lambda: ((H100,), ""))
+    monkeypatch.setattr(servable, "find_gpus", lambda: ((H100,), ""))
     with serve(repository, ports=Ports.free()) as server:
         assert connect(server, "grpc").ask("colours", [RED])["LABEL"][0, 0] == b"red"
         other_card = Contents.open(gpu_lane(tmp_path / "other"))
-        monkeypatch.setattr(fit, "find_gpus", lambda: ((L4,), ""))
+        monkeypatch.setattr(servable, "find_gpus", lambda: ((L4,), ""))
         (installed / "backends/tensorrt").mkdir()
         with pytest.raises(ServingError, match=r"no plan for NVIDIA L4 \(compute capability 8.9\), only for 9.0"):
             reload(server, other_card, deadline=time.monotonic() + 60)
@@ -141,15 +141,15 @@ def test_a_lane_of_the_other_kind_is_refused_with_the_image_that_serves_it(
     with pytest.raises(ServingError, match=r"has no backend tensorrt; serve it in its own image: slipway contai"):
         serve(repository, ports=Ports.free()).__enter__()
     (repository.parent / "opt/tritonserver/backends/tensorrt").mkdir()
-    monkeypatch.setattr(fit, "find_gpus", lambda: ((L4,), ""))
+    monkeypatch.setattr(servable, "find_gpus", lambda: ((L4,), ""))
     with pytest.raises(
         ServingError, match=r"engine_\w+: no plan for NVIDIA L4 \(compute capability 8.9\), only for 9.0"
     ):
         serve(repository, ports=Ports.free()).__enter__()
-    monkeypatch.setattr(fit, "find_gpus", lambda: ((H100,), ""))
+    monkeypatch.setattr(servable, "find_gpus", lambda: ((H100,), ""))
     with pytest.raises(ServingError, match=r"TensorRT 10.16\S* is needed, and none is installed here; serve it in the"):
         serve(repository, ports=Ports.free()).__enter__()
     found = importlib.util.find_spec
-    monkeypatch.setattr(fit.importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name))
+    monkeypatch.setattr(servable.importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name))
     with pytest.raises(ServingError, match=r"a cpu lane, and OpenVINO is not installed here"):
         serve(EXAMPLE, ports=Ports.free()).__enter__()

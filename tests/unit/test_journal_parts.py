@@ -3,6 +3,8 @@
 import contextlib
 import os
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +93,22 @@ def test_a_database_that_another_process_holds_is_said_with_what_to_do(
     with pytest.raises(StorageError, match="locked; another process has held"), Store.open(tmp_path, make=False):
         pass
     other.close()
+
+
+def test_several_that_open_a_new_journal_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """As a collector and a watch that start together: SQLite does not wait where two change a database's mode."""
+    ready = threading.Barrier(3)
+
+    def opened(folder: Path) -> int:
+        ready.wait()
+        with Store.open(folder, make=True) as store:
+            return len(store.counters())
+
+    with ThreadPoolExecutor(3) as three:
+        for number in range(30):  # without a wait, one in seven failed
+            folder = tmp_path / str(number)
+            folder.mkdir(mode=0o700)
+            assert list(three.map(opened, [folder] * 3)) == [0, 0, 0]
 
 
 def test_only_what_sqlite_calls_damaged_is_to_be_moved_away(tmp_path: Path) -> None:

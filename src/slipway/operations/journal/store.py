@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
@@ -20,6 +21,7 @@ DATABASE, IMAGES, LOCK = "journal.sqlite", "images", "collector.lock"
 VERSION = 2
 DAY_S = 86_400.0
 BUSY_S = 30.0
+_PAUSE_S = 0.01
 Counts = Mapping[tuple[str, tuple[str, ...]], int]
 """Counters by name and values of their labels."""
 _SEPARATOR = "\x1f"
@@ -242,7 +244,7 @@ class Store:
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")  # labels go with their row
     connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
@@ -264,6 +266,20 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Set the journal's mode to WAL. SQLite does not wait by itself where two open a new journal at once."""
+    over_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > over_s:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return
 
 
 def is_sha256(value: object) -> bool:
