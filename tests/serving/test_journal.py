@@ -187,7 +187,7 @@ def test_no_key_and_no_client_address_is_in_the_spool_or_the_journal(journal: Ma
 
 
 def test_the_sample_is_as_large_as_asked_and_weighs_back_to_all_requests(journal: Make) -> None:
-    requests = 500
+    requests = 1000
     with journal(share=0.4, per_second=40) as one:
         with one.client() as client:
             images = [RED] * requests
@@ -200,7 +200,8 @@ def test_the_sample_is_as_large_as_asked_and_weighs_back_to_all_requests(journal
         with Store.open(one.settings.journal, make=False) as store:
             chances = np.array([chance for (chance,) in store.query("SELECT sampled_with FROM rows")])
         assert chances.max() == pytest.approx(0.4)
-        assert len(chances) <= 1.3 * 40 * took_s + 60
+        # The first ones are sampled by their share, until the rate is known; by the share alone it were 400.
+        assert len(chances) <= 1.3 * 40 * took_s + 100
         spread = float(np.sqrt(np.sum((1 - chances) / chances**2)))
         assert abs(float(np.sum(1 / chances)) - requests) < 4 * spread
 

@@ -79,7 +79,9 @@ def test_latencies_are_those_of_the_queue():
     free_s = 0.0
     for index, due_s in enumerate(schedule_s):
         done_s[index] = free_s = max(free_s, due_s) + service_s
-    extra_ms = block.latencies_ms - (done_s - schedule_s)[20:] * 1000
+    # In the order of the answers: on a busy machine, of two that come together the second may be taken first.
+    answered_s = schedule_s[20:] + block.latencies_ms / 1000
+    extra_ms = (np.sort(answered_s) - done_s[20:]) * 1000
     assert extra_ms.min() > -0.1
     assert np.quantile(extra_ms, 0.25) < 1000 * service_s
     assert np.median(block.schedule_errors_ms) < 500 * service_s
