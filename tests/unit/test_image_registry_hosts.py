@@ -166,4 +166,4 @@ def test_a_login_that_cannot_be_used_is_said_without_its_secret(
         assert "hunter2" not in str(caught.value)
     helper.write_text("""#!/bin/sh\necho '{"Username": "user", "Secret": "x", "Expires": 1}'\n""")
     found = find_credentials("a.example")
-    assert found is not None, "a field that we do not know is no error"
+    assert found is not None, "an unknown field must be ignored"

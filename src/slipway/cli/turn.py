@@ -273,7 +273,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _run_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--approved-by", metavar="NAME", help="the person who approves a new turn")
-    one.add_argument("--reason", metavar="TEXT", help="reason of this person for the turn, if there is no other reason")
+    one.add_argument("--reason", metavar="TEXT", help="reason of this person for the turn; needed if no trigger fired")
     one.add_argument(
         "--accept",
         metavar="TEXT",

@@ -22,7 +22,7 @@ def check(text: str, *, source: str) -> list[Violation]:
 
 
 def violations(objects: Objects) -> list[Violation]:
-    """Return the violations of all rules; raises SpecError if there is no object, or one has a wrong form."""
+    """Return the violations of all rules; raises SpecError if the text has no object, or an object has a wrong form."""
     if not objects.all:
         raise SpecError(f"{objects.source}: no object; give {WANTED}")
     rules = (pod_findings, link_findings, network_findings, field_findings)

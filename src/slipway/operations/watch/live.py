@@ -29,7 +29,7 @@ BATCH = 2_000
 
 
 def missing(current: Current, reference: TestReference, *, settings: WatchSettings) -> str:
-    """Return the reason why there is no live reference yet; empty if there is one, or if one may be taken."""
+    """Return the reason why live traffic has given no reference yet; empty if it has, or if it may give one now."""
     if current.live is not None:
         return ""
     if current.bets is not None and current.bets.alarm is not None and not current.trusted:
