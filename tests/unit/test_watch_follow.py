@@ -12,7 +12,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.watch import restarts
 from slipway.operations.watch import state as states
 from slipway.operations.watch.restarts import add_restart, read_restarts
-from slipway.operations.watch.state import WatchState
+from slipway.operations.watch.state import Current, WatchState
 from slipway.operations.watch.status import check_no_alarm, watched_state
 from slipway.operations.watch.test_split import folder_of, read_reference, write_reference
 from tests.support import watch_looks as fixtures
@@ -21,6 +21,14 @@ from tests.support.watch_looks import FILE_OF_SETTINGS, kept, look
 from tests.support.watch_rows import add_drawn, drawn, made_reference
 
 bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
+
+
+def current_of(store: Store) -> Current:
+    """The state of the watch, without times and the entries that are carried out."""
+    current = WatchState.load(store.folder, "digits").current
+    assert current is not None
+    live = None if current.live is None else current.live.model_copy(update={"taken_s": 0.0})
+    return current.model_copy(update={"live": live, "restarts": ()})
 
 
 def test_rows_are_counted_and_fed_once_however_often_the_watch_starts(store: Store) -> None:
@@ -218,6 +226,60 @@ def test_a_restart_with_live_takes_the_rows_since_the_change_and_waits_for_enoug
     assert (watched.drift.source, watched.live_rows, watched.drift.alarm) == ("live", 400, None)
     assert "a person said" in watched.live_told
     assert {one.measure: one.distance > 0.3 for one in watched.gap}["distance"]
+
+
+@pytest.mark.parametrize("enough", [True, False])
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_second_restart_with_live_has_the_effect_of_the_first(store: Store, enough: bool, is_running: bool) -> None:
+    rows = 100 if enough else 400
+
+    def restart() -> None:
+        add_restart(store, watched_state(store, "digits"), reason="a new product line", live=rows)
+        if is_running:
+            look(store, reference_rows=rows)
+
+    add_drawn(store, drawn(200, seed=7), name="a")
+    changed = add_drawn(store, drawn(150, seed=8, foreign=0.5), name="b")
+    assert look(store, reference_rows=rows).alarms
+    restart()
+    look(store, reference_rows=rows)
+    first = current_of(store)
+    restart()  # before any row has come
+    look(store, reference_rows=rows)
+    assert current_of(store) == first
+    assert first.live_rows == (100 if enough else pytest.approx(150, abs=20))
+    new = add_drawn(store, drawn(3, seed=11, foreign=0.5), name="c")
+    restart()  # and right after one
+    look(store, reference_rows=rows)
+    again = current_of(store)
+    assert again.live_after == first.live_after + (len(new) if enough else 0)
+    assert again.live_rows == (100 if enough else first.live_rows + len(new))
+    assert (again.live is not None) is enough
+    assert again.live_after >= changed[0] - 20
+
+
+def test_a_restart_without_live_ends_what_one_with_live_said_of_rows(store: Store) -> None:
+    add_drawn(store, drawn(150, seed=7), name="a")
+    look(store)
+    for live in (400, None, 400):
+        add_restart(store, watched_state(store, "digits"), reason="seen", live=live)
+        look(store, reference_rows=400)
+    assert current_of(store).live_rows == 0, "the rows of before were not as they should be"
+
+
+def test_rows_that_come_before_the_watch_sees_a_restart_are_counted_once_and_are_watched(store: Store) -> None:
+    add_drawn(store, drawn(150, seed=7), name="a")
+    look(store)
+    add_restart(store, watched_state(store, "digits"), reason="seen", live=100)
+    before = add_drawn(store, drawn(30, seed=8), name="b")
+    state = watched_state(store, "digits")
+    assert state.current is not None
+    fed = state.current.model_copy(update={"last_row": before[9]})  # a look was under way
+    state.model_copy(update={"current": fed}).keep(store.folder)
+    watched = look(store, reference_rows=100).watched
+    assert watched is not None
+    assert watched.drift is not None
+    assert (watched.drift.source, watched.live_rows, watched.drift.rows) == ("live", 100, 20)
 
 
 def test_rows_at_whose_end_a_change_is_suspected_are_no_reference_even_when_the_evidence_falls(store: Store) -> None:

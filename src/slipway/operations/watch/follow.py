@@ -121,7 +121,8 @@ def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, c
         if current.live is None:  # rows of before the restart were not as they should be
             changes |= {"live_after": changes["last_row"], "live_rows": 0}
         if (after := entry.live_after) is not None:
-            count = count_between(store, classifier, bundle=current.bundle, after=after, until=entry.after_row)
+            fed = max(current.last_row, entry.after_row)  # rows that came after the restart may have been fed already
+            count = count_between(store, classifier, bundle=current.bundle, after=after, until=fed)
             changes |= {"live": None, "live_after": after, "live_rows": count, "trusted": True}
         current = current.model_copy(update=changes)
     done = tuple(sorted({*current.restarts, *(entry.time_s for entry in entries)}))
@@ -136,22 +137,22 @@ def feed(
     assert current is not None, "begin has made it"
     reference, settings = following.reference, following.settings
     while True:
+        before = current
+        current = live_reference(current, reference, store=store, classifier=state.classifier, settings=settings)
+        if current.live is not None and before.live is None:
+            say(f"{state.classifier}: a live reference is taken for drift: {current.live.told}")
         ((newest,),) = store.query("SELECT coalesce(max(id), 0) FROM rows")
         most = BATCH
         if current.live is None and current.live_rows < settings.reference_rows:
             most = min(BATCH, settings.reference_rows - current.live_rows)  # a live reference begins where it is full
         columns = read_columns(store, state.classifier, bundle=current.bundle, after=current.last_row, most=most)
         count = len(columns.id)
-        before = current
         if count:
             current = _fed(current, columns, following, store=store)
         last = int(columns.id[-1]) if count else current.last_row
         if count < most and newest - last > ADVANCE:  # no row with a smaller number comes later: one writes at a time
             last = newest
         current = current.model_copy(update={"last_row": last})
-        current = live_reference(current, reference, store=store, classifier=state.classifier, settings=settings)
-        if current.live is not None and before.live is None:
-            say(f"{state.classifier}: a live reference is taken for drift: {current.live.told}")
         if current != before:
             state = state.model_copy(update={"current": current})
             keep(state)

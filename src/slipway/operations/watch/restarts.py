@@ -54,8 +54,9 @@ def add_restart(store: Store, state: WatchState, *, reason: str, live: int | Non
     """Append an entry. A running watch takes it up with its next look, another one when it starts.
 
     Args:
-        live: number of rows that become the reference of drift: the newest ones since the change, or since the last
-            restart if no alarm is on. Rows that come later count where there are not as many. None keeps the reference.
+        live: number of rows that become the reference of drift: the newest ones since the change, since the last restart
+            without `live`, or among those that the last restart with it took. Rows that come later count where there
+            are not as many. None keeps the reference.
 
     Raises:
         SpecError: the reason is empty.
@@ -79,7 +80,7 @@ def _entry(
     ((newest,),) = store.query("SELECT coalesce(max(id), 0) FROM rows")
     alarm, live_after = current.bets.alarm if current.bets is not None else None, None
     if live is not None:
-        since = max((one.after_row for one in entries if one.bundle == current.bundle), default=0)
+        since = max((_begins_after(one) for one in entries if one.bundle == current.bundle), default=0)
         if alarm is not None and alarm.since_journal_row is not None:
             since = max(since, alarm.since_journal_row - 1)
         live_after = newest_after(store, classifier, bundle=current.bundle, most=live, after=min(since, newest))
@@ -92,3 +93,8 @@ def _entry(
         after_row=newest,
         live_after=live_after,
     )
+
+
+def _begins_after(entry: Restart) -> int:
+    """The row after which rows may be as they should be, as this entry says: rows that it took are taken again."""
+    return entry.after_row if entry.live_after is None else entry.live_after
