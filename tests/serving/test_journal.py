@@ -144,7 +144,7 @@ def test_another_bundle_behind_the_gateway_claims_no_parity(
         until(lambda: tap_files(one.settings.spool))
         (one.settings.folder / SERVERS).write_text(Servers(grpc={"stable": other.ports.grpc}).to_json())
         one.empty()
-        (row,) = last_rows(one.settings.journal, last=9, classifier=None)
+        (row,) = last_rows(one.settings, last=9, classifier=None)
         assert row["parity"] == "other_bundle"
         assert row["bundle"] != row["replayed_bundle"]
 

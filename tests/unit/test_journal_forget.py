@@ -204,7 +204,7 @@ def test_a_clock_that_is_far_from_the_last_pruning_removes_nothing_until_somebod
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     settings = read_settings(write_gateway(tmp_path, tls=False, observe={"image_days": 30, "row_days": 30}))
     settings.spool.mkdir(parents=True)
-    with Store.open(settings.journal, make=True) as store:
+    with Store.of(settings, make=True) as store:
         parts = Parts(settings.folder, store)
         parts.tap(1)
         parts.collector.look()
@@ -217,7 +217,7 @@ def test_a_clock_that_is_far_from_the_last_pruning_removes_nothing_until_somebod
         run.prune_if_sure(store, settings, say=said.append)
         assert len(parts.rows()) == 3
         assert f"{abs(off_days)}.0 days {'after' if off_days > 0 else 'before'} the last pruning" in said[0]
-        assert "slipway journal prune gateway.yaml" in said[0]
+        assert f"slipway journal prune {settings.file}" in said[0]
         assert status_of(settings).lines()[-1] == said[0]
         run.prune_now(store, settings)
         assert len(parts.rows()) == (0 if off_days > 0 else 3)

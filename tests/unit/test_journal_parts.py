@@ -272,8 +272,8 @@ def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pyte
     found = status_of(settings)
     assert (found.rows, found.images, found.parity, found.spool_files) == (3, 1, {"equal": 3}, 1)
     assert "3 rows" in found.lines()[0]
-    assert [row["id"] for row in last_rows(settings.journal, last=2, classifier="colours")] == [3, 2]
-    assert last_rows(settings.journal, last=2, classifier="cats") == []
+    assert [row["id"] for row in last_rows(settings, last=2, classifier="colours")] == [3, 2]
+    assert last_rows(settings, last=2, classifier="cats") == []
     metrics, port = Metrics(settings.spool, dropped_in=settings.folder / "dropped.json"), Ports.free().http
     metrics.counters = counters
     with endpoint(port, metrics, setting="observe.metrics_port", say=print):

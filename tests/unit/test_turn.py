@@ -20,6 +20,7 @@ from slipway.serving import Ports
 from slipway.system.yaml_edit import with_value
 from tests.support.journal_rows import add_rows, made_row
 
+BOX = Path("team box.yaml")
 FLEET = """\
 # Our fleet. Ask A. Lee before changing it.
 classifiers:
@@ -186,10 +187,13 @@ def test_a_proved_loss_of_accuracy_or_of_a_class_is_a_reason() -> None:
 
 
 def test_the_watch_of_another_bundle_is_no_evidence() -> None:
-    assert watched_of(None, bundle="a" * 64) == (None, "not watched (watch: in gateway.yaml, slipway watch run)")
+    assert watched_of(None, bundle="a" * 64, settings_file=BOX) == (
+        None,
+        "not watched (watch: in team box.yaml, slipway watch run 'team box.yaml')",
+    )
     other: Any = Facts(bundle="b" * 64, watched=1)
-    assert watched_of(other, bundle="a" * 64)[0] is None
-    assert watched_of(other, bundle="b" * 64)[0] == 1
+    assert watched_of(other, bundle="a" * 64, settings_file=BOX)[0] is None
+    assert watched_of(other, bundle="b" * 64, settings_file=BOX)[0] == 1
 
 
 def test_a_candidate_s_server_that_ends_is_told_at_once(tmp_path: Path) -> None:

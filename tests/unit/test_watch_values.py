@@ -1,15 +1,22 @@
 """Values that somebody wrote into the journal's database by hand, and that no collector writes."""
 
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
 import pytest
 
-from slipway.errors import DataError
+from slipway.cli import explain, journal, watch
+from slipway.errors import DataError, StorageError
 from slipway.operations.journal.status import last_rows, time_text
 from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.explained import read_row
 from slipway.operations.watch.run import Watch
 from tests.support import watch_looks as fixtures
-from tests.support.watch_looks import FILE_OF_SETTINGS
+from tests.support.watch_looks import FILE_OF_SETTINGS, look
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
+from tests.unit.test_watch_shown import write_settings
 
 bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
 
@@ -81,11 +88,48 @@ def test_a_row_with_a_value_that_somebody_wrote_is_named_where_it_is_shown_and_c
     odd = add_drawn(bare, drawn(3, seed=1), name="a")[1]
     bare.write(f"UPDATE rows SET {column} = ?, kept = 1 WHERE id = ?", [(value, odd)])
     with pytest.raises(DataError, match=f"forget gateway.yaml {odd} removes the row"):
-        last_rows(bare.folder, last=9, classifier=None)
+        last_rows(watch_settings(bare.folder), last=9, classifier=None)
     with pytest.raises(DataError, match=f"forget gateway.yaml {odd} removes the row"):
         read_row(bare, odd)
     bare.forget(str(odd))
-    assert len(last_rows(bare.folder, last=9, classifier=None)) == 2
+    assert len(last_rows(watch_settings(bare.folder), last=9, classifier=None)) == 2
+
+
+def test_a_command_in_a_message_has_the_file_that_the_user_gave(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = write_settings(tmp_path).rename(tmp_path / "team box.yaml")
+    monkeypatch.chdir(tmp_path)
+    odd = add_drawn(store, drawn(3, seed=1), name="a")[1]
+    look(store)
+    (tmp_path / "journal/images/ab").mkdir(parents=True)
+    (tmp_path / f"journal/images/ab/{'ab' * 32}").write_bytes(b"another image")
+    store.write("UPDATE rows SET sampled_with = 'half', kept = 1, sha256 = ? WHERE id = ?", [("ab" * 32, odd)])
+    store.write("UPDATE pruned SET at_s = 1", [()])
+    forget = f"slipway journal forget 'team box.yaml' {odd} removes the row"
+    image = f"slipway journal forget 'team box.yaml' {'ab' * 32}"
+    refused: list[tuple[Verb, tuple[str, ...], str]] = [
+        (journal, ("rows", box.name), forget),
+        (explain, (box.name, f"{odd}", "--run", "run"), forget),
+        (journal, ("backup", box.name, "backup"), image),
+    ]
+    for verb, words, said in refused:
+        with pytest.raises((DataError, StorageError)) as caught:
+            call(verb, *words)
+        assert said in str(caught.value)
+    told: list[tuple[Verb, str]] = [(watch, forget), (journal, "slipway journal prune 'team box.yaml'")]
+    for verb, said in told:
+        call(verb, "status", box.name)
+        assert said in capsys.readouterr().out
+
+
+class Verb(Protocol):
+    main: Callable[[argparse.Namespace], Any]
+    parser: Callable[[], argparse.ArgumentParser]
+
+
+def call(verb: Verb, *words: str) -> None:
+    verb.main(verb.parser().parse_args(words))
 
 
 @pytest.mark.parametrize("name", [b"x", "../../x", "\0", ""])

@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     check_page(out, kind="explanation")
     if settings.observe is None:
         raise SpecError(f"{arguments.settings}: observe: not given, so that there is no journal; add observe: {{}}")
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         row = read_row(store, arguments.row)
     bundle = None if arguments.run is None else _bundle(arguments.run, row)
     labels = _labels(settings, row, bundle)

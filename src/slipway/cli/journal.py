@@ -87,7 +87,7 @@ def rows(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.status import last_rows
     from slipway.system.text import shown
 
-    found = last_rows(settings.journal, last=arguments.last, classifier=arguments.classifier)
+    found = last_rows(settings, last=arguments.last, classifier=arguments.classifier)
     if found:
         print(
             f"{'row':>8}  {'time':<20}  {'classifier':<16} {'status':<8}  {'label, score':<24} {'image':<16} "
@@ -111,7 +111,7 @@ def forget(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.store import Store
 
     total = {"rows": 0, "images": 0, "spooled": 0}
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         for given in arguments.id:
             done = forgetting.forget(store, settings.spool, given)
             waiting = f"; {done['spooled']} images that wait in the spool will get no row" if done["spooled"] else ""
@@ -129,7 +129,7 @@ def prune(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.run import prune_now
     from slipway.operations.journal.store import Store
 
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         removed = prune_now(store, settings)
     print(f"{settings.journal}: {removed['rows']:,} rows and {removed['images']:,} images removed")
     print_json(arguments, removed)
@@ -139,7 +139,7 @@ def backup(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.backup import back_up
     from slipway.operations.journal.store import Store
 
-    with Store.open(settings.journal, make=False) as store, _progress("backing up") as progress:
+    with Store.of(settings, make=False) as store, _progress("backing up") as progress:
         made = back_up(store, arguments.folder, progress=progress)
     print(f"{arguments.folder}: {made.holds.rows:,} rows and {made.holds.images:,} images, {made.copied:,} of them new")
     print_json(arguments, {"rows": made.holds.rows, "images": made.holds.images, "copied": made.copied})

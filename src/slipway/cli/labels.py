@@ -57,7 +57,7 @@ def select(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 
     served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
     budget = settings.labels or Labels()
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         found = choose(
             store,
             served.classifier,
@@ -91,7 +91,7 @@ def add(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 
     annotator = KNOWN if arguments.known else check_annotator(arguments.annotator)
     served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         given = read_given(store, arguments.labels, served, new_classes=arguments.new_class)
         written = write_given(store, given, annotator=annotator, now_s=time.time())
     print(f"{served.classifier}: {annotator}: {_counted(written)}")
@@ -109,7 +109,7 @@ def sheet(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.labels.sheet import TABLE, write_sheet
 
     served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         made = write_sheet(store, served.classifier, arguments.out)
     table = arguments.out / TABLE
     print(f"{table}: {made.images} images beside it; write the column label, from the top down")
@@ -128,7 +128,7 @@ def push(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.labels.served import Served
 
     served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         rest, options = studio.connect(settings, source=arguments.settings)
         done = studio.push(store, served, rest, options)
     made = " (new)" if done.made else ""
@@ -148,7 +148,7 @@ def pull(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.labels.served import Served
 
     served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         rest, options = studio.connect(settings, source=arguments.settings)
         done = studio.pull(store, served, rest, options, new_classes=arguments.new_class)
     for annotator, written in done.written.items():
@@ -171,7 +171,7 @@ def status(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.labels.served import Served
 
     served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         found = status_of(store, served.classifier, labels=served.labels, crowd=arguments.quality)
     for line in found.lines():
         print(shown(line))
@@ -186,7 +186,7 @@ def dataset(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 
     served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
     old = open_old(arguments.data, root=arguments.root)
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         harvested = harvest(store, served.classifier)
         print(f"{arguments.out}: joining {len(harvested.images):,} labelled images", flush=True)
         grown = grow(old, harvested.images, arguments.out, least=arguments.least, left_out=harvested.left_out)

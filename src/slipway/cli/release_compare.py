@@ -31,7 +31,7 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
     told = {}
     with (
         only_operator(trial.settings.folder, "compare", file=LOCK),
-        Store.open(trial.settings.journal, make=False) as store,
+        Store.of(trial.settings, make=False) as store,
     ):
         for pair in pairs:
             done = compare(

@@ -16,9 +16,9 @@ from slipway.operations.watch.status import status_of
 def look(turn: Turn) -> Proposal:
     """Raises SlipwayError: the journal or the active run cannot be read."""
     bundle, settings = turn.old_bundle, turn.fleet.turn
-    watched, missing = watched_of(facts_of(turn), bundle=bundle.id)
+    watched, missing = watched_of(facts_of(turn), bundle=bundle.id, settings_file=turn.gateway)
     dataset = Dataset.read(bundle.path / DATASET)
-    with Store.open(turn.settings.journal, make=False) as store:
+    with Store.of(turn.settings, make=False) as store:
         labels = new_labels(store, turn.classifier, dataset, settings, since_s=_since(turn))
     return Proposal(
         classifier=turn.classifier,

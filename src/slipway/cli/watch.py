@@ -86,7 +86,7 @@ def reference(arguments: argparse.Namespace, settings: "GatewaySettings") -> Non
     run = arguments.run_folder
     bundle = Bundle.open(run / "bundle" if (run / "bundle").is_dir() else run)
     name = arguments.classifier or bundle.spec.name
-    with Store.open(settings.journal, make=True):  # the reference may be there before the first row
+    with Store.of(settings, make=True):  # the reference may be there before the first row
         check_no_alarm(settings.journal, name, bundle=bundle.id, settings_file=arguments.settings)
     port = ports_behind(settings.folder, otherwise={})
     print(f"{bundle.path}: asking the server for its test split", flush=True)
@@ -121,7 +121,7 @@ def restart(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 
     assert settings.watch is not None, "main has checked it"
     live = settings.watch.reference_rows if arguments.live else None
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         state = watched_state(store, arguments.classifier)
         entry = add_restart(store, state, reason=arguments.reason, live=live)
     dealt_with = shown(entry.alarm or "no alarm")

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from slipway.contract import SpecError
 from slipway.contract.base import Contract
@@ -130,6 +130,7 @@ class GatewaySettings(Contract):
     """Settings of the watch over the journal; `slipway watch` needs them."""
     labels: Labels | None = None
     """Settings of the labels that people are asked for, such as their number per day."""
+    _file: Path = PrivateAttr(default=Path("gateway.yaml"))
 
     @field_validator("budgets_ms")
     @classmethod
@@ -161,6 +162,11 @@ class GatewaySettings(Contract):
         return self
 
     @property
+    def file(self) -> Path:
+        """The file that the settings were read from, as the user gave it, for the commands that a person is told."""
+        return self._file
+
+    @property
     def host_port(self) -> tuple[str, int]:
         host, _, port = self.listen.rpartition(":")
         return host, int(port)
@@ -190,6 +196,7 @@ def read_settings(path: Path) -> GatewaySettings:
         SpecError: the file is invalid, or a file that it names is missing.
     """
     settings = GatewaySettings.read(path)
+    settings._file = path
     base = path.resolve().parent
     changes: dict[str, object] = {
         "teams": {

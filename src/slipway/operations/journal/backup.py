@@ -96,7 +96,7 @@ def back_up(store: Store, target: Path, *, progress: Progress) -> BackedUp:
         with closing(_snapshot(store, staging / DATABASE, backup=target)) as rows, in_words(target):
             copied = 0
             for (sha256,) in rows.execute(_KEPT).fetchall():
-                copied += _keep(store.folder, target, staging, sha256=sha256, rows=rows)
+                copied += _keep(store, target, staging, sha256=sha256, rows=rows)
                 progress(1)
             rows.commit()
             (number,) = rows.execute("SELECT count(*) FROM rows").fetchone()
@@ -229,7 +229,7 @@ def _snapshot(store: Store, target: Path, *, backup: Path) -> sqlite3.Connection
     return rows
 
 
-def _keep(journal: Path, former: Path, staging: Path, *, sha256: str, rows: sqlite3.Connection) -> bool:
+def _keep(store: Store, former: Path, staging: Path, *, sha256: str, rows: sqlite3.Connection) -> bool:
     """Put an image into the backup; returns whether it was copied. One that was pruned meanwhile is marked so."""
     new, old = image_path(staging, sha256), image_path(former, sha256)
     with suppress(OSError):  # no backup before, or a disk without hard links
@@ -238,8 +238,8 @@ def _keep(journal: Path, former: Path, staging: Path, *, sha256: str, rows: sqli
             os.link(old, new)
             return False
     try:
-        remedy = f"{command('slipway journal forget', 'gateway.yaml', sha256)} removes it from the journal"
-        _copy(image_path(journal, sha256), new, expected=sha256, remedy=remedy)
+        remedy = f"{command('slipway journal forget', store.settings_file, sha256)} removes it from the journal"
+        _copy(image_path(store.folder, sha256), new, expected=sha256, remedy=remedy)
     except FileNotFoundError:
         rows.execute("UPDATE rows SET kept = 0 WHERE sha256 = ?", (sha256,))
         return False

@@ -4,6 +4,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def read_columns(
         "AND (NOT ? OR (kept = 1 AND id NOT IN (SELECT row FROM considered))) ORDER BY id LIMIT ?",
         (classifier, bundle, after, waiting, most),
     )
-    check_values(_COLUMNS, found)
+    check_values(_COLUMNS, found, settings_file=store.settings_file)
     ids, times, chances, scores, class_ids, brightness, probabilities, embeddings = (
         list(column) for column in (zip(*found, strict=True) if found else [()] * 8)
     )
@@ -110,11 +111,12 @@ def read_columns(
     )
 
 
-def check_values(names: Sequence[str], found: Iterable[Sequence[object]]) -> None:
+def check_values(names: Sequence[str], found: Iterable[Sequence[object]], *, settings_file: Path) -> None:
     """Check values of rows before anybody computes with them.
 
     Args:
         names: of the columns; the first is `id`.
+        settings_file: the gateway's settings, for the command in the message.
 
     Raises:
         DataError: a value is not of its column's kind; the message names the row.
@@ -123,7 +125,7 @@ def check_values(names: Sequence[str], found: Iterable[Sequence[object]]) -> Non
     for row in found:
         for place, name, is_kind, kind in checked:
             if not is_kind(row[place]):
-                remove = command("slipway journal forget", "gateway.yaml", str(row[0]))
+                remove = command("slipway journal forget", settings_file, str(row[0]))
                 given = reprlib.repr(row[place])
                 raise DataError(
                     f"row {row[0]}: its {name} is {given}, and not {kind}; somebody changed the journal, or it is "

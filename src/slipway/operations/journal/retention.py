@@ -61,7 +61,7 @@ def put_off(store: Store, *, image_days: float, now_s: float) -> str:
         return ""
     return (
         f"nothing is pruned, since the machine's clock is {abs(days):,.1f} days {'after' if days > 0 else 'before'} "
-        f"the last pruning; if it is right, run {command('slipway journal prune', 'gateway.yaml')}, else set it"
+        f"the last pruning; if it is right, run {command('slipway journal prune', store.settings_file)}, else set it"
     )
 
 

@@ -38,7 +38,7 @@ def run_collector(settings: GatewaySettings, *, ended: threading.Event, say: Say
     metrics = Metrics(settings.spool, dropped_in=dropped_in)
     with (
         only_collector(settings.journal),
-        Store.open(settings.journal, make=True) as store,
+        Store.of(settings, make=True) as store,
         endpoint(observe.metrics_port, metrics, setting="observe.metrics_port", say=say),
         Replayer(lambda: ports_behind(settings.folder, otherwise=_ports(settings))) as replayer,
     ):

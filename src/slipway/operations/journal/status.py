@@ -85,7 +85,7 @@ def status_of(settings: GatewaySettings) -> JournalStatus:
         SpecError: the journal is not there.
         StorageError: it cannot be read.
     """
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         ((rows, first, last),) = store.query("SELECT count(*), min(time_s), max(time_s) FROM rows")
         counters = store.counters()
         doubt = put_off(store, image_days=settings.observe.image_days, now_s=time.time()) if settings.observe else ""
@@ -119,16 +119,16 @@ def _sizes(images: Path) -> Iterator[int]:
             yield path.stat().st_size
 
 
-def last_rows(journal: Path, *, last: int, classifier: str | None) -> list[dict[str, Any]]:
+def last_rows(settings: GatewaySettings, *, last: int, classifier: str | None) -> list[dict[str, Any]]:
     """The newest rows, newest first, without probabilities and embeddings; `time` is `time_s` in words.
 
     Raises:
         DataError: a row has values that no collector writes.
     """
     where, values = ("WHERE classifier = ?", [classifier]) if classifier is not None else ("", [])
-    with Store.open(journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         found = store.query(f"SELECT {', '.join(SHOWN)} FROM rows {where} ORDER BY id DESC LIMIT ?", [*values, last])
-    check_values(SHOWN, found)
+    check_values(SHOWN, found, settings_file=settings.file)
     rows = [dict(zip(SHOWN, one, strict=True)) for one in found]
     return [{**row, "time": time_text(row["time_s"])} for row in rows]
 

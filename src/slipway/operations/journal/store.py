@@ -6,16 +6,19 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from slipway.errors import DataError, SpecError, StorageError
 from slipway.operations.journal.folders import only_process, private_folder
 from slipway.operations.journal.rows import Row
 from slipway.operations.journal.sqlite_errors import in_words
 from slipway.system.targets import told
+
+if TYPE_CHECKING:
+    from slipway.operations.gateway.settings import GatewaySettings
 
 DATABASE, IMAGES, LOCK = "journal.sqlite", "images", "collector.lock"
 VERSION = 2
@@ -49,12 +52,19 @@ class Store:
     method's changes is then there.
     """
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, folder: Path, connection: sqlite3.Connection, *, settings_file: Path) -> None:
         self.folder, self._connection = folder, connection
+        self.settings_file = settings_file
+        """The gateway's settings, for the commands that a person is told."""
+
+    @classmethod
+    def of(cls, settings: "GatewaySettings", *, make: bool) -> AbstractContextManager[Self]:
+        """Open the journal of a gateway; raises as `open`."""
+        return cls.open(settings.journal, make=make, settings_file=settings.file)
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, *, make: bool) -> Iterator[Self]:
+    def open(cls, folder: Path, *, make: bool, settings_file: Path = Path("gateway.yaml")) -> Iterator[Self]:
         """Open the journal in `folder` for the duration of the block.
 
         Raises:
@@ -72,7 +82,7 @@ class Store:
         try:
             with in_words(path):
                 _prepare(path, connection)
-            yield cls(folder, connection)
+            yield cls(folder, connection, settings_file=settings_file)
         finally:
             connection.close()
 

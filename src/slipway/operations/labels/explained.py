@@ -94,7 +94,7 @@ def read_row(store: Store, number: int) -> ExplainedRow:
     found = store.query(f"SELECT {', '.join(names)} FROM rows WHERE id = ?", (number,))
     if not found:
         raise SpecError(f"row {number} is not in the journal; slipway journal rows shows the last ones")
-    check_values(names, found)
+    check_values(names, found, settings_file=store.settings_file)
     (_, classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept, *facts) = found[0]
     return ExplainedRow(
         number=number,

@@ -156,7 +156,7 @@ class Trial:
         if not (self.settings.journal / DATABASE).is_file():
             return nothing, {}, "no journal yet; slipway journal run makes one, then: " + again
         try:
-            with Store.open(self.settings.journal, make=False) as store:
+            with Store.of(self.settings, make=False) as store:
                 tallies = {pair.classifier: tally(store, pair) for pair in pairs}
         except SlipwayError as error:
             return nothing, {}, f"the journal cannot be read: {error}"

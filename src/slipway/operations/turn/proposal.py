@@ -11,7 +11,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import truths
 from slipway.operations.watch.facts import Facts, Watched
 from slipway.system.targets import write_file
-from slipway.system.text import few
+from slipway.system.text import command, few
 
 Trigger: TypeAlias = Literal["lost accuracy", "drift", "new labels", "calendar", "a person"]
 FILE = "proposal.json"
@@ -153,10 +153,10 @@ def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> Trig
     return TriggerEvidence(trigger="calendar", is_reason=days >= settings.every_days, said=said)
 
 
-def watched_of(facts: Facts | None, *, bundle: str) -> tuple[Watched | None, str]:
+def watched_of(facts: Facts | None, *, bundle: str, settings_file: Path) -> tuple[Watched | None, str]:
     """Return the watch's facts on this bundle; or None and the reason why there are none."""
     if facts is None:
-        return None, "not watched (watch: in gateway.yaml, slipway watch run)"
+        return None, f"not watched (watch: in {settings_file}, {command('slipway watch run', settings_file)})"
     if facts.bundle is None:
         return None, "the watch has seen no row yet"
     if facts.bundle != bundle:

@@ -55,7 +55,7 @@ def count_rows(store: Store, state: WatchState, *, keep: Callable[[WatchState], 
         )
         if not found:
             return state
-        check_values(names, found)
+        check_values(names, found, settings_file=store.settings_file)
         state = state.model_copy(update={"seen": _counted(state.seen, found)})
         keep(state)
 

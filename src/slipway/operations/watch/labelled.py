@@ -170,7 +170,7 @@ def _considered(store: Store, reference: TestReference, selection: int) -> list[
         f"{_OF_BUNDLE} AND considered.selection = :selection ORDER BY considered.row",
         {"classifier": reference.classifier, "bundle": reference.bundle, "selection": selection},
     )
-    check_values(("id", "", "", "class_id", "score"), found)
+    check_values(("id", "", "", "class_id", "score"), found, settings_file=store.settings_file)
     return [
         _Considered(
             row=row,

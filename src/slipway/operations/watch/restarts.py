@@ -54,9 +54,9 @@ def add_restart(store: Store, state: WatchState, *, reason: str, live: int | Non
     """Append an entry. A running watch takes it up with its next look, another one when it starts.
 
     Args:
-        live: number of rows that become the reference of drift: the newest ones since the change, since the last restart
-            without `live`, or among those that the last restart with it took. Rows that come later count where there
-            are not as many. None keeps the reference.
+        live: number of rows that become the reference of drift: the newest ones since the change, or since the last
+            restart; those that a restart with `live` took are taken again. Rows that come later count where there are
+            not as many. None keeps the reference.
 
     Raises:
         SpecError: the reason is empty.

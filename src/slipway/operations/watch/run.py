@@ -65,7 +65,7 @@ def run_watch(
                 ended.wait(LOOK_S)
                 continue
             try:
-                with only_watch(settings.journal), Store.open(settings.journal, make=False) as store:
+                with only_watch(settings.journal), Store.of(settings, make=False) as store:
                     if not is_open:
                         page = LivePage(lambda: metrics.facts, price=price)
                         stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port", say=say, page=page))

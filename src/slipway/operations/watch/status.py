@@ -75,7 +75,7 @@ def status_of(settings: GatewaySettings, settings_file: Path) -> WatchStatus:
     """
     assert settings.watch is not None, "the verb has checked it"
     lock, latency = lock_of(settings.journal), LatencyReader(settings).latest()
-    with Store.open(settings.journal, make=False) as store:
+    with Store.of(settings, make=False) as store:
         looked_s = lock.stat().st_mtime if lock.exists() else None
         known = [
             _known(

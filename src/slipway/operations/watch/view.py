@@ -187,7 +187,7 @@ def _pictures(store: Store, classifier: str, bundle: str) -> Pictures:
         "ORDER BY id DESC LIMIT ?",
         (classifier, bundle, LATEST_ROWS),
     )
-    check_values(names, found)
+    check_values(names, found, settings_file=store.settings_file)
     return pictures_of(
         [one[1] for one in found],
         [(one[2], one[3]) for one in found],
