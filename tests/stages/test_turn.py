@@ -1,5 +1,6 @@
 """`slipway turn` for a head: new data with a new class, a new run, the old test split, and a candidate's repository."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -280,9 +281,16 @@ def test_without_a_comparison_no_user_gets_an_answer_of_the_candidate(
     judged("too_few")
     done = turn.done("run", "--approved-by", "A. Lee")
     assert (done.returncode, called[-1]) == (2, "release compare")
-    assert (
-        "compare more of those that it has: slipway release compare gateway/gateway.yaml --images 20000" in done.stdout
+    collect = "let slipway journal run gateway/gateway.yaml collect at least "
+    found = re.search(
+        r"the journal has (\d+) images for it, \1 of them not compared yet: "
+        rf"slipway release compare gateway/gateway.yaml --images \1, and {collect}[1-9]",
+        done.stdout,
     )
+    assert found is not None, done.stdout
+    with turn.open() as store:
+        store.write("INSERT INTO compared SELECT id, ?, 0, label, 1, 1.0 FROM rows", [(turn.new_bundle.id,)])
+    assert f"all {found[1]} images that the journal has for it are compared: {collect}" in turn.done("run").stdout
     judged("too_few", is_compared=False)
     done = turn.done("run")
     assert "nothing was compared: " in done.stdout

@@ -1,9 +1,11 @@
 """`slipway release compare`: images of the journal at the candidate, questions, and what the judge is told."""
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +19,7 @@ from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal.store import Store, image_path, sha256_of
 from slipway.operations.release import comparing, trial
 from slipway.operations.release.disagreements import is_right
+from slipway.operations.release.judge import judge
 from slipway.operations.release.trial import Trial
 from tests.support.journal_rows import add_rows, made_row
 from tests.support.releases import ReleaseFolder, tempered
@@ -182,7 +185,17 @@ def test_a_question_whose_image_is_gone_holds_nothing_up(release: ReleaseFolder)
     assert {row for row, *_ in table(release, "asked")} == {*rows[:4]}
     label(release, dict.fromkeys(rows[2:], "red"))
     assert "0 lost and 3 won of 5" in series(release).reason
-    assert "no label is missing, so compare more images" in series(release).reason
+    found = re.search(r"no label is missing, so compare at least ([\d,]+) more images", series(release).reason)
+    assert found is not None
+    trial = Trial.open(release.gateway)
+    (tallied,) = trial.judged().tallies.items()
+    told, settings = tallied[1].told(tallied[0]), trial.record.settings.judge
+    needed = int(found[1].replace(",", ""))
+    verdicts = [
+        judge([], settings=settings, disagreements=[replace(told, compared=told.compared + more)]).series[-1].verdict
+        for more in (needed - 1, needed)
+    ]
+    assert verdicts == ["too_few", "fine"]
 
 
 def test_annotators_who_contradict_each_other_decide_nothing(release: ReleaseFolder) -> None:

@@ -13,8 +13,12 @@ from slipway.cli.turn_run import Turn
 from slipway.contract import Manifest, ServingError, SpecError
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.operations.gateway.settings import ServerPorts
+from slipway.operations.journal.store import Store
+from slipway.operations.release.comparing import images_there
+from slipway.operations.release.counts import Disagreements
+from slipway.operations.release.disagreements import Tally, pairs_of, trained_on
 from slipway.operations.release.fit import answering
-from slipway.operations.release.judge import ReleaseVerdict
+from slipway.operations.release.judge import ReleaseVerdict, images_needed
 from slipway.operations.release.record import read_record
 from slipway.operations.release.trial import Trial
 from slipway.operations.turn.record import TurnRecord
@@ -168,8 +172,22 @@ def _require_labels(trial: Trial, turn: Turn) -> None:
         names = (turn.gateway, "--classifier", turn.classifier)
         push, pull = (command(verb, *names) for verb in ("slipway labels push", "slipway labels pull"))
         raise PersonNeededError(f"people label what the versions differ in: {push}, later {pull}; {reasons}")
-    more = command("slipway release compare", turn.gateway, "--images", str(2 * IMAGES))
     raise PersonNeededError(
-        f"the labels do not decide, and no question is open; let the journal collect more images, or compare more of "
-        f"those that it has: {more}; or decide yourself: {command('slipway release weight', turn.gateway)}; {reasons}"
+        f"the labels do not decide, and no question is open; {_more_images(trial, turn, found)}; or decide yourself: "
+        f"{command('slipway release weight', turn.gateway)}; {reasons}"
     )
+
+
+def _more_images(trial: Trial, turn: Turn, found: Tally | None) -> str:
+    """Return a phrase on the images that the journal has, and on how many more are needed."""
+    told = found.told(turn.classifier) if found is not None else Disagreements(0, 0, 0, 0)
+    needed = images_needed(told, trial.record.settings.judge)
+    (pair,) = (one for one in pairs_of(trial.record) if one.classifier == turn.classifier)
+    with Store.of(turn.settings, make=False) as store:
+        there, left = images_there(store, pair, without=trained_on(trial.record, turn.classifier) or ())
+    collect = f"let {command('slipway journal run', turn.gateway)} collect at least {max(needed - left, 0):,} more"
+    if not left:
+        return f"all {there:,} images that the journal has for it are compared: {collect}"
+    compare = command("slipway release compare", turn.gateway, "--images", str(there))
+    further = f", and {collect}" if needed > left else ""
+    return f"the journal has {there:,} images for it, {left:,} of them not compared yet: {compare}{further}"

@@ -98,6 +98,16 @@ def compare(
     return done
 
 
+def images_there(store: Store, pair: Pair, *, without: Collection[str]) -> tuple[int, int]:
+    """Return the number of images of the journal that may be compared, and of those that are not compared yet.
+
+    Args:
+        without: as for `compare`.
+    """
+    there = {sha256 for _, sha256 in store.query(_ROWS, {**pair.names, "most": -1})}.difference(without)
+    return len(there), len(there.difference(sha256 for (sha256,) in store.query(_KNOWN, pair.names)))
+
+
 def ask_people(store: Store, pair: Pair, *, most: int) -> int:
     """Ask for labels of differing images until `most` questions of this kind are open; returns how many are new."""
     (opened,) = store.query(OPEN, pair.names)[0]

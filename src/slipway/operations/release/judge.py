@@ -7,6 +7,7 @@ without traffic, without a series, or before the counts suffice, the verdict is 
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
@@ -28,6 +29,7 @@ from slipway.operations.release.looks import (
 
 MAX_MISSING_SHARE = 0.05
 """Largest share of the blocks in which a series may be missing, for `fine`."""
+_MOST_IMAGES = 2**40
 
 
 class ReleaseVerdict(StrEnum):
@@ -143,7 +145,18 @@ def _needed(told: Disagreements, settings: JudgeSettings) -> str:
     if not told.compared:
         return "none compared"
     labels = f"the {missing:,} missing labels cannot decide" if missing else "no label is missing"
-    return f"{labels}, so compare more images"
+    return f"{labels}, so compare at least {images_needed(told, settings):,} more images"
+
+
+def images_needed(told: Disagreements, settings: JudgeSettings) -> int:
+    """Return the smallest number of further images that can decide `fine`: if the versions differ in none of them."""
+    _, limit = limits_of("disagreements", settings)
+
+    def decides(more: int) -> bool:
+        further = replace(told, compared=told.compared + more)
+        return bool(_looks_of(further, settings).fine[-1] >= limit)
+
+    return bisect_left(range(_MOST_IMAGES), True, key=decides)
 
 
 def _counts(arms: Sequence[Arm], count: Callable[[Arm], int | None]) -> Counts:
