@@ -16,8 +16,9 @@ from slipway.operations.release import promotion
 from slipway.operations.release import trial as trial_module
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.promotion import replace_repository, roll_back_worse
-from slipway.operations.release.record import read_record
+from slipway.operations.release.record import read_record, record_path
 from slipway.operations.release.trial import Judged, Trial
+from slipway.system.text import command
 from tests.support.releases import ReleaseFolder, colours_run, tempered
 
 
@@ -188,3 +189,45 @@ def test_a_watch_ends_when_another_candidate_is_written(
     with pytest.raises(SpecError, match=r"another candidate was written since .*; slipway release judge"):
         release("judge", "--watch")
     assert weight(release) == 5, "the new candidate is not rolled back by the counts of the old one"
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}"])
+def test_a_watch_says_which_record_is_damaged_how_and_what_to_do(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    path, found = record_path(release.stable), judged(release, "too_few")
+    whole = path.read_text()
+
+    def broken() -> Judged:
+        path.write_text(damage)
+        return found
+
+    def mended(_: float) -> None:
+        said = capsys.readouterr().out
+        if "not read" in said:
+            assert f"not read: {path}: " in said
+            assert f"take them away: {command('slipway release rollback', release.gateway)}; " in said
+            assert f"then move {path} away, and begin the trial again: " in said
+            assert f"{command('slipway release candidate', release.gateway, 'FLEET')}\n" in said
+            assert "the candidate is not judged until that is mended" in said
+            path.write_text(whole)
+
+    monkeypatch.setattr(verb.time, "sleep", mended)
+    looks(monkeypatch, broken, judged(release, "worse"))
+    assert release("judge", "--watch") == 1
+    assert path.read_text() != whole, "the watch has read the mended record, and rolled back"
+    assert weight(release) == 0
+
+
+def test_a_watch_whose_record_is_gone_speaks_of_no_other_candidate(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, found = record_path(release.stable), judged(release, "too_few")
+
+    def gone() -> Judged:
+        path.unlink()
+        return found
+
+    looks(monkeypatch, gone)
+    with pytest.raises(SpecError, match=r"the record of the release is gone.*slipway release rollback.*FLEET"):
+        release("judge", "--watch")

@@ -128,6 +128,7 @@ def _next_look(trial: "Trial") -> "Judged | None":
             return trial.look()
     except (SlipwayError, OSError) as error:
         print(f"  not read: {error}", flush=True)
+        print("  the candidate is not judged until that is mended; the watch tries again", flush=True)
         return None
     trial.require_open()
     return None

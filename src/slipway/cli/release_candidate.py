@@ -50,7 +50,7 @@ def write_candidate(gateway: Path, fleet_file: Path, out: Path | None) -> Releas
             raise SpecError(
                 f"{fleet_file}: release.candidate: {stable} serves these runs already; nothing is to be tried"
             )
-        _keep_earlier(stable)
+        _keep_earlier(stable, gateway)
         record.keep()
     return record
 
@@ -73,8 +73,8 @@ def _require_no_traffic(gateway: Path, settings: GatewaySettings) -> None:
         )
 
 
-def _keep_earlier(stable: Path) -> None:
+def _keep_earlier(stable: Path, gateway: Path) -> None:
     """Keep the record of the release before, whose approvals are in it."""
-    if earlier := read_record(stable):
+    if earlier := read_record(stable, gateway=gateway):
         when = "".join(character for character in earlier.opened if character.isdigit())[:14]
         record_path(stable).rename(stable.with_name(f"{stable.name}.release-{when}.json"))

@@ -193,7 +193,7 @@ def _is_rolled_back(turn: "Turn", record: "TurnRecord") -> bool:
     from slipway.cli.turn_release import why_candidate
     from slipway.operations.release.record import read_record
 
-    release = read_record(turn.stable)
+    release = read_record(turn.stable, gateway=turn.gateway)
     if release is None or why_candidate(turn, record) or release.is_promoted or not release.actions:
         return False
     return release.actions[-1].action == "rollback"

@@ -68,7 +68,7 @@ def release_stages(turn: Turn, record: TurnRecord, *, serve: bool) -> Iterator[S
 
 def why_candidate(turn: Turn, record: TurnRecord) -> str | None:
     """Return the reason to write the candidate; None if the open release is of this run."""
-    release = read_record(turn.stable)
+    release = read_record(turn.stable, gateway=turn.gateway)
     bundle = Manifest.read(turn.below(record.run) / "bundle" / MANIFEST).bundle
     if release is None or release.candidate.bundles != {turn.classifier: bundle}:
         return "not written yet"

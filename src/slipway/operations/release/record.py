@@ -12,6 +12,7 @@ from slipway.contract.release import FleetRelease
 from slipway.operations.release.judge import ReleaseJudgement
 from slipway.system.files import sha256_file
 from slipway.system.targets import write_file
+from slipway.system.text import command
 
 Deed: TypeAlias = Literal["candidate", "weight", "mirror", "promote", "rollback"]
 
@@ -111,8 +112,11 @@ def record_path(repository: Path) -> Path:
     return repository.with_name(f"{repository.name}.release.json")
 
 
-def read_record(repository: Path) -> ReleaseRecord | None:
+def read_record(repository: Path, *, gateway: Path = Path("gateway.yaml")) -> ReleaseRecord | None:
     """The record beside `repository`; None if no candidate was written for it.
+
+    Args:
+        gateway: the gateway's settings, for the commands in the message.
 
     Raises:
         SpecError: the file is damaged.
@@ -121,9 +125,10 @@ def read_record(repository: Path) -> ReleaseRecord | None:
     try:
         return ReleaseRecord.read(path) if path.exists() else None
     except SpecError as error:
+        first = command("slipway release rollback", gateway)
         raise SpecError(
-            f"{error}; move {path} away, and open the release again by slipway release candidate, once slipway release "
-            "rollback has put weight 0 in force"
+            f"{error}; if the candidate has requests, first take them away: {first}; then move {path} away, and begin "
+            f"the trial again: {command('slipway release candidate', gateway, 'FLEET')}"
         ) from None
 
 

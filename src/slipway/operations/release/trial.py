@@ -73,7 +73,7 @@ class Trial:
         """
         settings = GatewayPlan.open(source).settings
         repository = stable_repository(settings)
-        record = read_record(repository)
+        record = read_record(repository, gateway=source)
         if record is None:
             raise SpecError(
                 f"{repository}: no release is open; name the candidate in the fleet file (release:), and write it by "
@@ -94,12 +94,18 @@ class Trial:
     @property
     def is_open(self) -> bool:
         """Whether the record is still of this release, and no other candidate was written since."""
-        record = read_record(Path(self.record.stable.path))
+        record = read_record(Path(self.record.stable.path), gateway=self.source)
         return record is not None and (record.opened, record.candidate) == (self.record.opened, self.record.candidate)
 
     def require_open(self) -> None:
-        """Raises SpecError if another candidate was written since."""
+        """Raises SpecError if another candidate was written since, or the record is gone."""
         if not self.is_open:
+            if not (path := record_path(Path(self.record.stable.path))).exists():
+                raise SpecError(
+                    f"{path}: the record of the release is gone, and it cannot go on; if the candidate has requests, "
+                    f"first take them away: {command('slipway release rollback', self.source)}; then begin its trial "
+                    f"again: {command('slipway release candidate', self.source, 'FLEET')}"
+                )
             raise SpecError(
                 f"{self.source}: another candidate was written since {self.record.opened}, and its evidence starts "
                 "anew; " + command("slipway release judge", self.source, "--watch")
