@@ -13,7 +13,7 @@ from slipway.cli import turn_build, turn_release, up
 from slipway.contract import Fleet, Lane
 from slipway.contract.evidence.gate import OldTest
 from slipway.engines.old_test import answering, compare_on_old_test
-from slipway.operations.gateway.routes import Traffic
+from slipway.operations.gateway.routes import Traffic, write_routes
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.release.judge import ReleaseVerdict
 from slipway.operations.release.lock import only_operator
@@ -54,6 +54,15 @@ def turn(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnF
 called: list[str] = []
 
 
+def waiting(turn: TurnFolder) -> tuple[str, str]:
+    """The step of the open turn and what it waits for, by `turn status`."""
+    code, told = turn.run(action="status")
+    assert code == 0
+    found = told["waiting"]
+    assert found["go_on"] == "slipway turn run gateway/gateway.yaml fleet.yaml shades"
+    return found["step"], found["waits_for"]
+
+
 def test_without_a_reason_or_an_approval_nothing_is_trained(turn: TurnFolder) -> None:
     turn.add_rows(known=3, foreign=0)
     code, told = turn.run(action="propose")
@@ -90,6 +99,9 @@ def test_a_turn_makes_a_candidate_with_the_new_class_last_and_stops_where_a_pers
     assert release is not None
     assert release.candidate.bundles == {"shades": turn.new_bundle.id}
     assert Lane.read(turn.folder / "cpu/lane.json").classifiers == {"shades": turn.bundle.id}
+    step, waits_for = waiting(turn)
+    assert step == "candidate's server"
+    assert waits_for.startswith("a person: start the candidate's server, or give --serve: slipway serve ")
     record = turn.run(action="status")[1]["record"]
     assert (record["approved_by"], record["old_run"], record["run"], record["outcome"]) == (
         *("A. Lee", "runs/shades", "runs/shades-2"),
@@ -134,6 +146,8 @@ def test_a_turn_that_is_ended_after_each_stage_goes_on_with_the_next(
             assert [one for one in called if one != "head"] in ([last], []), "what is current is not repeated"
     monkeypatch.setattr(up, "step", run)
     called.clear()
+    if len(stages) == 1:
+        assert waiting(turn) == ("candidate", "nothing but the command below")
     assert turn.done("run").returncode == 2
     assert "labels dataset" not in called
     assert len([*(turn.folder / "runs").iterdir()]) == 2, "one new run, whoever calls it"
@@ -196,6 +210,9 @@ def test_a_loss_on_the_old_test_split_ends_in_words(turn: TurnFolder, monkeypatc
     assert "too few images to prove that runs/shades-2 loses nothing" in done.stdout
     assert "slipway turn run gateway/gateway.yaml fleet.yaml shades --accept REASON" in done.stdout
     assert "release candidate" not in called
+    step, waits_for = waiting(turn)
+    assert step == "old test split"
+    assert "slipway turn run gateway/gateway.yaml fleet.yaml shades --accept REASON" in waits_for
     assert turn.done("run", "--accept", "a drill").returncode == 2
     assert called[-1] == "release candidate"
     accepted = turn.run(action="status")[1]["record"]["accepted"]
@@ -290,7 +307,21 @@ def test_without_a_comparison_no_user_gets_an_answer_of_the_candidate(
     assert found is not None, done.stdout
     with turn.open() as store:
         store.write("INSERT INTO compared SELECT id, ?, 0, label, 1, 1.0 FROM rows", [(turn.new_bundle.id,)])
-    assert f"all {found[1]} images that the journal has for it are compared: {collect}" in turn.done("run").stdout
+    decided = f"all {found[1]} images that the journal has for it are compared: {collect}"
+    assert decided in turn.done("run").stdout
+    step, waits_for = waiting(turn)
+    assert step == "comparison"
+    assert decided in waits_for
+    with turn.open() as store:
+        rows = store.query("SELECT row FROM compared JOIN labels USING (row) ORDER BY row LIMIT 5")
+        store.write("UPDATE compared SET label = 'other' WHERE row = ?", rows)
+        store.write("INSERT INTO asked VALUES (?, 'differs', 1.0)", rows)
+        store.write("DELETE FROM labels WHERE row = ?", rows[2:])
+    step, waits_for = waiting(turn)
+    assert (
+        "a person: people label what the versions differ in (2 of 5 labels given): slipway labels push "
+        "gateway/gateway.yaml --classifier shades, later slipway labels pull " in waits_for
+    )
     judged("too_few", is_compared=False)
     done = turn.done("run")
     assert "nothing was compared: " in done.stdout
@@ -305,7 +336,14 @@ def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, ju
     done = turn.done("run", "--approved-by", "A. Lee")
     assert done.returncode == 2
     assert called[-3:] == ["release compare", "release weight", "release judge"]
-    assert "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME" in done.stdout
+    promote = "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME"
+    assert promote in done.stdout
+    assert waiting(turn) == ("comparison", "nothing but the command below"), "nobody has given it a weight"
+    write_routes(read_settings(turn.folder / "gateway/gateway.yaml"), Traffic(weight_percent=5))
+    assert waiting(turn) == ("verdict", f"a person: the candidate is fine, and {promote}")
+    judged("too_few")
+    assert waiting(turn) == ("verdict", "time and traffic, while the command below judges: it is too_few")
+    write_routes(read_settings(turn.folder / "gateway/gateway.yaml"), Traffic())
     judged("fine", judge=1)
     code, told = turn.run()
     assert (code, told["record"]["outcome"]) == (1, None), "a verb that fails is no verdict"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from slipway.cli.turn_fleet import make_active, name_candidate
-from slipway.cli.turn_release import _server
+from slipway.cli.turn_release import server_stages
 from slipway.contract import Fleet, ServingError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.turn import FleetTurn
@@ -201,7 +201,7 @@ def test_a_candidate_s_server_that_ends_is_told_at_once(tmp_path: Path) -> None:
     given = ServerPorts(grpc=ports.grpc, http=ports.http, status=ports.status)
     trial: Any = Facts(record=Facts(candidate=Facts(bundles={"digits": "a" * 64}, path=str(tmp_path / "nowhere"))))
     with pytest.raises(ServingError, match=r"the candidate's server ended; .*candidate\.log says why"):
-        list(_server(trial, given, serve=True, run=tmp_path))
+        list(server_stages(trial, given, serve=True, run=tmp_path))
     assert "nowhere" in (tmp_path / "candidate.log").read_text()
     assert (tmp_path / "candidate.pid").read_text().strip().isdecimal()
 

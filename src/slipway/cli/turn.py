@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,6 +215,7 @@ def gate(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> None:
+    from slipway.cli.turn_status import waiting
     from slipway.operations.turn.record import read_turn
 
     turn = _open(arguments)
@@ -226,7 +228,11 @@ def status(arguments: argparse.Namespace) -> None:
         print(f"  approved by {record.approved_by}")
         for one in record.proposal.reasons:
             print(f"  {one.trigger}: {one.said}")
-    print_json(arguments, {"active": turn.old_run, "record": record.plain() if record else None})
+    waits = waiting(turn, record) if record is not None and record.outcome is None else None
+    for line in waits.lines() if waits else ():
+        print(f"  {line}")
+    facts = {"active": turn.old_run, "record": record.plain() if record else None}
+    print_json(arguments, {**facts, "waiting": asdict(waits) if waits else None})
 
 
 def end(arguments: argparse.Namespace) -> None:
@@ -249,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
     known: dict[str, tuple[Any, str]] = {
         "propose": (propose, "look for reasons, and write them down with their evidence"),
         "run": (run, "begin a turn, or go on with the open one"),
-        "status": (status, "show the newest turn"),
+        "status": (status, "show the newest turn, and what it waits for"),
         "end": (end, "give the open turn up"),
         "gate": (gate, "compare a run with the one before on the old test split"),
     }

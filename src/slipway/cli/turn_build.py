@@ -54,10 +54,23 @@ def build_stages(turn: Turn, record: TurnRecord) -> Iterator[Stage]:
     yield Stage("old test split", why_gate(old_run, run, engine), words, is_judged=True)
     if why := why_gate(old_run, run, engine):
         raise SpecError(f"{run}: the old test split was not compared: {why}")
-    _require_kept(turn, record, OldTest.read(run / FILE_NAME))
+    found = OldTest.read(run / FILE_NAME)
+    if bound := require_kept(turn, record, found):
+        bound.keep(turn.folder)
+        if bound.accepted is not None:
+            print(
+                f"old test split: too few images to tell; accepted by {bound.accepted.by} for engine "
+                f"{found.engine_sha256:.12} alone: {bound.accepted.reason}"
+            )
 
 
-def _require_kept(turn: Turn, record: TurnRecord, found: OldTest) -> None:
+def require_kept(turn: Turn, record: TurnRecord, found: OldTest) -> TurnRecord | None:
+    """Return None if the old test split loses nothing; or the record, if a person accepts that it cannot prove that.
+
+    Raises:
+        GateError: it loses.
+        PersonNeededError: it has too few images, and nobody accepts that.
+    """
     said = "\n".join(found.lines())
     if found.verdict == FAIL:
         raise GateError(
@@ -65,7 +78,7 @@ def _require_kept(turn: Turn, record: TurnRecord, found: OldTest) -> None:
             "raise its accuracy.max_loss_points"
         )
     if found.verdict == PASS:
-        return
+        return None
     bound = record.accepts(found.engine_sha256)
     if bound is None:
         names = (turn.gateway, turn.fleet_file, turn.classifier)
@@ -73,12 +86,7 @@ def _require_kept(turn: Turn, record: TurnRecord, found: OldTest) -> None:
             f"the old test split has too few images to prove that {record.run} loses nothing: {said}\n  accept it: "
             + command("slipway turn run", *names, "--accept", "REASON")
         )
-    bound.keep(turn.folder)
-    if bound.accepted is not None:
-        print(
-            f"old test split: too few images to tell; accepted by {bound.accepted.by} for engine "
-            f"{found.engine_sha256:.12} alone: {bound.accepted.reason}"
-        )
+    return bound
 
 
 def why_gate(old_run: Path, run: Path, engine: str | None) -> str | None:

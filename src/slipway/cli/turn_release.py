@@ -51,12 +51,12 @@ def release_stages(turn: Turn, record: TurnRecord, *, serve: bool) -> Iterator[S
     trial = Trial.open(turn.gateway)
     if trial.record.is_promoted:
         return
-    _require_not_rolled_back(trial, turn)
-    ports = _candidate_ports(turn)
-    yield from _server(trial, ports, serve=serve, run=turn.below(record.run))
+    require_not_rolled_back(trial, turn)
+    ports = candidate_ports(turn)
+    yield from server_stages(trial, ports, serve=serve, run=turn.below(record.run))
     if not trial.traffic.weight_percent:
         yield Stage("comparison", "", ("release", "compare", str(turn.gateway), "--images", str(IMAGES)))
-        _require_labels(trial.again(), turn)
+        require_labels(trial.again(), turn)
         yield Stage("weight", "", ("release", "weight", str(turn.gateway)))
     yield Stage("verdict", "", ("release", "judge", str(turn.gateway), "--watch"))
     if not trial.again().record.is_promoted:  # approval: automatic has promoted it
@@ -85,7 +85,7 @@ def finish(turn: Turn, record: TurnRecord) -> None:
         print(f"{turn.fleet_file}: {record.run} is active for {turn.classifier}")
 
 
-def _require_not_rolled_back(trial: Trial, turn: Turn) -> None:
+def require_not_rolled_back(trial: Trial, turn: Turn) -> None:
     last = trial.record.actions[-1] if trial.record.actions else None
     if last is not None and last.action == "rollback":
         reason = f": {last.reason}" if last.reason else ""
@@ -96,7 +96,7 @@ def _require_not_rolled_back(trial: Trial, turn: Turn) -> None:
         )
 
 
-def _candidate_ports(turn: Turn) -> ServerPorts:
+def candidate_ports(turn: Turn) -> ServerPorts:
     if turn.settings.candidate is None:
         raise SpecError(
             f"{turn.gateway}: candidate: not given; write the ports of the candidate's server, such as "
@@ -105,7 +105,7 @@ def _candidate_ports(turn: Turn) -> ServerPorts:
     return turn.settings.candidate
 
 
-def _server(trial: Trial, ports: ServerPorts, *, serve: bool, run: Path) -> Iterator[Stage]:
+def server_stages(trial: Trial, ports: ServerPorts, *, serve: bool, run: Path) -> Iterator[Stage]:
     """The candidate's server: it answers, is reloaded, is started by `serve`, or a person starts it."""
     bundles, repository = trial.record.candidate.bundles, trial.record.candidate.path
     if not answering(ports, bundles):
@@ -151,7 +151,7 @@ def _start(repository: str, ports: ServerPorts, *, run: Path) -> int:
     return process
 
 
-def _require_labels(trial: Trial, turn: Turn) -> None:
+def require_labels(trial: Trial, turn: Turn) -> None:
     """Continue only if the disagreements are decided: before that, no user gets an answer of the candidate.
 
     The release is also over if the counts show that it is worse; `judged` reads no labels then.
@@ -171,7 +171,8 @@ def _require_labels(trial: Trial, turn: Turn) -> None:
     if found is not None and found.open:
         names = (turn.gateway, "--classifier", turn.classifier)
         push, pull = (command(verb, *names) for verb in ("slipway labels push", "slipway labels pull"))
-        raise PersonNeededError(f"people label what the versions differ in: {push}, later {pull}; {reasons}")
+        given = f"{found.asked - found.open:,} of {found.asked:,} labels given"
+        raise PersonNeededError(f"people label what the versions differ in ({given}): {push}, later {pull}; {reasons}")
     raise PersonNeededError(
         f"the labels do not decide, and no question is open; {_more_images(trial, turn, found)}; or decide yourself: "
         f"{command('slipway release weight', turn.gateway)}; {reasons}"
