@@ -15,6 +15,7 @@ from slipway.system.files import sha256_file
 from slipway.training.bundle import from_onnx
 from slipway.training.bundle.from_onnx import Adopted, adopt
 from tests.support import team_graphs as fixtures
+from tests.support.damage import Payload
 from tests.support.team_graphs import (
     BIAS,
     HEAD,
@@ -225,14 +226,6 @@ def test_a_file_that_was_cut_short_is_refused_by_name(kept: float, tmp_path: Pat
     (tmp_path / "team.onnx").write_bytes(data[: int(kept * len(data)) if kept >= 0 else -1])
     with pytest.raises((SpecError, ExportError), match=r"team\.onnx: .*(truncated|copy it again)"):
         adopt(tmp_path / "team.onnx", input_size=SIZE, logits=None, embedding=None)
-
-
-class Payload:
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.trace),)
 
 
 def test_files_that_are_no_onnx_are_refused_by_name_and_nothing_is_unpickled(tmp_path: Path) -> None:

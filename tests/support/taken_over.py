@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import Manifest
-from slipway.contract.manifest import hashes
 from slipway.repository import BaseHeads, assemble
 from slipway.repository import heads as heads_of_a_base
 from tests.support.heads import open_heads, write_base, write_head, write_heads
@@ -50,11 +48,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def group_of(repository: Path, head: str) -> set[str]:
     (group,) = (folder for folder in repository.glob("heads_*") if (folder / "1/heads" / head).is_dir())
     return {folder.name for folder in (group / "1/heads").iterdir()}
-
-
-def reseal(repository: Path) -> None:
-    path = repository / "manifest.json"
-    Manifest.read(path).model_copy(update={"outputs": hashes(repository), "own_sha256": None}).write(path)
 
 
 def damage(path: Path) -> None:

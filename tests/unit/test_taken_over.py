@@ -11,9 +11,10 @@ from slipway.contract import Fleet, ManifestError, ServingError
 from slipway.repository import assemble, open_bases, plan_repository, taken_over
 from slipway.serving.contents import Contents
 from tests.support import taken_over as fixtures
-from tests.support.colours import contents
+from tests.support.colours import contents, reseal
+from tests.support.damage import flip_byte
 from tests.support.heads import ENGINE, open_heads, write_head
-from tests.support.taken_over import COUNT, Runs, added, changed, damage, group_of, removed, reseal
+from tests.support.taken_over import COUNT, Runs, added, changed, damage, group_of, removed
 
 base, runs, repository, opened = fixtures.base, fixtures.runs, fixtures.repository, fixtures.opened
 
@@ -102,8 +103,7 @@ def test_a_server_reads_only_what_changed_and_still_finds_damage(base: Path, run
     assert second.known == Contents.open(repository).known
     untouched = min(second.same_as(first))
     path = next(repository.glob(f"heads_*/1/heads/{untouched}/head.npz"))
-    weights = path.read_bytes()
-    path.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    flip_byte(path, -1)
     with pytest.raises(ManifestError, match=r"head\.npz: changed since"):
         Contents.open(repository, like=second)
 
