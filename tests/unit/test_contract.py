@@ -209,22 +209,8 @@ def test_good_classifier_names_are_taken(name: str) -> None:
     "name",
     [
         *("", "../x", "..", ".", "/etc/passwd", "a/b", "a\\b", "a;b", "a b", " a", "a ", "a\t", "a\n", "a\nb"),
-        *(
-            "a\0",
-            "\0",
-            "né",
-            "图",
-            "\u0430bc",
-            "\uff41",
-            "dig\u0131ts",
-            "A",
-            "Digits",
-            "1a",
-            "_a",
-            "a-b",
-            "a.b",
-            "a" * 64,
-        ),
+        *("a\0", "\0", "né", "图", "\u0430bc", "\uff41", "dig\u0131ts"),
+        *("A", "Digits", "1a", "_a", "a-b", "a.b", "a" * 64),
         *("x_full", "preprocess_x", "engine_x", "post_x", "post_"),
     ],
 )
@@ -281,18 +267,8 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 def test_the_public_api_is_frozen() -> None:
     assert slipway.contract.__all__ == [
         *("Bundle", "Choice", "CompileError", "DataError", "Decision", "Engine", "EngineSettings", "ExportError"),
-        *(
-            "Fleet",
-            "GateError",
-            "ImageError",
-            "Lane",
-            "Manifest",
-            "ManifestError",
-            "MissingDependencyError",
-            "PlanSettings",
-            "Preprocess",
-        ),
-        *("QuantizeError", "RepositoryError"),
+        *("Fleet", "GateError", "ImageError", "Lane", "Manifest", "ManifestError", "MissingDependencyError"),
+        *("PlanSettings", "Preprocess", "QuantizeError", "RepositoryError"),
         *("ServingError", "SlipwayError", "Spec", "SpecError", "StorageError", "Unknown", "bundle_id", "check_labels"),
         *("read_labels", "write_labels"),
     ]
