@@ -8,21 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.lint_changes import MODEL
+
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 Launch = Callable[..., Any]
 Refused = Callable[..., str]
 Changed = Callable[[str, str], Path]
 HANGS_S = 600
 """A launcher that has not ended by then never would: the model that hangs sleeps for longer."""
-
-MODEL = """
-import os, time
-class TritonPythonModel:
-    def initialize(self, args):
-        {body}
-    def execute(self, requests):
-        return []
-"""
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from slipway.serving.doctor.examine import Diagnosis, examine
 from tests.support.cards import H100, card_of
 from tests.support.colours import COLOURS, contents, reseal
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
-from tests.support.lint_changes import in_lane
+from tests.support.lint_changes import MODEL, in_lane
 from tests.support.scripts import run_script
 from tests.support.seeded_defects import good, model
 
@@ -24,14 +24,6 @@ ROOT = Path(__file__).parents[2]
 UNTOLD = MARKS["untold"]
 EXAMPLE = ROOT / "model_repository" / "example"
 EMBEDDING = 'name: "embedding_nd"\n  data_type: TYPE_FP32\n  dims: 3'
-MODEL = """
-import os, time
-class TritonPythonModel:
-    def initialize(self, args):
-        {body}
-    def execute(self, requests):
-        return []
-"""
 
 
 @pytest.fixture

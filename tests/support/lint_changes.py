@@ -16,6 +16,15 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tests.support.damage import flip_byte
 
 Change = Callable[[Path], object]
+MODEL = """
+import os, time
+class TritonPythonModel:
+    def initialize(self, args):
+        {body}
+    def execute(self, requests):
+        return []
+"""
+"""Code for a step's model.py, with a `body` that fails in a way of its own."""
 
 
 def model(repository: Path, which: str) -> Path:

@@ -157,14 +157,6 @@ def test_an_engine_of_another_bundle_is_refused_by_both_ids(tmp_path: Path) -> N
     assert other.bundle.id[:12] in message
 
 
-def test_a_folder_that_slipway_did_not_write_is_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/cat.jpg").write_bytes(b"cat")
-    with pytest.raises(SlipwayError, match="photos: not empty, and not written by this stage"):
-        assemble([open_colours(COLOURS)], tmp_path / "photos")
-    assert contents(tmp_path) == {"photos/cat.jpg": b"cat"}
-
-
 def test_a_file_in_the_place_of_the_repository_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(SlipwayError, match="out: a file"):
