@@ -16,18 +16,7 @@ from slipway.training.bundle import from_onnx
 from slipway.training.bundle.from_onnx import Adopted, adopt
 from tests.support import team_graphs as fixtures
 from tests.support.damage import Payload
-from tests.support.team_graphs import (
-    BIAS,
-    HEAD,
-    LINEAR,
-    LOGITS_INSIDE,
-    POOL,
-    SIZE,
-    assert_answers,
-    node,
-    team,
-    value,
-)
+from tests.support.team_graphs import BIAS, HEAD, LINEAR, LOGITS_INSIDE, POOL, SIZE, assert_answers, node, team, value
 
 adopted = fixtures.adopted
 
@@ -201,11 +190,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
         "half-precision weights: weight16; give the FP32 graph",
     ),
     "no weights": (lambda: without(team(), "weight"), {}, "ONNX's own checker rejects it: .*weight"),
-    "shapes that do not fit": (
-        lambda: team(weights={"weight": HEAD[:2]}),
-        {},
-        "OpenVINO cannot run it",
-    ),
+    "shapes that do not fit": (lambda: team(weights={"weight": HEAD[:2]}), {}, "OpenVINO cannot run it"),
     "no nodes": (onnx.ModelProto, {}, "ONNX's own checker rejects it: .*ir_version"),
 }
 

@@ -239,11 +239,7 @@ def test_something_else_than_a_mapping_is_refused(data: Any) -> None:
         ("a.yaml", b"x: [", "not valid YAML"),
         ("a.yaml", b"\x00", "not valid YAML"),
         ("a.yaml", b"x: \xff", "not UTF-8 text"),
-        (
-            "a.yaml",
-            b"!!python/object/apply:os.getcwd []",
-            "the tag !!python/object/apply:os.getcwd is not read",
-        ),
+        ("a.yaml", b"!!python/object/apply:os.getcwd []", "the tag !!python/object/apply:os.getcwd is not read"),
         ("a.json", b"[" * 100_000, "too many levels of objects and arrays; write fewer"),
         ("a.json", b"9" * 5_000, "not valid JSON"),
         ("a.yaml", b"x: 2020-99-99", "x: unknown key"),

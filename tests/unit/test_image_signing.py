@@ -158,9 +158,7 @@ def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, example: Built) -> No
         sign(*example, key=tmp_path / "nowhere.pem")
 
 
-def test_an_sbom_lists_the_models_and_the_lane_s_packages_in_equal_bytes(
-    example: Built,
-) -> None:
+def test_an_sbom_lists_the_models_and_the_lane_s_packages_in_equal_bytes(example: Built) -> None:
     layout, image = example
     manifest, lane, lock = layout.manifest(image), Lane.read(EXAMPLE / "lane.json"), Lock.read(LOCK)
     data = sbom(image, manifest, lane, lock)

@@ -185,11 +185,7 @@ def task(journal: LabelledJournal, id_: int, row: int, *said: tuple[str, str]) -
     """A task with (label, time) of Ann."""
     ((sha256,),) = journal.query("SELECT sha256 FROM rows WHERE id = ?", row)
     annotations = [
-        {
-            "result": [{"from_name": "class", "value": {"choices": [label]}}],
-            "completed_by": 3,
-            "updated_at": at,
-        }
+        {"result": [{"from_name": "class", "value": {"choices": [label]}}], "completed_by": 3, "updated_at": at}
         for label, at in said
     ]
     return {"id": id_, "data": {"row": row, "sha256": sha256, "journal": "mine"}, "annotations": annotations}
