@@ -3,11 +3,13 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slipway.repository import BaseHeads, assemble
 from slipway.repository import heads as heads_of_a_base
+from tests.support.colours import contents
 from tests.support.heads import open_heads, write_base, write_head, write_heads
 
 COUNT = 12
@@ -48,6 +50,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def group_of(repository: Path, head: str) -> set[str]:
     (group,) = (folder for folder in repository.glob("heads_*") if (folder / "1/heads" / head).is_dir())
     return {folder.name for folder in (group / "1/heads").iterdir()}
+
+
+def assert_as_made_anew(repository: Path, base: Path, runs: Runs, **options: Any) -> None:
+    """It is, byte for byte, what these heads give where nothing was assembled before."""
+    anew = repository.with_name("anew")
+    assemble([], anew, bases=open_heads(base, runs), **options)
+    assert contents(repository) == contents(anew)
 
 
 def damage(path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.support import taken_over as fixtures
 from tests.support.colours import contents, reseal
 from tests.support.damage import flip_byte
 from tests.support.heads import open_heads
-from tests.support.taken_over import Runs, added, changed, damage, group_of
+from tests.support.taken_over import Runs, added, assert_as_made_anew, changed, damage, group_of
 
 base, runs, repository, opened = fixtures.base, fixtures.runs, fixtures.repository, fixtures.opened
 
@@ -167,10 +167,8 @@ def test_a_writer_that_is_killed_over_a_former_repository_leaves_the_present_one
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert contents(repository) == present
     assert not kept.exists(), "it was being changed"
-    anew = repository.with_name("anew")
-    for out in (repository, anew):
-        assemble([], out, bases=open_heads(base, runs))
-    assert contents(repository) == contents(anew)
+    assemble([], repository, bases=open_heads(base, runs))
+    assert_as_made_anew(repository, base, runs)
     assert not [path for path in repository.parent.iterdir() if "unfinished" in path.name]
 
 
