@@ -44,9 +44,9 @@ coverage: setup ## lines of src that no test reaches (twice as long as make test
 	  --deselect tests/stages/test_full_disk.py::test_a_script_of_somebody_who_may_not_write_there_ends_in_one_sentence
 
 nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (hours)
-	$(BIN)/python -m pytest -m nightly
 	@mkdir -p runs/nightly
-	failed=; for study in verdict guard soak judge plan_fleet lifecycle operate; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
+	failed=; $(BIN)/python -m pytest -m nightly || failed=" pytest"; \
+	  for study in verdict guard soak judge plan_fleet lifecycle operate; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
 	  [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 engines: setup ## every graph, engine and plan of RUNS that is not current: make engines RUNS="runs/a runs/b" TARGETS=openvino
