@@ -100,8 +100,10 @@ def test_a_run_that_is_killed_or_interrupted_is_continued_without_a_loss_or_a_re
     endings = ((signal.SIGKILL, 20_000, -9), (signal.SIGTERM, 80_000, 143), (signal.SIGINT, 150_000, 130))
     for ending, least_bytes, code in endings:
         with running_process(command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 120
             while not answers.exists() or answers.stat().st_size < least_bytes:
                 assert process.poll() is None
+                assert time.monotonic() < deadline, f"{answers} does not grow"
                 time.sleep(0.005)
             process.send_signal(ending)
             _, said = process.communicate(timeout=20)
