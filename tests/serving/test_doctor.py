@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from slipway.contract import Manifest, ServingError
-from slipway.contract.manifest import hashes
+from slipway.contract import ServingError
 from slipway.serving import Ports, serve
 from slipway.serving.doctor.examine import examine
+from tests.support.colours import reseal
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 RAISES = (
@@ -24,12 +24,6 @@ FAILS = "class TritonPythonModel:\n    def execute(self, requests):\n        rai
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return shutil.copytree(EXAMPLE, tmp_path / "repository")
-
-
-def reseal(repository: Path) -> None:
-    """Its hashes fit again, so that the server gets as far as the defect."""
-    manifest = Manifest.read(repository / "manifest.json")
-    manifest.model_copy(update={"outputs": hashes(repository)}).write(repository / "manifest.json")
 
 
 def test_what_the_doctor_finds_well_answers(example_server: Any) -> None:

@@ -14,11 +14,10 @@ import pytest
 from benchmarks.studies.efficiency.sides import AUTO, HALVED, PLAIN, POOL, Side, all_sides, work_of
 from slipway.benchmark import pool as pool_module
 from slipway.benchmark.pool import Pool, Work, WorkerAnswer
-from slipway.contract import Choice, GateError
-from slipway.contract.choice import Candidate
+from slipway.contract import Bundle, GateError
 from slipway.contract.serving import settle
 from slipway.repository import Classifier
-from slipway.system.files import sha256_file
+from tests.support.choices import write_only_choice
 from tests.support.colours import COLOURS, copy_colours
 from tests.support.load_tools import colour_images
 from tests.support.scripts import run_script, run_study
@@ -50,21 +49,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     shutil.copytree(COLOURS / "bundle", folder / "bundle")
     shutil.copytree(COLOURS / "engine", folder / "engines" / ENGINE)
-    manifest = folder / "engines" / ENGINE / "manifest.json"
-    candidate = Candidate(
-        engine=ENGINE, manifest_sha256=sha256_file(manifest), precision="fp32", verdict="reference", median_ms=1.0
-    )
-    Choice(
-        bundle=json.loads(manifest.read_text())["bundle"],
-        chosen=ENGINE,
-        reason="the only one",
-        candidates=(candidate,),
-        rounds=1,
-        images_per_round=1,
-        threads=1,
-        machine="test",
-        versions={},
-    ).write(folder / "engines/choice.json")
+    write_only_choice(folder / "engines" / ENGINE, bundle=Bundle.open(folder / "bundle").id)
     return folder
 
 

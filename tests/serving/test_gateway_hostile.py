@@ -15,17 +15,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from slipway.operations.gateway.settings import KEY_HEADER
 from tests.serving.test_bad_bodies import WRONG_BODIES
 from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy
-from tests.support.hostile import (
-    BAD,
-    BROKEN_GRPC,
-    HOSTILE_GRPC,
-    HOSTILE_HTTP,
-    INFER,
-    LOST,
-    class_count,
-    raw,
-    said_of,
-)
+from tests.support.hostile import BAD, BROKEN_GRPC, HOSTILE_GRPC, HOSTILE_HTTP, INFER, LOST, class_count, raw, said_of
 from tests.support.v2_requests import IMAGE, RED, message
 
 pytestmark = needs_envoy

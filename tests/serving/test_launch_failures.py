@@ -8,23 +8,18 @@ from typing import Any
 
 import pytest
 
+from tests.support.lint_changes import MODEL
+
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 Launch = Callable[..., Any]
+Refused = Callable[..., str]
+Changed = Callable[[str, str], Path]
 HANGS_S = 600
 """A launcher that has not ended by then never would: the model that hangs sleeps for longer."""
 
-MODEL = """
-import os, time
-class TritonPythonModel:
-    def initialize(self, args):
-        {body}
-    def execute(self, requests):
-        return []
-"""
-
 
 @pytest.fixture
-def refused(launch: Launch) -> Callable[..., str]:
+def refused(launch: Launch) -> Refused:
     """`refused(repository, *options)` is what the launcher said; it ended with 1 and left nothing."""
 
     def refused(repository: Path, *options: str | Path, **settings: Any) -> str:
@@ -39,27 +34,22 @@ def refused(launch: Launch) -> Callable[..., str]:
     return refused
 
 
-def test_a_model_that_raises_is_named_with_the_servers_own_reason(
-    refused: Callable[..., str], changed_example: Callable[[str, str], Path]
+@pytest.mark.parametrize(
+    ("kind", "body", "says"),
+    [("post", "raise ValueError('the dog')", "ValueError: the dog"), ("engine", "os._exit(3)", "")],
+    ids=["raises", "ends its process"],
+)
+def test_a_model_that_does_not_load_is_named_with_the_servers_own_reason(
+    refused: Refused, changed_example: Changed, kind: str, body: str, says: str
 ) -> None:
-    repository = changed_example("post", MODEL.format(body="raise ValueError('the dog ate the labels')"))
-    (name,) = (folder.name for folder in repository.glob("post_*"))
+    repository = changed_example(kind, MODEL.format(body=body))
+    (name,) = (folder.name for folder in repository.glob(f"{kind}_*"))
     said = refused(repository)
     assert name in said
-    assert "ValueError: the dog ate the labels" in said
+    assert says in said
 
 
-def test_a_model_that_ends_its_process_is_named(
-    refused: Callable[..., str], changed_example: Callable[[str, str], Path]
-) -> None:
-    repository = changed_example("engine", MODEL.format(body="os._exit(3)"))
-    (name,) = (folder.name for folder in repository.glob("engine_*"))
-    assert name in refused(repository)
-
-
-def test_a_model_that_hangs_is_ended_after_the_time_out(
-    refused: Callable[..., str], changed_example: Callable[[str, str], Path]
-) -> None:
+def test_a_model_that_hangs_is_ended_after_the_time_out(refused: Refused, changed_example: Changed) -> None:
     repository = changed_example("preprocess", MODEL.format(body="time.sleep(10000)"))
     (name,) = (folder.name for folder in repository.glob("preprocess_*"))
     started = time.monotonic()
@@ -68,42 +58,31 @@ def test_a_model_that_hangs_is_ended_after_the_time_out(
     assert f"{name} did not answer within its time" in said
 
 
-def test_a_model_that_fails_on_every_image_is_never_called_ready(
-    refused: Callable[..., str], changed_example: Callable[[str, str], Path]
-) -> None:
+def test_a_model_that_fails_on_every_image_is_never_called_ready(refused: Refused, changed_example: Changed) -> None:
     repository = changed_example("post", MODEL.format(body="pass").replace("return []", "raise KeyError('no answer')"))
     assert "KeyError: 'no answer'" in refused(repository)
 
 
-def test_a_file_changed_after_assembly_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        ("post_*/1/labels.txt", lambda path: path.write_text("red\n"), "changed since this repository was made"),
+        ("engine_*/1/model.onnx", Path.unlink, "missing"),
+        ("colours/2/notes.txt", lambda path: path.parent.mkdir() or path.touch(), "not in the manifest"),
+        ("outside", lambda path: path.symlink_to("/etc"), "a symbolic link"),
+    ],
+)
+def test_a_file_that_differs_from_what_was_assembled_is_named(
+    refused: Refused, tmp_path: Path, file: str, damage: Callable[[Path], object], says: str
+) -> None:
     repository = shutil.copytree(EXAMPLE, tmp_path / "repository")
-    (labels,) = repository.glob("post_*/1/labels.txt")
-    labels.write_text("green\nblue\nred\n")
-    assert f"{labels}: changed since this repository was made" in refused(repository)
-
-
-def test_a_half_copied_repository_is_refused_by_the_missing_file(refused: Callable[..., str], tmp_path: Path) -> None:
-    repository = shutil.copytree(EXAMPLE, tmp_path / "repository")
-    (graph,) = repository.glob("engine_*/1/model.onnx")
-    graph.unlink()
-    assert f"{graph}: missing" in refused(repository)
-
-
-def test_a_file_that_nobody_assembled_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
-    repository = shutil.copytree(EXAMPLE, tmp_path / "repository")
-    (repository / "colours/2").mkdir()
-    (repository / "colours/2/notes.txt").touch()
-    assert f"{repository}/colours/2/notes.txt: not in the manifest" in refused(repository)
-
-
-def test_a_link_that_leaves_the_repository_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
-    repository = shutil.copytree(EXAMPLE, tmp_path / "repository")
-    (repository / "outside").symlink_to("/etc")
-    assert f"{repository}/outside: a symbolic link" in refused(repository)
+    path = next(repository.glob(file), repository / file)
+    damage(path)
+    assert f"{path}: {says}" in refused(repository)
 
 
 @pytest.mark.parametrize("what", ["empty", "missing", "file", "bundle"])
-def test_what_is_no_repository_is_refused(refused: Callable[..., str], tmp_path: Path, what: str) -> None:
+def test_what_is_no_repository_is_refused(refused: Refused, tmp_path: Path, what: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     path = EXAMPLE.parents[1] / "tests/assets/colours/bundle" if what == "bundle" else tmp_path / what
@@ -121,16 +100,12 @@ def _server_on_path(folder: Path, script: str) -> dict[str, str]:
     return {"PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
 
 
-def test_the_server_on_path_is_taken_first_and_its_words_are_passed_on(
-    refused: Callable[..., str], tmp_path: Path
-) -> None:
+def test_the_server_on_path_is_taken_first_and_its_words_are_passed_on(refused: Refused, tmp_path: Path) -> None:
     environment = _server_on_path(tmp_path, "echo 'error: no GPU for you'; exit 3")
     assert "error: no GPU for you" in refused(EXAMPLE, environment=environment)
 
 
-def test_a_server_that_ends_without_a_word_is_said_to_have_an_empty_log(
-    refused: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_server_that_ends_without_a_word_is_said_to_have_an_empty_log(refused: Refused, tmp_path: Path) -> None:
     assert "its log is empty" in refused(EXAMPLE, environment=_server_on_path(tmp_path, "exit 3"))
 
 
@@ -157,13 +132,11 @@ def test_a_time_out_that_cannot_be_one_is_refused_with_its_option(launch: Launch
     assert "--timeout-s" in launched.said()
 
 
-def test_a_log_that_cannot_be_written_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_named(refused: Refused, tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere/log.txt") in refused(EXAMPLE, "--log", tmp_path / "nowhere/log.txt")
 
 
-def test_the_log_is_kept_where_it_was_asked_for(
-    refused: Callable[..., str], changed_example: Callable[[str, str], Path], tmp_path: Path
-) -> None:
+def test_the_log_is_kept_where_it_was_asked_for(refused: Refused, changed_example: Changed, tmp_path: Path) -> None:
     repository = changed_example("post", MODEL.format(body="raise ValueError('see the log')"))
     refused(repository, "--log", tmp_path / "server.log")
     assert "ValueError: see the log" in (tmp_path / "server.log").read_text()

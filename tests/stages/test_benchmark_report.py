@@ -14,12 +14,7 @@ from slipway.benchmark.page.plots import tail
 from slipway.benchmark.page.rates import rates
 from slipway.benchmark.page.series import all_series
 from slipway.contract import SpecError
-from slipway.contract.evidence.studies import (
-    EfficiencyResult,
-    PeersResult,
-    RobustnessResult,
-    VerdictResult,
-)
+from slipway.contract.evidence.studies import EfficiencyResult, PeersResult, RobustnessResult, VerdictResult
 from slipway.contract.prices import Priced
 from slipway.pages.wording import figures
 from tests.support import benchmark_results as made

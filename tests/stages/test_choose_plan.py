@@ -169,10 +169,7 @@ def test_without_a_gpu_plans_cannot_be_measured(tmp_path: Path, monkeypatch: pyt
     [
         (("26.08", "2.2.0", "0.8.0.22"), ""),
         ((None, "2.4.0", "0.9.0.20"), ""),
-        (
-            ("26.08", "2.4.0", "0.9.0.20"),
-            "DALI 2.2.0 is needed, and 2.4.0 is installed in release 26.08, but",
-        ),
+        (("26.08", "2.4.0", "0.9.0.20"), "DALI 2.2.0 is needed, and 2.4.0 is installed in release 26.08, but"),
         (("26.08", None, None), "DALI 2.2.0 is needed, and none is installed in release 26.08"),
     ],
 )

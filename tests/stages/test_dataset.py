@@ -173,11 +173,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "one class": (one_class, DataError, "class folders found: cat; a classifier needs at least two"),
     "an empty class": (lambda root: (root / "cow").mkdir(), DataError, "class 'cow' has 0 different images"),
     "one image": (one_image, DataError, "class 'cow' has 1 different images"),
-    "a label with a line break": (
-        lambda root: (root / "a\nb").mkdir(),
-        SpecError,
-        r"label 0 is 'a\\nb': it holds U",
-    ),
+    "a label with a line break": (lambda root: (root / "a\nb").mkdir(), SpecError, r"label 0 is 'a\\nb': it holds U"),
     "a label with an outer space": (lambda root: (root / "cow ").mkdir(), SpecError, "label 1 is 'cow '"),
     "a reserved label": (lambda root: (root / "unknown").mkdir(), SpecError, "label 2 is 'unknown', reserved for"),
     "unreadable images": (unreadable, DataError, r"4 files cannot be used(?s:.)*10000x1 PNG.png: too large"),

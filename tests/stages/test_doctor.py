@@ -8,17 +8,15 @@ from pathlib import Path
 import openvino
 import pytest
 
-from slipway.contract import Manifest
 from slipway.contract.installed import NAMES, Installed
-from slipway.contract.manifest import hashes
 from slipway.repository import assemble
 from slipway.serving.doctor import gpu, machine, steps
 from slipway.serving.doctor.checks import MARKS
 from slipway.serving.doctor.examine import Diagnosis, examine
 from tests.support.cards import H100, card_of
-from tests.support.colours import COLOURS, contents
+from tests.support.colours import COLOURS, contents, reseal
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
-from tests.support.lint_changes import in_lane
+from tests.support.lint_changes import MODEL, in_lane
 from tests.support.scripts import run_script
 from tests.support.seeded_defects import good, model
 
@@ -26,25 +24,11 @@ ROOT = Path(__file__).parents[2]
 UNTOLD = MARKS["untold"]
 EXAMPLE = ROOT / "model_repository" / "example"
 EMBEDDING = 'name: "embedding_nd"\n  data_type: TYPE_FP32\n  dims: 3'
-MODEL = """
-import os, time
-class TritonPythonModel:
-    def initialize(self, args):
-        {body}
-    def execute(self, requests):
-        return []
-"""
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return shutil.copytree(EXAMPLE, tmp_path / "repository")
-
-
-def reseal(repository: Path) -> None:
-    """What somebody does who changes a repository by hand, and its hashes with it."""
-    manifest = Manifest.read(repository / "manifest.json")
-    manifest.model_copy(update={"outputs": hashes(repository)}).write(repository / "manifest.json")
 
 
 def step(repository: Path, kind: str) -> Path:

@@ -187,10 +187,7 @@ def damaged(chain: Chain) -> None:
         (lambda chain: other_answers(chain, answers(prefix="other")), "openvino-fp32 was evaluated on other images"),
         (lambda chain: chain.change_spec(accuracy={"max_loss_points": 9.0}), "spec.accuracy.max_loss_points 0.5 → 9.0"),
         (lambda chain: chain.change_spec(accuracy={"prove_classes": True}), "spec.accuracy.prove_classes False → True"),
-        (
-            lambda chain: chain.change_spec(accuracy={"max_flip_points": 9.0}),
-            "spec.accuracy.max_flip_points 5.0 → 9.0",
-        ),
+        (lambda chain: chain.change_spec(accuracy={"max_flip_points": 9.0}), "spec.accuracy.max_flip_points 5.0 → 9.0"),
         (
             lambda chain: chain.change_spec(accuracy={"max_class_loss_points": 3.0}),
             "max_class_loss_points {2.0} → {3.0}",

@@ -24,6 +24,7 @@ from slipway.evaluation.predict import Predictions, predict
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file
 from slipway.training import export
+from tests.support.damage import Payload, flip_byte
 
 ROOT = Path(__file__).parents[2]
 RUN = Path("runs/digits")
@@ -179,22 +180,10 @@ def checkpoint(digits: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "spec.json", "dataset.json", "history.json"])
 def test_a_changed_checkpoint_is_refused_by_name(name: str, checkpoint: Path, tmp_path: Path) -> None:
-    data = bytearray((checkpoint / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (checkpoint / name).write_bytes(data)
+    flip_byte(checkpoint / name)
     with pytest.raises(ManifestError, match=rf"checkpoint/{name}: changed since this checkpoint was made"):
         export(checkpoint, tmp_path / "bundle")
     assert os.listdir(tmp_path) == ["checkpoint"]
-
-
-class Payload:
-    """Unpickling this makes a folder: a stand-in for whatever somebody hides in a checkpoint."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.trace),)
 
 
 def test_a_pickle_beside_the_weights_is_refused_by_name(checkpoint: Path, tmp_path: Path) -> None:

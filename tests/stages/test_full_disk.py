@@ -18,12 +18,7 @@ from slipway.engines import build_engine
 from slipway.operations.journal.backup import back_up
 from slipway.operations.journal.store import Store
 from slipway.system.files import complete_folder
-from slipway.system.targets import (
-    check_file,
-    check_folder,
-    storage_error,
-    write_file,
-)
+from slipway.system.targets import check_file, check_folder, storage_error, write_file
 from slipway.training import train
 from slipway.training.data.inspection import inspect
 from slipway.training.learn.callbacks import WholeCheckpoints
@@ -31,14 +26,7 @@ from slipway.training.search.hyperparameters import search
 from slipway.training.search.label_errors import find_label_errors
 from tests.support.colour_training import small_spec, write_colours
 from tests.support.journal_rows import add_rows, made_row
-from tests.support.targets import (
-    ABSENT,
-    SPACE,
-    STAGES,
-    bundle,
-    make_data,
-    spec,
-)
+from tests.support.targets import ABSENT, SPACE, STAGES, bundle, make_data, spec
 
 
 @contextmanager

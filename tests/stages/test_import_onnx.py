@@ -12,17 +12,7 @@ from slipway.contract import ExportError
 from slipway.system.files import sha256_file
 from slipway.training.bundle.from_onnx import Adopted
 from tests.support import team_graphs as fixtures
-from tests.support.team_graphs import (
-    HEAD,
-    LINEAR,
-    LOGITS_INSIDE,
-    POOL,
-    SIZE,
-    assert_answers,
-    node,
-    team,
-    value,
-)
+from tests.support.team_graphs import HEAD, LINEAR, LOGITS_INSIDE, POOL, SIZE, assert_answers, node, team, value
 
 adopted = fixtures.adopted
 

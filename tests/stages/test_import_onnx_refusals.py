@@ -15,18 +15,8 @@ from slipway.system.files import sha256_file
 from slipway.training.bundle import from_onnx
 from slipway.training.bundle.from_onnx import Adopted, adopt
 from tests.support import team_graphs as fixtures
-from tests.support.team_graphs import (
-    BIAS,
-    HEAD,
-    LINEAR,
-    LOGITS_INSIDE,
-    POOL,
-    SIZE,
-    assert_answers,
-    node,
-    team,
-    value,
-)
+from tests.support.damage import Payload
+from tests.support.team_graphs import BIAS, HEAD, LINEAR, LOGITS_INSIDE, POOL, SIZE, assert_answers, node, team, value
 
 adopted = fixtures.adopted
 
@@ -200,11 +190,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
         "half-precision weights: weight16; give the FP32 graph",
     ),
     "no weights": (lambda: without(team(), "weight"), {}, "ONNX's own checker rejects it: .*weight"),
-    "shapes that do not fit": (
-        lambda: team(weights={"weight": HEAD[:2]}),
-        {},
-        "OpenVINO cannot run it",
-    ),
+    "shapes that do not fit": (lambda: team(weights={"weight": HEAD[:2]}), {}, "OpenVINO cannot run it"),
     "no nodes": (onnx.ModelProto, {}, "ONNX's own checker rejects it: .*ir_version"),
 }
 
@@ -225,14 +211,6 @@ def test_a_file_that_was_cut_short_is_refused_by_name(kept: float, tmp_path: Pat
     (tmp_path / "team.onnx").write_bytes(data[: int(kept * len(data)) if kept >= 0 else -1])
     with pytest.raises((SpecError, ExportError), match=r"team\.onnx: .*(truncated|copy it again)"):
         adopt(tmp_path / "team.onnx", input_size=SIZE, logits=None, embedding=None)
-
-
-class Payload:
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.trace),)
 
 
 def test_files_that_are_no_onnx_are_refused_by_name_and_nothing_is_unpickled(tmp_path: Path) -> None:

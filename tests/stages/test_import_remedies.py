@@ -198,11 +198,7 @@ REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
         "or export it for that size",
         Attempt(),
     ),
-    "labels without a folder: remove them": (
-        Attempt(labels=five_labels()),
-        "rename, add or remove some",
-        Attempt(),
-    ),
+    "labels without a folder: remove them": (Attempt(labels=five_labels()), "rename, add or remove some", Attempt()),
     "labels without a folder: allow it": (
         Attempt(five_logits, labels=five_labels()),
         "import without images of the others: --allow-empty-classes",

@@ -16,6 +16,7 @@ from slipway.contract import Bundle, SpecError
 from slipway.contract.bundle import CalibrationList
 from slipway.system.files import sha256_file
 from slipway.training import complete_spec, import_timm
+from tests.support.damage import Payload
 from tests.support.imports import BACKBONE, script, spec, write_images, written
 
 
@@ -87,16 +88,6 @@ def test_weights_that_do_not_fit_are_named(
     with pytest.raises(SpecError, match=message):
         import_timm(checked, tmp_path / "team.safetensors", tmp_path / "bundle", labels=None)
     assert not (tmp_path / "bundle").exists()
-
-
-class Payload:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.trace),)
 
 
 @pytest.mark.parametrize("name", ["team.pt", "team.pth", "team.bin", "team.ckpt", "team.safetensors"])

@@ -106,10 +106,7 @@ def test_what_was_decided_becomes_a_table_that_can_be_trained_on(
 
 REVIEWS = {
     "an unknown action": ("path,suggested,action\nred/00.png,blue,remove\n", "line 2: action 'remove'; the valid ones"),
-    "an unknown label": (
-        "path,suggested,action\nred/00.png,green,relabel\n",
-        "the data set has no class 'green'",
-    ),
+    "an unknown label": ("path,suggested,action\nred/00.png,green,relabel\n", "the data set has no class 'green'"),
     "an unknown path": ("path,suggested,action\nred/77.png,blue,drop\n", "line 2: 'red/77.png' is not in the data set"),
     "no action": ("path,suggested\nred/00.png,blue\n", "needs the columns path, suggested and action"),
     "a short row": ("path,suggested,action\nred/00.png\n", "line 2: action None"),

@@ -34,11 +34,7 @@ folder = fixtures.folder
 
 def make_network(name: str = "resnet10t", head: Head | None = None) -> Network:
     return Network(
-        Backbone(name=name, pretrained=False),
-        classes=3,
-        pretrained=False,
-        input_size=(32, 32),
-        head=head or Head(),
+        Backbone(name=name, pretrained=False), classes=3, pretrained=False, input_size=(32, 32), head=head or Head()
     )
 
 

@@ -1,6 +1,5 @@
 """Weights that training starts from: loaded, or an error that says how to get them; never a silent random start."""
 
-import os
 import pickle
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,6 +19,7 @@ from slipway.system.files import sha256_file
 from slipway.training import train
 from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone
+from tests.support.damage import Payload
 from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
 
 
@@ -95,16 +95,6 @@ def test_a_weight_that_is_not_finite_is_an_error_by_name(weights: Path, tmp_path
     save_file(broken, tmp_path / "broken.safetensors")
     with pytest.raises(SpecError, match=r"NaN or infinity in layer1\.0\.conv1\.weight"):
         fill_backbone(make_network(), tmp_path / "broken.safetensors")
-
-
-class Payload:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.trace),)
 
 
 @pytest.mark.parametrize("kind", ["torch", "pickle"])

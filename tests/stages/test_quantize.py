@@ -17,15 +17,7 @@ from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file
 from tests.support import quantizable as fixtures
 from tests.support.colours import contents
-from tests.support.quantizable import (
-    CHANNELS,
-    CLASSES,
-    IMAGES,
-    VALIDATION,
-    bundle_of,
-    network,
-    weights_of,
-)
+from tests.support.quantizable import CHANNELS, CLASSES, IMAGES, VALIDATION, bundle_of, network, weights_of
 
 bundle = fixtures.bundle
 

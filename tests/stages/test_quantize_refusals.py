@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from slipway.contract import Bundle, DataError, Manifest, ManifestError, QuantizeError, SpecError, bundle_id
+from slipway.contract import Bundle, DataError, ManifestError, QuantizeError, SpecError
 from slipway.contract.bundle import CalibrationList
 from slipway.contract.spec import Calibration
 from slipway.engines import quantize
@@ -21,6 +21,7 @@ from tests.support.quantizable import (
     bundle_of,
     network,
     network_without_weights,
+    sealed,
     set_weight,
     weights_of,
     write_dataset,
@@ -73,9 +74,7 @@ def test_a_calibration_image_that_serving_refuses_is_named(tmp_path: Path) -> No
 
 def reseal(bundle: Bundle, change: Callable[[Path], None]) -> Bundle:
     change(bundle.path)
-    (bundle.path / "manifest.json").unlink()
-    Manifest.seal(bundle.path, kind="bundle", name=bundle.spec.name, bundle=bundle_id(bundle.path))
-    return Bundle.open(bundle.path)
+    return sealed(bundle)
 
 
 def with_weight(value: float) -> onnx.ModelProto:

@@ -128,8 +128,7 @@ def test_the_checkpoint_has_the_resolved_recipe_and_its_spec_trains_the_same(tmp
 
 
 @pytest.mark.parametrize(
-    ("precision", "cpu", "remedy"),
-    [("fp16", {}, "needs a GPU"), ("bf16", {"avx512_bf16": False}, "write fp32")],
+    ("precision", "cpu", "remedy"), [("fp16", {}, "needs a GPU"), ("bf16", {"avx512_bf16": False}, "write fp32")]
 )
 def test_arithmetic_that_the_device_lacks_is_an_error(
     precision: str, cpu: dict[str, bool], remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ from slipway.training import train
 from slipway.training.learn import fit
 from slipway.training.learn.module import Training
 from tests.support import small_training as fixtures
+from tests.support.damage import Payload
 from tests.support.small_training import make_spec
 
 ROOT = Path(__file__).parents[2]
@@ -204,13 +205,3 @@ def test_a_checkpoint_that_was_tampered_with_is_refused_and_runs_nothing(
     with pytest.raises(SpecError, match=r"last\.ckpt: cannot resume from it: .*; remove .*run\.resume to start anew"):
         train(spec, unfinished, resume=True)
     assert not (tmp_path / "trace").exists()
-
-
-class Payload:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.trace),)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from slipway.contract import Bundle, Manifest, QuantizeError, bundle_id
+from slipway.contract import Bundle, QuantizeError
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import Search
 from slipway.engines import quantize
@@ -19,7 +19,7 @@ from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.evaluation.predict import predict
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
-from tests.support.quantizable import VALIDATION, bundle_of, change_json, network, set_weight, weights_of
+from tests.support.quantizable import VALIDATION, bundle_of, change_json, network, sealed, set_weight, weights_of
 from tests.support.unequal_channels import copy_bundle, enlarge_channel
 
 MAX = {"images": 20, "method": "max"}
@@ -74,13 +74,7 @@ def with_truth_of_fp32(bundle: Bundle) -> Bundle:
     images = [dataset.images[index].model_copy(update={"class_ids": (int(answers_n[index]),)}) for index in sure]
     assert len(images) == SURE
     dataset.model_copy(update={"images": tuple(images)}).write(bundle.path / "dataset.json")
-    return reseal(bundle)
-
-
-def reseal(bundle: Bundle) -> Bundle:
-    (bundle.path / "manifest.json").unlink()
-    Manifest.seal(bundle.path, kind="bundle", name=bundle.spec.name, bundle=bundle_id(bundle.path))
-    return Bundle.open(bundle.path)
+    return sealed(bundle)
 
 
 def with_spec(bundle: Bundle, folder: Path, **spec: Any) -> Bundle:

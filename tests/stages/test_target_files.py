@@ -13,19 +13,11 @@ import pytest
 from slipway.contract import SpecError
 from slipway.engines import choose, quantize
 from slipway.pages import check_page, write
-from slipway.system.targets import (
-    check_file,
-)
+from slipway.system.targets import check_file
 from slipway.training.data.demo_data import write_parity
 from slipway.training.search.label_errors import write_clean
 from tests.support.colour_training import small_spec
-from tests.support.targets import (
-    ABSENT,
-    ROOT,
-    bundle,
-    make,
-    spec,
-)
+from tests.support.targets import ABSENT, ROOT, bundle, make, spec
 
 
 def parity_to(out: Path) -> None:

@@ -11,10 +11,7 @@ from slipway.contract import Bundle, SpecError
 from slipway.engines import build_engine
 from slipway.repository import open_engines, plan_repository
 from slipway.system.files import complete_folder
-from slipway.system.targets import (
-    FolderKind,
-    check_folder,
-)
+from slipway.system.targets import FolderKind, check_folder
 from slipway.training import train
 from tests.support.colour_training import small_spec
 from tests.support.colours import COLOURS

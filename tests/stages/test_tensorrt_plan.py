@@ -27,11 +27,9 @@ TENSORRT_10: dict[str, Any] = {
         {
             "Name": "Reformatting CopyNode for Input Tensor 0 to conv0",
             "LayerType": "Reformat",
-            "Inputs": [
-                {"Name": "data", "Dimensions": [1, 3, 224, 224], "Format/Datatype": "Row major linear FP32"},
-            ],
+            "Inputs": [{"Name": "data", "Dimensions": [1, 3, 224, 224], "Format/Datatype": "Row major linear FP32"}],
             "Outputs": [
-                {"Name": "Reformatted", "Dimensions": [1, 3, 224, 224], "Format/Datatype": "Row major Int8 format"},
+                {"Name": "Reformatted", "Dimensions": [1, 3, 224, 224], "Format/Datatype": "Row major Int8 format"}
             ],
             "ParameterType": "Reformat",
         },
@@ -39,9 +37,7 @@ TENSORRT_10: dict[str, Any] = {
             "Name": "conv0 + relu0",
             "LayerType": "CaskConvolution",
             "Inputs": [{"Name": "Reformatted", "Format/Datatype": "N/A due to dynamic shapes"}],
-            "Outputs": [
-                {"Name": "c0", "Format/Datatype": "Thirty-two wide channel vectorized row major FP32 format"},
-            ],
+            "Outputs": [{"Name": "c0", "Format/Datatype": "Thirty-two wide channel vectorized row major FP32 format"}],
             "Weights": {"Type": "Int8", "Count": 9408},
             "Bias": {"Type": "Float", "Count": 64},
         },

@@ -274,11 +274,7 @@ def test_a_folder_that_slipway_did_not_write_is_never_replaced(tmp_path: Path) -
     ("script", "arguments", "message"),
     [
         ("training/export.py", ["none", "--out", "out"], "none: no manifest.json here; give the folder of a complete"),
-        (
-            "training/export.py",
-            [COLOURS / "bundle", "--out", "out"],
-            "of kind bundle, but kind checkpoint is needed",
-        ),
+        ("training/export.py", [COLOURS / "bundle", "--out", "out"], "of kind bundle, but kind checkpoint is needed"),
         (
             "build/quantize.py",
             ["none", "--out", "out"],

@@ -10,13 +10,14 @@ from slipway.contract import Spec
 from tests.support.image_files import encode
 
 EACH = 20
-COLOURS = {"blue": (30, 60, 200), "red": (200, 40, 30)}
+Colours = dict[str, tuple[int, int, int]]
+COLOURS: Colours = {"blue": (30, 60, 200), "red": (200, 40, 30)}
 
 
-def write_colours(root: Path, *, each: int = EACH, seed: int = 0) -> Path:
-    """`root/blue` and `root/red`, with noise, so that no two files are equal."""
+def write_colours(root: Path, *, each: int = EACH, seed: int = 0, colours: Colours = COLOURS) -> Path:
+    """`root/blue` and `root/red`, or a folder for each of `colours`, with noise, so that no two files are equal."""
     rng = np.random.default_rng(seed)
-    for label, colour in COLOURS.items():
+    for label, colour in colours.items():
         (root / label).mkdir(parents=True)
         for number in range(each):
             pixels = np.clip(rng.normal(colour, 12, (24, 24, 3)), 0, 255).astype(np.uint8)

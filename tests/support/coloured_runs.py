@@ -5,27 +5,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from slipway.contract import Bundle, Spec
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.training.bundle.write import write_bundle
 from slipway.training.data.dataset import scan
+from tests.support.colour_training import write_colours
 from tests.support.colours import COLOURS
-from tests.support.image_files import encode
 
 COLOUR = {"blue": (0, 0, 200), "green": (0, 160, 0), "red": (220, 0, 0)}
 
 
 def coloured_run(folder: Path, *, images: int, **spec: Any) -> Bundle:
     """`folder/runs/colours/bundle`, of so many images of each class in `folder/data`; `spec` replaces keys."""
-    rng = np.random.default_rng(0)
-    for label, colour in COLOUR.items():
-        (folder / "data" / label).mkdir(parents=True)
-        for index in range(images):
-            pixels = np.clip(np.array(colour) + rng.integers(-20, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
-            (folder / "data" / label / f"{index}.png").write_bytes(encode(Image.fromarray(pixels), "PNG"))
+    write_colours(folder / "data", each=images, colours=COLOUR)
     text = json.loads((COLOURS / "bundle/spec.json").read_text())
     checked = Spec.parse(text | {"data": {"root": str(folder / "data")}} | spec, source="test")
     write_bundle(

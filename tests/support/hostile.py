@@ -116,10 +116,7 @@ HOSTILE_GRPC: dict[str, tuple[Callable[[GRPCInferenceServiceStub], Any], grpc.St
         lambda stub: stub.ModelInfer(message(IMAGE), metadata=grpc_key(), compression=grpc.Compression.Gzip),
         BAD,
     ),
-    "a stream": (
-        lambda stub: list(stub.ModelStreamInfer(iter([message(IMAGE)]), metadata=grpc_key(), timeout=5)),
-        NO,
-    ),
+    "a stream": (lambda stub: list(stub.ModelStreamInfer(iter([message(IMAGE)]), metadata=grpc_key(), timeout=5)), NO),
     "the list of models": (admin("RepositoryIndex", triton.RepositoryIndexRequest()), NO),
     "loading a model": (admin("RepositoryModelLoad", triton.RepositoryModelLoadRequest(model_name="colours")), NO),
     "logging": (admin("LogSettings", triton.LogSettingsRequest()), NO),

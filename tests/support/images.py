@@ -15,9 +15,11 @@ from tests.support.colours import copy_colours, replaced
 from tests.support.scripts import ROOT
 
 EXAMPLE = ROOT / "model_repository/example"
+Built = tuple[ImageLayout, Descriptor]
+"""A layout and the image in it."""
 
 
-def built(folder: Path, repository: Path = EXAMPLE, *, tag: str = "v1") -> tuple[ImageLayout, Descriptor]:
+def built(folder: Path, repository: Path = EXAMPLE, *, tag: str = "v1") -> Built:
     """The image of a repository in the layout `folder`."""
     image = build(repository, LayoutReference(folder, tag)).image
     return ImageLayout.open(folder), image

@@ -13,7 +13,18 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tests.support.damage import flip_byte
+
 Change = Callable[[Path], object]
+MODEL = """
+import os, time
+class TritonPythonModel:
+    def initialize(self, args):
+        {body}
+    def execute(self, requests):
+        return []
+"""
+"""Code for a step's model.py, with a `body` that fails in a way of its own."""
 
 
 def model(repository: Path, which: str) -> Path:
@@ -297,12 +308,7 @@ def beside(which: str, file: str, old: str, new: str) -> Change:
 def flipped(which: str, file: str) -> Change:
     """The last byte of a file changed."""
 
-    def changed(repository: Path) -> None:
-        path = model(repository, which) / file
-        data = path.read_bytes()
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-
-    return changed
+    return lambda repository: flip_byte(model(repository, which) / file, -1)
 
 
 def only_files(repository: Path) -> None:

@@ -160,11 +160,7 @@ CONFIGURATIONS: tuple[Defect, ...] = (
         plan_of_a_python_step=merge("post", 'cc_model_filenames { key: "9.0" value: "other.py" }'),
         host_policy=instance("post", host_policy="numa_7"),
     ),
-    *broken(
-        "no-effect",
-        ONE,
-        decoupled_ensemble=merge("colours", "model_transaction_policy { decoupled: true }"),
-    ),
+    *broken("no-effect", ONE, decoupled_ensemble=merge("colours", "model_transaction_policy { decoupled: true }")),
     *broken(
         "warmup",
         ENGINE,

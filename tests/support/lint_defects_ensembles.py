@@ -47,11 +47,7 @@ TENSORS: tuple[Defect, ...] = (
         shape_tensor=set_on("engine", "pixels_nhwc_u8", is_shape_tensor=True),
         layout_of_tensorrt=set_on("engine", "pixels_nhwc_u8", is_non_linear_format_io=True),
     ),
-    *broken(
-        "reshape",
-        ENGINE,
-        reshape_to_fewer=reshaped("engine", "pixels_nhwc_u8", 32, 3),
-    ),
+    *broken("reshape", ENGINE, reshape_to_fewer=reshaped("engine", "pixels_nhwc_u8", 32, 3)),
     *broken("tensor-dims", ENGINE, reshape_to_nothing=reshaped("engine", "pixels_nhwc_u8", 32, 0, 3)),
     *broken("reshape-of-a-step", ENGINE, reshape_to_a_row=reshaped("engine", "pixels_nhwc_u8", 3072)),
     *broken(
@@ -137,10 +133,7 @@ ENSEMBLES: tuple[Defect, ...] = (
         step_of_smaller_batches=batched("engine", 4),
     ),
     *broken(
-        "batches-mixed",
-        ONE,
-        step_without_batches=batched("engine", 0),
-        ensemble_without_batches=batched("colours", 0),
+        "batches-mixed", ONE, step_without_batches=batched("engine", 0), ensemble_without_batches=batched("colours", 0)
     ),
     *broken("public-and-taken", ONE, logits_in_public=public("colours", "logits_nc", "TYPE_FP32", 3)),
     *broken("public-tensors", ONE, image_sent_back=public("colours", "IMAGE", "TYPE_STRING", 1)),

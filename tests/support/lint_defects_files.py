@@ -94,9 +94,5 @@ FILES: tuple[Defect, ...] = (
     *broken("labels-text", "colours_full/labels.txt", label_twice=labels("blue\nred\nred\n")),
     *broken("labels-differ", "colours_full/labels.txt", labels_in_another_order=labels("red\ngreen\nblue\n")),
     *broken("labels-on-bytes", FULL, labels_for_label=set_on("colours_full", "LABEL", label_filename="labels.txt")),
-    *broken(
-        "file-broken",
-        "post/1/decision.json",
-        decision_of_junk=put("post", "1/decision.json", "{"),
-    ),
+    *broken("file-broken", "post/1/decision.json", decision_of_junk=put("post", "1/decision.json", "{")),
 )

@@ -134,18 +134,8 @@ SPEED: tuple[Defect, ...] = (
             "preprocess", lambda c: setattr(c.model_warmup[0].inputs["IMAGE"], "zero_data", True)
         ),
     ),
-    *broken(
-        "parameter-missing",
-        FIRST,
-        "isolated",
-        isolated_without_threads=parameter("preprocess", "threads", None),
-    ),
-    *broken(
-        "fallback-unsaid",
-        "lane.json",
-        "fallback",
-        fallback_in_silence=in_lane(fallback=None),
-    ),
+    *broken("parameter-missing", FIRST, "isolated", isolated_without_threads=parameter("preprocess", "threads", None)),
+    *broken("fallback-unsaid", "lane.json", "fallback", fallback_in_silence=in_lane(fallback=None)),
     *broken("fallback-unsaid", "lane.json", "isolated", fallback_beside_a_plan=in_lane(fallback={"colours": "a"})),
     *broken("plan-on-the-cpu", ENGINE, "fallback", fallback_on_the_cpu=instance("engine", kind=CPU)),
     *broken(

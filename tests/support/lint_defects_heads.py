@@ -130,12 +130,7 @@ HEADS: tuple[Defect, ...] = (
         "heads",
         head_of_a_broken_decision=put("heads", f"{HEAD}/decision.json", "{"),
     ),
-    *broken(
-        "files-differ",
-        f"heads/{HEAD}/decision.json",
-        "heads",
-        head_of_more_answers=decided("h0001", top_k=3),
-    ),
+    *broken("files-differ", f"heads/{HEAD}/decision.json", "heads", head_of_more_answers=decided("h0001", top_k=3)),
     *broken(
         "files-differ",
         "heads/1/heads/h0002/decision.json",

@@ -14,12 +14,12 @@ from slipway.image.layout import ImageLayout
 from slipway.image.reference import RegistryReference
 from slipway.image.registry import Registry
 from slipway.image.transfer import Moved, pull, push
-from tests.support.images import built
+from tests.support.images import Built, built
 from tests.support.registries import Stored, small_registry
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
+def example(tmp_path: Path) -> Built:
     layout, image = built(tmp_path / "images")
     layout.attach(layout.attach(image, b"a bill", SBOM), b"a bill of the bill", SBOM)
     return layout, image

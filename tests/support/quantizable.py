@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from slipway.contract import Bundle
+from slipway.contract import Bundle, Manifest, bundle_id
 from slipway.contract.bundle import CalibrationList
 from slipway.contract.dataset import Dataset
 from slipway.onnx_graph import save
@@ -118,6 +118,13 @@ def bundle_of(
         write_dataset(folder.with_name(f"{folder.name}-data"), bundle)
 
     return copy_colours(folder, spec=spec, bundle=fill).bundle
+
+
+def sealed(bundle: Bundle) -> Bundle:
+    """The bundle with the id that its files make now."""
+    (bundle.path / "manifest.json").unlink()
+    Manifest.seal(bundle.path, kind="bundle", name=bundle.spec.name, bundle=bundle_id(bundle.path))
+    return Bundle.open(bundle.path)
 
 
 def write_dataset(root: Path, bundle: Path, *, split: str = "validation") -> None:

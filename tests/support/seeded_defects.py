@@ -9,14 +9,14 @@ has a base and a group of heads, and `gpu_heads` the same on the gpu lane, aroun
 import atexit
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from slipway.contract import Manifest
-from slipway.contract.manifest import hashes
 from slipway.repository import assemble
+from tests.support import colours
 from tests.support.colours import copy_colours
 from tests.support.fallbacks import fallback_classifier
 from tests.support.gpu_bases import base_plan, gpu_heads, head_form
@@ -112,21 +112,16 @@ def make_fleet(folder: Path) -> Path:
     def other_labels(bundle: Path) -> None:
         (bundle / "labels.txt").write_text("navy\nolive\nmaroon\n")
 
-    colours = copy_colours(folder / "colours")
+    first = copy_colours(folder / "colours")
     shades = copy_colours(folder / "shades", spec={"name": "shades"}, bundle=other_labels, engine=other_graph)
-    assemble([colours, shades], folder / "fleet", multi={"page": ("colours", "shades")})
+    assemble([first, shades], folder / "fleet", multi={"page": ("colours", "shades")})
     return folder / "fleet"
 
 
 def reseal(repository: Path) -> None:
     """The hashes fit again, where they can be written."""
-    if not (repository / "manifest.json").is_file():
-        return
-    try:
-        manifest = Manifest.read(repository / "manifest.json")
-        manifest.model_copy(update={"outputs": hashes(repository)}).write(repository / "manifest.json")
-    except Exception:  # what is wrong is the manifest itself, or something that has no hash
-        return
+    with suppress(Exception):  # what is wrong is the manifest itself, or something that has no hash
+        colours.reseal(repository)
 
 
 def broken(

@@ -3,13 +3,13 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from slipway.contract import Manifest
-from slipway.contract.manifest import hashes
 from slipway.repository import BaseHeads, assemble
 from slipway.repository import heads as heads_of_a_base
+from tests.support.colours import contents
 from tests.support.heads import open_heads, write_base, write_head, write_heads
 
 COUNT = 12
@@ -52,9 +52,11 @@ def group_of(repository: Path, head: str) -> set[str]:
     return {folder.name for folder in (group / "1/heads").iterdir()}
 
 
-def reseal(repository: Path) -> None:
-    path = repository / "manifest.json"
-    Manifest.read(path).model_copy(update={"outputs": hashes(repository), "own_sha256": None}).write(path)
+def assert_as_made_anew(repository: Path, base: Path, runs: Runs, **options: Any) -> None:
+    """It is, byte for byte, what these heads give where nothing was assembled before."""
+    anew = repository.with_name("anew")
+    assemble([], anew, bases=open_heads(base, runs), **options)
+    assert contents(repository) == contents(anew)
 
 
 def damage(path: Path) -> None:

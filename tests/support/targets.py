@@ -8,11 +8,7 @@ from slipway.contract import Bundle, Manifest
 from slipway.contract.search import SearchSpace
 from slipway.engines import build_engine, quantize
 from slipway.repository import open_engines, plan_repository
-from slipway.system.targets import (
-    MARKERS,
-    FolderKind,
-    Sealed,
-)
+from slipway.system.targets import MARKERS, FolderKind, Sealed
 from slipway.training import export, import_onnx, import_timm, train
 from slipway.training.data.demo_data import write_digits, write_pages
 from slipway.training.data.inspection import inspect

@@ -83,12 +83,7 @@ class TurnFolder:
         images = [coloured({**COLOURS, FOREIGN[0]: FOREIGN[1]}[truth], rng) for truth in truths]
         values = {"classifier": "shades", "model": "shades", "bundle": self.bundle.id}
         rows = [
-            made_row(
-                f"{seed}-{number}",
-                label=truth if truth in COLOURS else "red",
-                sha256=sha256_of(image),
-                **values,
-            )
+            made_row(f"{seed}-{number}", label=truth if truth in COLOURS else "red", sha256=sha256_of(image), **values)
             for number, (truth, image) in enumerate(zip(truths, images, strict=True))
         ]
         with self.open() as store:

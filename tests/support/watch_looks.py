@@ -8,7 +8,7 @@ import pytest
 
 from slipway.operations.journal.store import Store
 from slipway.operations.watch import latency as latencies
-from slipway.operations.watch.facts import Facts
+from slipway.operations.watch.facts import Drift, DriftAlarm, Facts, Watched
 from slipway.operations.watch.run import Watch
 from slipway.operations.watch.state import WatchState
 from tests.support.watch_rows import made_reference, watch_settings
@@ -44,6 +44,23 @@ def look(store: Store, said: list[str] | None = None, **watch: Any) -> Facts:
 def looks(store: Store, said: list[str] | None = None, **watch: Any) -> tuple[Facts, ...]:
     say = (said if said is not None else []).append
     return Watch(store, watch_settings(store.folder, **watch), FILE_OF_SETTINGS, say=say).look()
+
+
+def watched_in(facts: Facts) -> Watched:
+    assert facts.watched is not None
+    return facts.watched
+
+
+def drift_in(facts: Facts) -> Drift:
+    drift = watched_in(facts).drift
+    assert drift is not None
+    return drift
+
+
+def alarm_in(facts: Facts) -> DriftAlarm:
+    alarm = drift_in(facts).alarm
+    assert alarm is not None
+    return alarm
 
 
 def kept(store: Store) -> dict[str, Any]:

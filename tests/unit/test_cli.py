@@ -276,9 +276,7 @@ def test_a_library_that_is_missing_is_said_with_what_installs_it_and_a_module_of
 
 
 def test_without_a_temporary_folder_it_says_what_to_set(start: Start) -> None:
-    process = start(
-        "tempfile._candidate_tempdir_list = lambda: ['/proc', '/nowhere']\ntempfile.mkdtemp()",
-    )
+    process = start("tempfile._candidate_tempdir_list = lambda: ['/proc', '/nowhere']\ntempfile.mkdtemp()")
     assert process.communicate(timeout=60)[1] == (
         "script: no temporary folder can be written; set TMPDIR to one that can\n"
     )

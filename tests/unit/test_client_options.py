@@ -58,15 +58,7 @@ def test_a_slash_at_the_end_of_an_address_is_no_path() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [
-        "127.0.0.1:8001",
-        "localhost",
-        "grpc://localhost",
-        "ftp://a:443",
-        "http://a:0",
-        "http://a:65536",
-        "http://a:1/b",
-    ],
+    ["127.0.0.1:8001", "localhost", "grpc://localhost", "ftp://a:443", "http://a:0", "http://a:65536", "http://a:1/b"],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(SpecError, match="use grpc://host:8001 or http://host:8000"):

@@ -27,6 +27,7 @@ from slipway.contract import (
 from slipway.contract.bundle import IDENTITY, CalibrationList
 from slipway.system.files import sha256_bytes
 from tests.support.colours import COLOURS
+from tests.support.damage import flip_byte
 
 SPEC: dict[str, Any] = {
     "name": "digits",
@@ -112,12 +113,6 @@ def test_a_manifest_refuses_unknown_keys_and_what_is_no_sha256() -> None:
             Manifest.parse({"kind": "bundle", "name": "a", "outputs": {"x": wrong}}, source="here")
 
 
-def change(folder: Path) -> None:
-    data = bytearray((folder / "labels.txt").read_bytes())
-    data[0] ^= 1
-    (folder / "labels.txt").write_bytes(data)
-
-
 def add_link_to_a_file(folder: Path) -> None:
     (folder / "link.txt").symlink_to(folder / "labels.txt")
 
@@ -138,7 +133,7 @@ def add_dangling_link(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "file", "says"),
     [
-        (change, "labels.txt", "changed since this bundle was made"),
+        (lambda folder: flip_byte(folder / "labels.txt", 0), "labels.txt", "changed since this bundle was made"),
         (lambda folder: (folder / "labels.txt").write_bytes(b""), "labels.txt", "changed since"),
         (lambda folder: (folder / "calibration/0.png").unlink(), "calibration/0.png", "missing; the manifest of this"),
         (lambda folder: shutil.rmtree(folder / "calibration"), "calibration/0.png", "missing; the manifest of this"),
@@ -165,7 +160,7 @@ def test_a_damaged_folder_is_refused_with_the_file_named(
 def test_one_changed_byte_anywhere_is_noticed(bundle: Path) -> None:
     for path in [path for path in bundle.rglob("*") if path.is_file() and path.name != "manifest.json"]:
         whole = path.read_bytes()
-        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        flip_byte(path, -1)
         with pytest.raises(ManifestError, match=re.escape(str(path))):
             Manifest.open(bundle, kind="bundle")
         path.write_bytes(whole)

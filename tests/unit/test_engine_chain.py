@@ -8,21 +8,15 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import Bundle, Engine, Manifest, ManifestError
-from slipway.contract.manifest import hashes
 from slipway.system.files import files_below
-from tests.support.colours import COLOURS
+from tests.support.colours import COLOURS, reseal
+from tests.support.damage import flip_byte
 
 FILES = list(files_below(COLOURS))
 
 
 def open_engine(folder: Path) -> Engine:
     return Engine.open(folder / "engine", bundle=Bundle.open(folder / "bundle"))
-
-
-def reseal(folder: Path, **changes: str) -> None:
-    """What somebody does who changes a file and its hash in the manifest with it."""
-    manifest = Manifest.read(folder / "manifest.json")
-    manifest.model_copy(update={"outputs": hashes(folder), **changes}).write(folder / "manifest.json")
 
 
 @pytest.fixture
@@ -36,11 +30,20 @@ def test_the_untouched_chain_opens(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_one_changed_byte_anywhere_is_refused_by_the_name_of_its_file(copy: Path, file: str) -> None:
-    data = bytearray((copy / file).read_bytes())
-    data[len(data) // 2] ^= 1
-    (copy / file).write_bytes(data)
-    with pytest.raises(ManifestError, match=str(copy / file)):
+def test_one_changed_byte_or_a_missing_file_is_refused_by_its_name(copy: Path, file: str) -> None:
+    flip_byte(copy / file)
+    is_listed = not file.endswith("manifest.json")
+    with pytest.raises(ManifestError, match=f"{copy / file}: {'changed since' if is_listed else ''}"):
+        open_engine(copy)
+    (copy / file).unlink()
+    with pytest.raises(ManifestError, match=f"{copy / file}: missing" if is_listed else "no manifest.json here"):
+        open_engine(copy)
+
+
+@pytest.mark.parametrize("folder", ["bundle", "engine"])
+def test_a_file_that_was_added_is_refused_by_name(copy: Path, folder: str) -> None:
+    (copy / folder / "extra.txt").touch()
+    with pytest.raises(ManifestError, match=r"extra.txt: not in the manifest"):
         open_engine(copy)
 
 

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import (
-    ManifestError,
-    SlipwayError,
-)
+from slipway.contract import ManifestError, SlipwayError
 from slipway.system.files import complete_folder
 
 

@@ -46,8 +46,7 @@ def batches_of_initialize(
 
 @pytest.mark.parametrize("kind", ["preprocess", "engine"])
 @pytest.mark.parametrize(
-    ("parameters", "sizes"),
-    [({"warmup_batches": "3"}, [1, 8, 1, 8, 1, 8]), ({"warmup_batches": "0"}, []), ({}, [])],
+    ("parameters", "sizes"), [({"warmup_batches": "3"}, [1, 8, 1, 8, 1, 8]), ({"warmup_batches": "0"}, []), ({}, [])]
 )
 def test_a_step_warms_up_with_one_image_and_with_the_largest_batch(
     kind: str, parameters: dict[str, str], sizes: list[int], repository: Path, monkeypatch: pytest.MonkeyPatch

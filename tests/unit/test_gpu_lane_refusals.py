@@ -13,6 +13,7 @@ from slipway.repository import Classifier, assemble
 from slipway.serving import serve
 from slipway.system.files import sha256_bytes
 from tests.support.colours import COLOURS, contents, copy_colours, open_colours, replaced
+from tests.support.damage import flip_byte
 from tests.support.plans import seal, stand_in_plan
 
 BUNDLE = Bundle.open(COLOURS / "bundle")
@@ -108,10 +109,7 @@ def test_versions_must_agree_between_classifiers_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["model_sm90.plan", "engine.json", "decision.json"])
 def test_one_changed_byte_of_an_engine_is_refused_by_name(file: str, tmp_path: Path) -> None:
-    path = stand_in_plan(tmp_path / "plan", BUNDLE).path / file
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip_byte(stand_in_plan(tmp_path / "plan", BUNDLE).path / file)
     with pytest.raises(ManifestError, match=f"{file}: changed since this engine was made"):
         Engine.open(tmp_path / "plan", bundle=BUNDLE)
 

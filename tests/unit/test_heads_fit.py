@@ -15,6 +15,7 @@ from slipway.contract import Spec
 from slipway.contract.dataset import LabelledImage
 from slipway.training.heads.embeddings import Cache
 from slipway.training.heads.fit import IMAGES, STRENGTHS, Fitter
+from tests.support.damage import flip_byte
 
 SIZE = 12
 KEYS = ["a" * 64, "b" * 64]
@@ -157,10 +158,7 @@ def cut(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    at = data.index(VECTORS[KEYS[1]].tobytes())
-    data[at + 7] ^= 1
-    path.write_bytes(data)
+    flip_byte(path, path.read_bytes().index(VECTORS[KEYS[1]].tobytes()) + 7)
 
 
 def shorten(path: Path) -> None:

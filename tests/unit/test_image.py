@@ -16,18 +16,17 @@ from slipway.contract import ImageError, ManifestError, SlipwayError
 from slipway.errors import SpecError
 from slipway.image import layers
 from slipway.image.build import build
-from slipway.image.documents import LANE, SEALED, Descriptor
+from slipway.image.documents import LANE, SEALED
 from slipway.image.layers import REST, HashingSink, write_tar
-from slipway.image.layout import ImageLayout
 from slipway.image.reference import LayoutReference
 from slipway.image.verify import unpack, verify
 from slipway.system.files import sha256_file
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, built, warmer, with_layers, with_manifest, with_member
+from tests.support.images import EXAMPLE, Built, built, warmer, with_layers, with_manifest, with_member
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
+def example(tmp_path: Path) -> Built:
     return built(tmp_path / "images")
 
 
@@ -41,9 +40,7 @@ def test_an_archive_has_these_bytes_on_any_machine_and_python(tmp_path: Path) ->
     assert (sink.size, sink.digest[:19]) == (10240, "sha256:4b685d393a0d")
 
 
-def test_times_modes_and_owners_of_a_clone_make_no_difference(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_times_modes_and_owners_of_a_clone_make_no_difference(tmp_path: Path, example: Built) -> None:
     clone = tmp_path / "clone"
     shutil.copytree(EXAMPLE, clone, copy_function=shutil.copyfile)
     for path in clone.rglob("*"):
@@ -56,7 +53,7 @@ def test_times_modes_and_owners_of_a_clone_make_no_difference(
     }
 
 
-def test_a_second_version_writes_its_new_layers_alone(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_second_version_writes_its_new_layers_alone(tmp_path: Path, example: Built) -> None:
     layout, image = example
     before = {path: path.stat().st_mtime_ns for path in (layout.folder / "blobs/sha256").iterdir()}
     done = build(warmer(tmp_path), LayoutReference(layout.folder, "v2"))
@@ -67,7 +64,7 @@ def test_a_second_version_writes_its_new_layers_alone(tmp_path: Path, example: t
     assert verify(layout, done.image).image == done.image
 
 
-def test_building_again_changes_nothing(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_building_again_changes_nothing(example: Built) -> None:
     before = contents(example[0].folder)
     assert build(EXAMPLE, LayoutReference(example[0].folder, "v1")).written == ()
     assert contents(example[0].folder) == before
@@ -83,14 +80,12 @@ def test_the_example_is_built_in_a_tenth_of_a_second(tmp_path: Path) -> None:
     assert min(taken_s) < 0.1, taken_s
 
 
-def test_what_is_unpacked_equals_the_repository_byte_for_byte(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_what_is_unpacked_equals_the_repository_byte_for_byte(tmp_path: Path, example: Built) -> None:
     unpack(*example, tmp_path / "here")
     assert contents(tmp_path / "here") == contents(EXAMPLE)
 
 
-def test_every_file_is_in_the_folder_that_kserve_mounts(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_every_file_is_in_the_folder_that_kserve_mounts(example: Built) -> None:
     layout, image = example
     names = []
     for layer in layout.manifest(image).layers:
@@ -108,7 +103,7 @@ def test_a_changed_repository_has_no_image(tmp_path: Path) -> None:
     assert not (tmp_path / "images").exists()
 
 
-def test_a_flipped_byte_anywhere_is_named(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_flipped_byte_anywhere_is_named(tmp_path: Path, example: Built) -> None:
     layout, image = example
     blobs = sorted((layout.folder / "blobs/sha256").iterdir())
     assert len(blobs) == 6
@@ -125,7 +120,7 @@ def test_a_flipped_byte_anywhere_is_named(tmp_path: Path, example: tuple[ImageLa
     assert verify(layout, image).files == 41
 
 
-def test_the_file_that_was_changed_in_a_layer_is_named(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_the_file_that_was_changed_in_a_layer_is_named(example: Built) -> None:
     layout, image = example
     names = {path.relative_to(EXAMPLE).as_posix(): path.read_bytes() for path in EXAMPLE.rglob("*") if path.is_file()}
     for layer in layout.manifest(image).layers:
@@ -144,7 +139,7 @@ def test_the_file_that_was_changed_in_a_layer_is_named(example: tuple[ImageLayou
 
 
 @pytest.mark.parametrize("size", [-1, 1, -100_000])
-def test_a_layer_that_is_cut_or_continued_is_named(example: tuple[ImageLayout, Descriptor], size: int) -> None:
+def test_a_layer_that_is_cut_or_continued_is_named(example: Built, size: int) -> None:
     layout, image = example
     blob = layout.path(layout.manifest(image).layers[2])
     data = blob.read_bytes()
@@ -156,7 +151,7 @@ def test_a_layer_that_is_cut_or_continued_is_named(example: tuple[ImageLayout, D
         verify(layout, image)
 
 
-def test_a_changed_index_leads_to_the_same_image_or_to_an_error(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_changed_index_leads_to_the_same_image_or_to_an_error(example: Built) -> None:
     layout, image = example
     index = layout.folder / "index.json"
     data, refused = index.read_bytes(), 0
@@ -203,7 +198,7 @@ def _entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", *, folder: 
     ],
 )
 def test_an_archive_with_what_no_repository_has_is_refused(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], entry: tarfile.TarInfo, words: str
+    tmp_path: Path, example: Built, entry: tarfile.TarInfo, words: str
 ) -> None:
     layout, image = example
     changed = with_layers(
@@ -232,7 +227,7 @@ def _long_named(depth: int) -> bytes:
 
 
 def test_an_archive_that_is_more_than_its_bytes_is_refused_before_it_is_read(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, example: tuple[ImageLayout, Descriptor]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, example: Built
 ) -> None:
     layout, image = example
 
@@ -253,7 +248,7 @@ def test_an_archive_that_is_more_than_its_bytes_is_refused_before_it_is_read(
 
 
 def test_a_file_that_differs_from_the_repository_s_manifest_is_named_though_every_digest_fits(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
+    tmp_path: Path, example: Built
 ) -> None:
     layout, image = example
     changed = with_layers(layout, image, lambda _, data: data.replace(b"instance_group", b"instance_grope"))
@@ -262,7 +257,7 @@ def test_a_file_that_differs_from_the_repository_s_manifest_is_named_though_ever
             check()
 
 
-def test_an_image_that_lies_about_its_lane_or_its_manifest_is_refused(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_an_image_that_lies_about_its_lane_or_its_manifest_is_refused(example: Built) -> None:
     layout, image = example
     manifest = layout.manifest(image)
     for name, value, words in ((LANE, "gpu", "the image says lane gpu"), (SEALED, "sha256:00", "is not the one")):
@@ -273,7 +268,7 @@ def test_an_image_that_lies_about_its_lane_or_its_manifest_is_refused(example: t
 
 @pytest.mark.parametrize("content", [None, b"", b"[]"])
 def test_an_image_without_a_lane_file_that_can_be_read_is_refused(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], content: bytes | None
+    tmp_path: Path, example: Built, content: bytes | None
 ) -> None:
     layout, image = example
     repository = tmp_path / "repository"
@@ -303,7 +298,7 @@ def _archive(repository: Path, layer: str) -> bytes:
     return out.getvalue()
 
 
-def test_the_image_of_something_else_is_refused(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_the_image_of_something_else_is_refused(example: Built) -> None:
     layout, image = example
     manifest = layout.manifest(image)
     with pytest.raises(ImageError, match="not the image of a model repository"):

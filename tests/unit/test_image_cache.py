@@ -12,7 +12,6 @@ from slipway.image import layout as layout_module
 from slipway.image import registry as registry_module
 from slipway.image.artefacts import SBOM
 from slipway.image.build import build
-from slipway.image.documents import Descriptor
 from slipway.image.layout import ImageLayout
 from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.image.registry import Registry
@@ -21,7 +20,7 @@ from slipway.image.transfer import push
 from slipway.operations.release.promotion import check_own_folder
 from slipway.system.files import sha256_file
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, built, warmer
+from tests.support.images import EXAMPLE, Built, built, warmer
 from tests.support.registries import small_registry
 from tests.support.scripts import run_here
 from tests.support.signing_keys import keys
@@ -34,13 +33,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
+def example(tmp_path: Path) -> Built:
     return built(tmp_path / "images")
 
 
-def test_a_folder_of_the_cache_is_used_again_while_every_file_in_it_is_right(
-    cache: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_a_folder_of_the_cache_is_used_again_while_every_file_in_it_is_right(cache: Path, example: Built) -> None:
     layout, image = example
     said: list[str] = []
     folder = unpacked(LayoutReference(layout.folder), key=None, say=said.append)
@@ -53,9 +50,7 @@ def test_a_folder_of_the_cache_is_used_again_while_every_file_in_it_is_right(
 
 
 @pytest.mark.parametrize("name", ["post_1d13e485f590/1/decision.json", "manifest.json", "lane.json", "added.txt"])
-def test_a_folder_of_the_cache_that_was_changed_is_unpacked_again(
-    example: tuple[ImageLayout, Descriptor], name: str
-) -> None:
+def test_a_folder_of_the_cache_that_was_changed_is_unpacked_again(example: Built, name: str) -> None:
     said: list[str] = []
     folder = unpacked(LayoutReference(example[0].folder), key=None, say=said.append)
     (folder / name).write_text("changed")
@@ -64,9 +59,7 @@ def test_a_folder_of_the_cache_that_was_changed_is_unpacked_again(
     assert "unpacked again, since it was changed" in said[-2]
 
 
-def test_the_repository_of_another_image_in_its_place_is_noticed(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_the_repository_of_another_image_in_its_place_is_noticed(tmp_path: Path, example: Built) -> None:
     folder = unpacked(LayoutReference(example[0].folder), key=None, say=lambda _: None)
     shutil.rmtree(folder)
     shutil.copytree(warmer(tmp_path), folder)
@@ -74,18 +67,14 @@ def test_the_repository_of_another_image_in_its_place_is_noticed(
     assert contents(folder) == contents(EXAMPLE)
 
 
-def test_an_image_that_is_not_signed_by_the_key_is_not_unpacked(
-    tmp_path: Path, cache: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_an_image_that_is_not_signed_by_the_key_is_not_unpacked(tmp_path: Path, cache: Path, example: Built) -> None:
     _, public = keys(tmp_path)
     with pytest.raises(ImageError, match="is not trusted: it is not signed"):
         unpacked(LayoutReference(example[0].folder), key=public, say=lambda _: None)
     assert not cache.exists()
 
 
-def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(
-    tmp_path: Path, cache: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(tmp_path: Path, cache: Path, example: Built) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     sign(layout, image, key=secret)
@@ -105,7 +94,7 @@ def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(
 
 
 def test_layers_are_hashed_and_pulled_again_only_where_the_unpacked_folder_is_missing(
-    cache: Path, example: tuple[ImageLayout, Descriptor], monkeypatch: pytest.MonkeyPatch
+    cache: Path, example: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, image = example
     hashed: list[str] = []
@@ -126,7 +115,7 @@ def test_layers_are_hashed_and_pulled_again_only_where_the_unpacked_folder_is_mi
 
 
 def test_a_server_that_follows_a_tag_keeps_what_the_tag_names_alone(
-    tmp_path: Path, cache: Path, example: tuple[ImageLayout, Descriptor]
+    tmp_path: Path, cache: Path, example: Built
 ) -> None:
     layout, image = example
     sbom = layout.attach(image, b"a bill", SBOM)
@@ -147,7 +136,7 @@ def test_a_server_that_follows_a_tag_keeps_what_the_tag_names_alone(
 
 
 def test_a_registry_without_tls_is_asked_if_the_command_says_so(
-    monkeypatch: pytest.MonkeyPatch, example: tuple[ImageLayout, Descriptor]
+    monkeypatch: pytest.MonkeyPatch, example: Built
 ) -> None:
     monkeypatch.setattr(registry_module, "_is_local", lambda _: False)
     with small_registry() as registry:
@@ -186,7 +175,7 @@ def test_serve_says_what_it_cannot_serve(tmp_path: Path) -> None:
         assert (done.returncode in (1, 2), words in done.stderr) == (True, True), done.stderr
 
 
-def test_a_promotion_does_not_replace_what_is_unpacked_from_an_image(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_promotion_does_not_replace_what_is_unpacked_from_an_image(example: Built) -> None:
     folder = unpacked(LayoutReference(example[0].folder), key=None, say=lambda _: None)
     with pytest.raises(SpecError, match=r"unpacked from an image, .*slipway image unpack"):
         check_own_folder(folder)

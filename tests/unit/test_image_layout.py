@@ -15,18 +15,16 @@ from slipway.image.layout import ImageLayout
 from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.image.verify import unpack, verify
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, built, copied, warmer
+from tests.support.images import EXAMPLE, Built, built, copied, warmer
 from tests.support.scripts import run_here
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
+def example(tmp_path: Path) -> Built:
     return built(tmp_path / "images")
 
 
-def test_unpacking_replaces_a_repository_and_nothing_else(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_unpacking_replaces_a_repository_and_nothing_else(tmp_path: Path, example: Built) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     with pytest.raises(SpecError, match="not empty, and not written by this stage"):
@@ -36,7 +34,7 @@ def test_unpacking_replaces_a_repository_and_nothing_else(
     assert contents(old) == contents(EXAMPLE)
 
 
-def test_a_layout_holds_one_lane_under_a_tag(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_layout_holds_one_lane_under_a_tag(tmp_path: Path, example: Built) -> None:
     gpu = tmp_path / "gpu"
     shutil.copytree(EXAMPLE, gpu)
     (gpu / "lane.json").write_text((gpu / "lane.json").read_text().replace('"cpu"', '"gpu"'))
@@ -57,7 +55,7 @@ def test_a_layout_lies_neither_in_a_repository_nor_replaces_anything(tmp_path: P
     assert contents(repository) == contents(EXAMPLE)
 
 
-def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: Built) -> None:
     layout, image = example
     (layout.folder / "blobs/sha256/.unfinished-1").write_bytes(b"half")
     assert verify(layout, image).files == 41
@@ -65,7 +63,7 @@ def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: tuple[I
     assert len(list((layout.folder / "blobs/sha256").iterdir())) == 6
 
 
-def test_one_process_writes_to_a_layout(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_one_process_writes_to_a_layout(example: Built) -> None:
     with ImageLayout.writing(example[0].folder), pytest.raises(ImageError, match="another process is writing to it"):
         build(EXAMPLE, LayoutReference(example[0].folder, "v2"))
 
@@ -190,9 +188,7 @@ def test_an_image_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) 
         assert (done.returncode, words in done.stderr) == (1, True), done.stderr
 
 
-def test_a_build_replaces_what_was_changed_in_its_layout(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_a_build_replaces_what_was_changed_in_its_layout(tmp_path: Path, example: Built) -> None:
     layout, image = example
     for change in ("byte", "link", "missing"):
         for part in (image, *layout.manifest(image).blobs):
@@ -213,7 +209,7 @@ def test_a_build_replaces_what_was_changed_in_its_layout(
             assert verify(layout, image).files == 41
 
 
-def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: Built) -> None:
     index = example[0].folder / "index.json"
     index.write_text("{")
     with pytest.raises(ImageError, match=r"index\.json: not valid JSON: .*build or pull the image into a new folder"):
@@ -223,7 +219,7 @@ def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: tupl
         build(EXAMPLE, LayoutReference(example[0].folder, "v1"))
 
 
-def test_a_marker_of_another_version_is_refused(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_marker_of_another_version_is_refused(tmp_path: Path, example: Built) -> None:
     layout = copied(example[0], tmp_path / "copy")
     (layout.folder / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
     with pytest.raises(ImageError, match=r"not that of image layouts 1\.0\.0"):

@@ -15,7 +15,7 @@ from slipway.image.verify import verify
 from tests.support import pushes as fixtures
 from tests.support import registries
 from tests.support.colours import contents
-from tests.support.images import warmer
+from tests.support.images import Built, warmer
 from tests.support.pushes import log_in, pulled, pushed
 from tests.support.registries import Stored, docker_registry
 
@@ -47,23 +47,19 @@ def _round_trip(tmp_path: Path, layout: ImageLayout, image: Descriptor, host: st
 
 
 @pytest.mark.parametrize("lists_artefacts", [False, True], ids=["tag of artefacts", "API of artefacts"])
-def test_only_what_is_missing_moves(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, lists_artefacts: bool
-) -> None:
+def test_only_what_is_missing_moves(tmp_path: Path, example: Built, registry: Stored, lists_artefacts: bool) -> None:
     registry.lists_artefacts = lists_artefacts
     _round_trip(tmp_path, *example, registry.host)
     tags = {name for name in registry.manifests if ":" not in name and name.startswith("sha256-")}
     assert bool(tags) is not lists_artefacts
 
 
-def test_docker_registry_takes_and_gives_it(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_docker_registry_takes_and_gives_it(tmp_path: Path, example: Built) -> None:
     with docker_registry(tmp_path) as host:
         _round_trip(tmp_path, *example, host)
 
 
-def test_a_manifest_that_was_changed_in_the_storage_of_docker_registry_is_named(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_a_manifest_that_was_changed_in_the_storage_of_docker_registry_is_named(tmp_path: Path, example: Built) -> None:
     layout, image = example
     with docker_registry(tmp_path) as host:
         pushed(layout, image, host)
@@ -73,7 +69,7 @@ def test_a_manifest_that_was_changed_in_the_storage_of_docker_registry_is_named(
             pulled(host, tmp_path / "there")
 
 
-def test_docker_registry_asks_who(tmp_path: Path, example: tuple[ImageLayout, Descriptor], no_logins: Path) -> None:
+def test_docker_registry_asks_who(tmp_path: Path, example: Built, no_logins: Path) -> None:
     with docker_registry(tmp_path, htpasswd=PASSWORD) as host:
         with pytest.raises(ImageError, match=r"refuses anonymous users for team/colours .*log in \(docker login"):
             pushed(*example, host)
@@ -85,9 +81,7 @@ def test_docker_registry_asks_who(tmp_path: Path, example: tuple[ImageLayout, De
         assert pulled(host, tmp_path / "there").moved == 11
 
 
-def test_a_token_is_asked_for_and_used(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, no_logins: Path
-) -> None:
+def test_a_token_is_asked_for_and_used(tmp_path: Path, example: Built, registry: Stored, no_logins: Path) -> None:
     registry.token = "secret"
     with pytest.raises(ImageError, match="refuses anonymous users"):
         pushed(*example, registry.host)
@@ -103,7 +97,7 @@ def test_a_token_is_asked_for_and_used(
 @pytest.mark.parametrize("point", range(0, 40, 4))
 @pytest.mark.parametrize("status", [0, 503])
 def test_a_push_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, point: int, status: int
+    tmp_path: Path, example: Built, registry: Stored, point: int, status: int
 ) -> None:
     registry.fault = lambda _: status if len(registry.asked) == point + 1 else None
     with contextlib.suppress(ImageError):
@@ -122,7 +116,7 @@ def test_a_push_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
 
 @pytest.mark.parametrize("point", range(0, 24, 4))
 def test_a_pull_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, point: int
+    tmp_path: Path, example: Built, registry: Stored, point: int
 ) -> None:
     pushed(*example, registry.host)
     before = len(registry.asked)
@@ -136,9 +130,7 @@ def test_a_pull_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
     assert contents(tmp_path / "there") == contents(example[0].folder)
 
 
-def test_what_a_registry_changed_or_lost_is_refused(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
-) -> None:
+def test_what_a_registry_changed_or_lost_is_refused(tmp_path: Path, example: Built, registry: Stored) -> None:
     layout, image = example
     pushed(layout, image, registry.host)
     layer = layout.manifest(image).layers[1]
@@ -161,7 +153,7 @@ def test_what_a_registry_changed_or_lost_is_refused(
         pulled(registry.host, tmp_path / "there", name=f"team/colours@{image.digest}")
 
 
-def test_a_push_of_a_changed_layer_names_its_file(example: tuple[ImageLayout, Descriptor], registry: Stored) -> None:
+def test_a_push_of_a_changed_layer_names_its_file(example: Built, registry: Stored) -> None:
     layout, image = example
     path = layout.path(layout.manifest(image).layers[1])
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -170,9 +162,7 @@ def test_a_push_of_a_changed_layer_names_its_file(example: tuple[ImageLayout, De
     assert "v1" not in registry.manifests
 
 
-def test_a_pull_replaces_what_was_changed_in_its_layout(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
-) -> None:
+def test_a_pull_replaces_what_was_changed_in_its_layout(tmp_path: Path, example: Built, registry: Stored) -> None:
     pushed(*example, registry.host)
     pulled(registry.host, tmp_path / "there")
     for number, path in enumerate(sorted((tmp_path / "there/blobs/sha256").iterdir())):
@@ -188,7 +178,7 @@ def test_a_pull_replaces_what_was_changed_in_its_layout(
 
 
 def test_artefacts_that_are_too_large_or_too_many_are_refused_before_they_are_pulled(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, example: Built, registry: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, image = example
     huge = layout.attach(image, b" " * (MOST_BYTES + 1), SBOM)
@@ -203,9 +193,7 @@ def test_artefacts_that_are_too_large_or_too_many_are_refused_before_they_are_pu
         pulled(registry.host, tmp_path / "there")
 
 
-def test_an_image_that_is_not_trusted_is_not_downloaded(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
-) -> None:
+def test_an_image_that_is_not_trusted_is_not_downloaded(tmp_path: Path, example: Built, registry: Stored) -> None:
     pushed(*example, registry.host)
 
     def trust(_: Descriptor) -> None:
@@ -220,7 +208,7 @@ def test_an_image_that_is_not_trusted_is_not_downloaded(
 
 
 def test_a_tag_of_something_else_or_of_another_lane_is_not_taken(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
+    tmp_path: Path, example: Built, registry: Stored
 ) -> None:
     pushed(*example, registry.host)
     data, media_type = registry.manifests["v1"]

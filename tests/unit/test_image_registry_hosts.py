@@ -8,13 +8,12 @@ import pytest
 from slipway.contract import ImageError, SpecError
 from slipway.image.credentials import find_credentials
 from slipway.image.documents import Descriptor
-from slipway.image.layout import ImageLayout
 from slipway.image.reference import RegistryReference
 from slipway.image.registry import Registry
 from slipway.operations.gateway.made import self_signed
 from slipway.serving import Ports
 from tests.support import pushes as fixtures
-from tests.support.images import built
+from tests.support.images import Built, built
 from tests.support.pushes import log_in, pulled, pushed
 from tests.support.registries import Stored, small_registry
 from tests.support.scripts import run_here
@@ -22,9 +21,7 @@ from tests.support.scripts import run_here
 example, registry, no_logins = fixtures.example, fixtures.registry, fixtures.no_logins
 
 
-def test_what_docker_pushed_is_said_to_be_something_else(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], registry: Stored
-) -> None:
+def test_what_docker_pushed_is_said_to_be_something_else(tmp_path: Path, example: Built, registry: Stored) -> None:
     registry.manifests["v1"] = (b"{}", "application/vnd.docker.distribution.manifest.v2+json")
     with pytest.raises(ImageError, match="not the image of a model repository; give one that"):
         pulled(registry.host, tmp_path / "there")
@@ -32,7 +29,7 @@ def test_what_docker_pushed_is_said_to_be_something_else(
         pushed(*example, registry.host)
 
 
-def test_addresses_that_nobody_can_ask_are_said(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_addresses_that_nobody_can_ask_are_said(example: Built) -> None:
     with pytest.raises(ImageError, match="cannot be reached"):
         pushed(*example, f"{'a' * 64}.example")
     with small_registry() as stored:
@@ -57,9 +54,7 @@ def test_a_certificate_of_another_name_is_not_said_to_lack_an_authority(
             client.check()
 
 
-def test_credentials_stay_with_the_registry_that_they_are_of(
-    example: tuple[ImageLayout, Descriptor], registry: Stored, no_logins: Path
-) -> None:
+def test_credentials_stay_with_the_registry_that_they_are_of(example: Built, registry: Stored, no_logins: Path) -> None:
     log_in(no_logins, registry.host, "password")
     with small_registry() as other:
         other.token, registry.elsewhere = "secret", f"http://{other.host}"

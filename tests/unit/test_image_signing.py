@@ -15,7 +15,8 @@ from slipway.image.layout import ImageLayout
 from slipway.image.sbom import Lock, sbom
 from slipway.image.signing import sign, verify_signatures
 from slipway.image.verify import verify
-from tests.support.images import EXAMPLE, built, with_manifest
+from tests.support.damage import flip_byte
+from tests.support.images import EXAMPLE, Built, built, with_manifest
 from tests.support.scripts import ROOT, run_here
 from tests.support.signing_keys import PEM, PKCS8, PLAIN, keys
 from tests.support.validators import bill_faults
@@ -24,7 +25,7 @@ LOCK = ROOT / "build/images/cpu/requirements.lock"
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> tuple[ImageLayout, Descriptor]:
+def example(tmp_path: Path) -> Built:
     return built(tmp_path / "images")
 
 
@@ -35,7 +36,7 @@ def _with_sbom(layout: ImageLayout, image: Descriptor) -> Descriptor:
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)
 def test_what_is_signed_verifies_and_nothing_is_signed_twice(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], curve: ec.EllipticCurve
+    tmp_path: Path, example: Built, curve: ec.EllipticCurve
 ) -> None:
     secret, public = keys(tmp_path, curve=curve)
     _with_sbom(*example)
@@ -45,14 +46,14 @@ def test_what_is_signed_verifies_and_nothing_is_signed_twice(
     assert verify(*example).files == 41
 
 
-def test_the_sbom_is_one_by_the_strict_schema(example: tuple[ImageLayout, Descriptor]) -> None:
+def test_the_sbom_is_one_by_the_strict_schema(example: Built) -> None:
     layout, image = example
     _with_sbom(layout, image)
     ((_, bill),) = of_type(layout, image, SBOM)
     assert bill_faults(layout.read_artefact(bill, what="a bill").decode()) == []
 
 
-def test_model_signing_itself_verifies_the_signature(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_model_signing_itself_verifies_the_signature(tmp_path: Path, example: Built) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     sign(layout, image, key=secret)
@@ -61,9 +62,7 @@ def test_model_signing_itself_verifies_the_signature(tmp_path: Path, example: tu
     config.verify(layout.path(image), layout.path(signature))
 
 
-def test_an_image_that_nobody_or_somebody_else_signed_is_refused(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_an_image_that_nobody_or_somebody_else_signed_is_refused(tmp_path: Path, example: Built) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     other, _ = keys(tmp_path, "other")
@@ -76,9 +75,7 @@ def test_an_image_that_nobody_or_somebody_else_signed_is_refused(
     assert verify_signatures(layout, image, key=public) == 1, "several may sign"
 
 
-def test_an_sbom_that_came_after_the_signature_is_refused(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_an_sbom_that_came_after_the_signature_is_refused(tmp_path: Path, example: Built) -> None:
     secret, public = keys(tmp_path)
     sign(*example, key=secret)
     added = _with_sbom(*example)
@@ -86,9 +83,7 @@ def test_an_sbom_that_came_after_the_signature_is_refused(
         verify_signatures(*example, key=public)
 
 
-def test_an_sbom_that_was_dropped_is_said_to_be_missing(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor]
-) -> None:
+def test_an_sbom_that_was_dropped_is_said_to_be_missing(tmp_path: Path, example: Built) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     bill = _with_sbom(layout, image)
@@ -101,7 +96,7 @@ def test_an_sbom_that_was_dropped_is_said_to_be_missing(
     assert json.loads(done.stdout.splitlines()[-1])["sboms"] == 0
 
 
-def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: Built) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     sign(layout, image, key=secret)
@@ -113,16 +108,14 @@ def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: 
 
 
 @pytest.mark.parametrize("junk", [b"", b"{}", b"[]", b"\xff", b'{"dsseEnvelope": {"payload": 1}}', b"[" * 5000])
-def test_a_signature_that_is_junk_does_not_count(
-    tmp_path: Path, example: tuple[ImageLayout, Descriptor], junk: bytes
-) -> None:
+def test_a_signature_that_is_junk_does_not_count(tmp_path: Path, example: Built, junk: bytes) -> None:
     layout, image = example
     layout.attach(image, junk, SIGNATURE)
     with pytest.raises(ImageError, match="none of its 1 signatures"):
         verify_signatures(layout, image, key=keys(tmp_path)[1])
 
 
-def test_a_flipped_byte_of_an_artefact_is_named(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_flipped_byte_of_an_artefact_is_named(tmp_path: Path, example: Built) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
     bill = _with_sbom(layout, image)
@@ -133,7 +126,7 @@ def test_a_flipped_byte_of_an_artefact_is_named(tmp_path: Path, example: tuple[I
     for part in parts:
         path = layout.path(part)
         data = path.read_bytes()
-        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        flip_byte(path, -1)
         with pytest.raises(ImageError, match=path.name):
             verify(layout, image)
         with pytest.raises(ImageError):
@@ -142,7 +135,7 @@ def test_a_flipped_byte_of_an_artefact_is_named(tmp_path: Path, example: tuple[I
     assert verify_signatures(layout, image, key=public) == 2
 
 
-def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, example: tuple[ImageLayout, Descriptor]) -> None:
+def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, example: Built) -> None:
     secret, public = keys(tmp_path)
     encrypted, edwards, text = tmp_path / "encrypted.pem", tmp_path / "edwards.pem", tmp_path / "text.pem"
     locked = serialization.BestAvailableEncryption(b"word")
@@ -165,9 +158,7 @@ def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, example: tuple[ImageL
         sign(*example, key=tmp_path / "nowhere.pem")
 
 
-def test_an_sbom_lists_the_models_and_the_lane_s_packages_in_equal_bytes(
-    example: tuple[ImageLayout, Descriptor],
-) -> None:
+def test_an_sbom_lists_the_models_and_the_lane_s_packages_in_equal_bytes(example: Built) -> None:
     layout, image = example
     manifest, lane, lock = layout.manifest(image), Lane.read(EXAMPLE / "lane.json"), Lock.read(LOCK)
     data = sbom(image, manifest, lane, lock)

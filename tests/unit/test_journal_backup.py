@@ -15,6 +15,7 @@ from slipway.operations.journal.backup import INDEX, back_up, restore
 from slipway.operations.journal.store import DATABASE, Store, image_path, only_collector, sha256_of
 from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts
+from tests.support.damage import flip_byte
 from tests.support.gateways import write_gateway
 from tests.support.journal_rows import add_rows, made_row
 from tests.support.scripts import run_here
@@ -119,9 +120,7 @@ def test_an_image_that_is_pruned_meanwhile_is_marked_so(tmp_path: Path) -> None:
 
 
 def a_changed_row(backup: Path) -> str:
-    data = bytearray((backup / DATABASE).read_bytes())
-    data[-7] ^= 1
-    (backup / DATABASE).write_bytes(data)
+    flip_byte(backup / DATABASE, -7)
     return rf"{DATABASE}: damaged: its SHA-256 is not the one that was recorded"
 
 

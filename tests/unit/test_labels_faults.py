@@ -97,6 +97,8 @@ def drip(handler: _Handler) -> None:
 
 OURS = {"id": 7, "data": {"row": 1, "sha256": "", "journal": "mine"}, "annotations": []}
 PROJECTS = {"results": [{"id": 1, "title": "slipway-digits"}]}
+CHOICES = '<Choices name="class"><Choice value="zero"/><Choice value="one"/></Choices>'
+CONFIG = {"label_config": f'<View><Image name="image"/>{CHOICES}</View>'}
 
 
 def breaks_off(handler: _Handler) -> None:
@@ -148,9 +150,7 @@ def annotated(**annotation: Any) -> dict[str, Any]:
 def test_each_fault_is_one_sentence_and_writes_nothing(
     journal: LabelledJournal, faulty: Faulty, answers: dict[str, Any], words: str, verb: str
 ) -> None:
-    choices = '<Choices name="class"><Choice value="zero"/><Choice value="one"/></Choices>'
-    config = f'<View><Image name="image"/>{choices}</View>'
-    faulty.answers |= {"GET /api/projects/1/": {"label_config": config}, **answers}
+    faulty.answers |= {"GET /api/projects/1/": CONFIG, **answers}
     (journal.folder / "journal/label-studio.id").write_text("mine")
     done = journal.done(verb)
     assert done.returncode == 1
@@ -169,27 +169,19 @@ def test_a_dead_one_is_told(journal: LabelledJournal, faulty: Faulty) -> None:
 def test_labels_before_a_page_that_fails_are_not_written(journal: LabelledJournal, faulty: Faulty) -> None:
     faulty.answers |= {"GET /api/projects/": PROJECTS, "GET /api/projects/1/": {"label_config": ""}}
     (journal.folder / "journal/label-studio.id").write_text("mine")
-    ((row, sha256),) = journal.query("SELECT id, sha256 FROM rows WHERE id = 1")
-    chosen = {"from_name": "class", "value": {"choices": ["one"]}}
-    said = {"result": [chosen], "completed_by": 3, "updated_at": "2026-01-01T00:00:00Z"}
-    task = {"id": 7, "data": {"row": row, "sha256": sha256, "journal": "mine"}, "annotations": [said]}
-    pages = iter([{"tasks": [task], "total": 2}, 500, {"tasks": [task], "total": 1}])
-    faulty.answers["GET /api/tasks/"] = pages
+    page = {"tasks": [task(journal, 7, 1, ("one", "2026-01-01T00:00:00Z"))], "total": 1}
+    faulty.answers["GET /api/tasks/"] = iter([{**page, "total": 2}, 500, page])
     assert "answers 500 to GET /api/tasks/" in journal.done("pull").stderr
     assert journal.query("SELECT count(*) FROM labels") == [(0,)]
     assert journal.run("pull")["new"] == 1
-    assert journal.query("SELECT row, annotator, label FROM labels") == [(row, "ann@x.org", "one")]
+    assert journal.query("SELECT row, annotator, label FROM labels") == [(1, "ann@x.org", "one")]
 
 
 def task(journal: LabelledJournal, id_: int, row: int, *said: tuple[str, str]) -> dict[str, Any]:
     """A task with (label, time) of Ann."""
     ((sha256,),) = journal.query("SELECT sha256 FROM rows WHERE id = ?", row)
     annotations = [
-        {
-            "result": [{"from_name": "class", "value": {"choices": [label]}}],
-            "completed_by": 3,
-            "updated_at": at,
-        }
+        {"result": [{"from_name": "class", "value": {"choices": [label]}}], "completed_by": 3, "updated_at": at}
         for label, at in said
     ]
     return {"id": id_, "data": {"row": row, "sha256": sha256, "journal": "mine"}, "annotations": annotations}
@@ -198,9 +190,7 @@ def task(journal: LabelledJournal, id_: int, row: int, *said: tuple[str, str]) -
 @pytest.fixture
 def studio(journal: LabelledJournal, faulty: Faulty) -> Faulty:
     """A project of ours; tasks are removed in `asked`."""
-    choices = '<Choices name="class"><Choice value="zero"/><Choice value="one"/></Choices>'
-    config = {"label_config": f'<View><Image name="image"/>{choices}</View>'}
-    faulty.answers |= {"GET /api/projects/": PROJECTS, "GET /api/projects/1/": config}
+    faulty.answers |= {"GET /api/projects/": PROJECTS, "GET /api/projects/1/": CONFIG}
     faulty.answers |= {f"DELETE /api/tasks/{number}/": {} for number in range(9)}
     faulty.answers["POST /api/projects/1/import"] = {"task_count": 0}
     (journal.folder / "journal/label-studio.id").write_text("mine")

@@ -47,10 +47,7 @@ def test_the_expectation_of_an_e_value_is_at_most_1_under_its_null_hypothesis(si
     assert float(values @ np.array(chances)) <= 1 + 1e-9
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12),
-    st.floats(0.05, 0.95),
-)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12), st.floats(0.05, 0.95))
 def test_an_e_value_does_not_depend_on_how_counts_are_cut_into_blocks(pairs, share):
     counted, other = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     in_blocks = log_evidence(counted, other, share, side="over")[-1]

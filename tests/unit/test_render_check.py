@@ -98,10 +98,7 @@ def test_without_kubectl_the_file_that_it_prints_is_asked_for(tmp_path: Path, mo
         ("", "no object"),
         ("a: [", "not YAML: .*; give the folder"),
         ("text", "a document is 'text', which is not an object; give the folder"),
-        (
-            "kind: Service",
-            r"not objects of Kubernetes \(.*: Field required\); give the folder",
-        ),
+        ("kind: Service", r"not objects of Kubernetes \(.*: Field required\); give the folder"),
     ],
 )
 def test_what_is_not_a_deployment_is_an_error_in_words(content: str, said: str, tmp_path: Path) -> None:

@@ -11,15 +11,7 @@ from slipway.operations.rendering.check import check, texts
 from tests.support.gateways import needs_envoy
 from tests.support.prometheus import PROMTOOL, checked, needs_prometheus
 from tests.support.rendered import BOTH, CLUSTER, ENVOY, OTHER, STABLE, render, repository, settings
-from tests.support.validators import (
-    Mounted,
-    accepted,
-    documents,
-    faults,
-    kustomized,
-    require_validators,
-    verified,
-)
+from tests.support.validators import Mounted, accepted, documents, faults, kustomized, require_validators, verified
 
 NAMES = [f"classifier_{number:02}" for number in range(50)]
 """No DNS labels: a classifier's name is a path in a cluster, and the name of nothing."""

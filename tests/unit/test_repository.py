@@ -81,11 +81,7 @@ def test_the_steps_say_what_they_take_and_give(repository: Path) -> None:
     assert tensors(engine.input) == {"pixels_nhwc_u8": pixels, "after": ("TYPE_FP32", (-1,))}
     assert [value.name for value in engine.input if value.optional] == ["after"]
     assert tensors(engine.output) == {"logits_nc": logits, "embedding_nd": logits}
-    assert tensors(post.input) == {
-        "logits_nc": logits,
-        "image_status": ("TYPE_INT32", (1,)),
-        "embedding_nd": logits,
-    }
+    assert tensors(post.input) == {"logits_nc": logits, "image_status": ("TYPE_INT32", (1,)), "embedding_nd": logits}
     assert [value.name for value in post.input if value.optional] == ["embedding_nd"]
     assert tensors(post.output).keys() == FULL
 

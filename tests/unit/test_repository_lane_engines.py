@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from slipway.cli import assemble as assemble_command
-from slipway.contract import Bundle, Choice, EngineSettings, Manifest, RepositoryError, SlipwayError
-from slipway.contract.card import Card
-from slipway.contract.choice import Candidate, choice_name
+from slipway.contract import Bundle, Manifest, RepositoryError, SlipwayError
+from slipway.contract.choice import choice_name
 from slipway.repository import assemble, open_engines, pick_engines
 from slipway.system.files import sha256_bytes, sha256_file
+from tests.support.cards import card_of
+from tests.support.choices import write_only_choice
 from tests.support.colours import COLOURS, copy_colours
 from tests.support.plans import stand_in_plan
 from tests.support.scripts import run_script
@@ -27,28 +28,7 @@ def with_choice(folder: Path, **changes: Any) -> Bundle:
     """`colours` in `folder/colours`, its engine as `folder/engines/openvino-fp32`, and a choice of it."""
     bundle = copy_colours(folder / "colours").bundle
     shutil.copytree(folder / "colours/engine", folder / "engines" / FP32)
-    candidate = Candidate(
-        engine=FP32,
-        manifest_sha256=sha256_file(folder / "engines" / FP32 / "manifest.json"),
-        precision="fp32",
-        verdict="reference",
-        median_ms=1.5,
-        speed_to_fp32=1.0,
-        speed_low=0.9,
-        speed_high=1.1,
-    )
-    choice = Choice(
-        bundle=bundle.id,
-        chosen=FP32,
-        reason="the only one",
-        candidates=(candidate,),
-        rounds=3,
-        images_per_round=6,
-        threads=1,
-        machine="a processor",
-        versions={"openvino": "2026.4"},
-    )
-    choice.model_copy(update=changes).write(folder / "engines/choice.json")
+    write_only_choice(folder / "engines" / FP32, **({"bundle": bundle.id} | changes))
     return bundle
 
 
@@ -101,19 +81,6 @@ def test_a_folder_without_engines_names_the_command_that_compiles(tmp_path: Path
         pick_engines(bundle, tmp_path, lane="cpu")
 
 
-CARDS = {
-    capability: Card(
-        name=name,
-        compute_capability=capability,
-        multiprocessors=multiprocessors,
-        memory_mib=22_000,
-        driver="580.95.05",
-        cuda="13.0",
-    )
-    for capability, name, multiprocessors in (("8.9", "NVIDIA L4", 58), ("9.0", "NVIDIA H100", 132))
-}
-
-
 def plans(folder: Path, precisions: list[str], *built: tuple[str, str, str], chosen: Sequence[str] = ()) -> Bundle:
     """`colours` with a spec that lists `precisions`, a stand-in for each (precision, capability, verdict), and choices
     of those that are named."""
@@ -122,31 +89,9 @@ def plans(folder: Path, precisions: list[str], *built: tuple[str, str, str], cho
         name = f"tensorrt-{precision}-sm{capability.replace('.', '')}"
         stand_in_plan(folder / name, bundle, capability=capability, verdict=verdict, precision=precision)
     for name in chosen:
-        choose_plan(folder, bundle, name)
+        capability = f"{name[-2]}.{name[-1]}"
+        write_only_choice(folder / name, bundle=bundle.id, file=choice_name(capability), card=card_of(capability))
     return bundle
-
-
-def choose_plan(folder: Path, bundle: Bundle, name: str) -> None:
-    capability = f"{name[-2]}.{name[-1]}"
-    candidate = Candidate(
-        engine=name,
-        manifest_sha256=sha256_file(folder / name / "manifest.json"),
-        precision=EngineSettings.read(folder / name / "engine.json").precision,
-        verdict="pass",
-        median_ms=1.5,
-    )
-    Choice(
-        bundle=bundle.id,
-        chosen=name,
-        reason=f"{name}: the only one",
-        candidates=(candidate,),
-        rounds=3,
-        images_per_round=6,
-        threads=1,
-        machine="a processor",
-        card=CARDS[capability],
-        versions={},
-    ).write(folder / choice_name(capability))
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from slipway.contract import Fleet, ManifestError, ServingError
 from slipway.repository import assemble, open_bases, plan_repository, taken_over
 from slipway.serving.contents import Contents
 from tests.support import taken_over as fixtures
-from tests.support.colours import contents
+from tests.support.colours import contents, reseal
+from tests.support.damage import flip_byte
 from tests.support.heads import ENGINE, open_heads, write_head
-from tests.support.taken_over import COUNT, Runs, added, changed, damage, group_of, removed, reseal
+from tests.support.taken_over import COUNT, Runs, added, assert_as_made_anew, changed, damage, group_of, removed
 
 base, runs, repository, opened = fixtures.base, fixtures.runs, fixtures.repository, fixtures.opened
 
@@ -25,20 +26,16 @@ def test_one_changed_head_is_opened_alone_and_gives_the_same_bytes(
     now = change(base, runs)
     assemble([], repository, bases=open_heads(base, now))
     assert opened == {added: ["new"], changed: ["h0003"], removed: []}[change]
-    anew = repository.with_name("anew")
-    assemble([], anew, bases=open_heads(base, now))
-    assert contents(repository) == contents(anew)
+    assert_as_made_anew(repository, base, now)
 
 
 def test_a_group_that_loses_its_last_head_leaves_the_others_as_they_are(
-    base: Path, runs: Runs, repository: Path, opened: list[str], tmp_path: Path
+    base: Path, runs: Runs, repository: Path
 ) -> None:
     gone = group_of(repository, "h0003")
     now = [run for run in runs if run.name not in gone]
-    assemble([], tmp_path / "anew", bases=open_heads(base, now))
-    opened.clear()
     assemble([], repository, bases=open_heads(base, now))
-    assert contents(repository) == contents(tmp_path / "anew")
+    assert_as_made_anew(repository, base, now)
 
 
 def test_nothing_is_opened_where_nothing_changed(base: Path, runs: Runs, repository: Path, opened: list[str]) -> None:
@@ -77,13 +74,12 @@ def test_other_options_of_the_base_open_every_head(
 
 
 def test_heads_that_another_ensemble_runs_are_opened(
-    base: Path, runs: Runs, repository: Path, opened: list[str], tmp_path: Path
+    base: Path, runs: Runs, repository: Path, opened: list[str]
 ) -> None:
     multi = {"some": ("h0000", "h0003")}
     assemble([], repository, bases=open_heads(base, runs), multi=multi)
     assert sorted(opened) == ["h0000", "h0003"]
-    assemble([], tmp_path / "anew", bases=open_heads(base, runs), multi=multi)
-    assert contents(repository) == contents(tmp_path / "anew")
+    assert_as_made_anew(repository, base, runs, multi=multi)
 
 
 @pytest.mark.parametrize("lost", ["bundle/manifest.json", f"engines/{ENGINE}/manifest.json"])
@@ -102,8 +98,7 @@ def test_a_server_reads_only_what_changed_and_still_finds_damage(base: Path, run
     assert second.known == Contents.open(repository).known
     untouched = min(second.same_as(first))
     path = next(repository.glob(f"heads_*/1/heads/{untouched}/head.npz"))
-    weights = path.read_bytes()
-    path.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    flip_byte(path, -1)
     with pytest.raises(ManifestError, match=r"head\.npz: changed since"):
         Contents.open(repository, like=second)
 
@@ -116,9 +111,7 @@ def test_heads_move_to_other_groups_without_being_opened(
     assemble([], repository, bases=open_heads(base, [*runs, *more]))
     assert sorted(opened) == [run.name for run in more]
     assert len([*repository.glob("heads_*")]) > groups
-    anew = repository.with_name("anew")
-    assemble([], anew, bases=open_heads(base, [*runs, *more]))
-    assert contents(repository) == contents(anew)
+    assert_as_made_anew(repository, base, [*runs, *more])
 
 
 def test_a_server_checks_a_group_that_lost_a_head(base: Path, runs: Runs, repository: Path) -> None:

@@ -16,9 +16,10 @@ from slipway.repository import assemble, plan_repository, write
 from slipway.repository.taken_over import Present
 from slipway.system.files import identity
 from tests.support import taken_over as fixtures
-from tests.support.colours import contents
+from tests.support.colours import contents, reseal
+from tests.support.damage import flip_byte
 from tests.support.heads import open_heads
-from tests.support.taken_over import Runs, added, changed, damage, group_of, reseal
+from tests.support.taken_over import Runs, added, assert_as_made_anew, changed, damage, group_of
 
 base, runs, repository, opened = fixtures.base, fixtures.runs, fixtures.repository, fixtures.opened
 
@@ -92,8 +93,7 @@ def test_a_file_that_changed_after_it_was_hashed_is_not_taken_over(
 
     def open_and_change(repository: Path) -> Present | None:
         present = opens(repository)
-        content = path.read_bytes()
-        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        flip_byte(path, -1)
         return present
 
     monkeypatch.setattr(Present, "open", open_and_change)
@@ -167,10 +167,8 @@ def test_a_writer_that_is_killed_over_a_former_repository_leaves_the_present_one
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert contents(repository) == present
     assert not kept.exists(), "it was being changed"
-    anew = repository.with_name("anew")
-    for out in (repository, anew):
-        assemble([], out, bases=open_heads(base, runs))
-    assert contents(repository) == contents(anew)
+    assemble([], repository, bases=open_heads(base, runs))
+    assert_as_made_anew(repository, base, runs)
     assert not [path for path in repository.parent.iterdir() if "unfinished" in path.name]
 
 

@@ -117,11 +117,7 @@ def test_a_ratio_has_a_spread_and_one_round_is_beyond_none() -> None:
 
 @pytest.mark.parametrize(
     "start",
-    [
-        served(),
-        served(instances=1, threads=2),
-        served(layout="fused", preferred_batch_size=4, max_queue_delay_us=2000),
-    ],
+    [served(), served(instances=1, threads=2), served(layout="fused", preferred_batch_size=4, max_queue_delay_us=2000)],
 )
 def test_the_search_finds_the_best_in_few_runs_from_anywhere(start: Serving) -> None:
     asked = Asked()

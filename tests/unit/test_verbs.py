@@ -62,8 +62,7 @@ def test_what_is_not_a_verb_is_refused_with_those_that_are(
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
-    [("trian", "train or turn"), ("quantise", "quantize"), ("serv", "serve or search")],
+    ("typed", "meant"), [("trian", "train or turn"), ("quantise", "quantize"), ("serv", "serve or search")]
 )
 def test_a_mistyped_verb_gets_the_one_that_was_meant(
     typed: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

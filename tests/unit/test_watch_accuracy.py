@@ -157,12 +157,7 @@ def test_beyond_a_bound_lies_a_fortieth_where_the_number_itself_counts_half(righ
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    number=st.integers(1, 400),
-    labels=st.integers(0, 400),
-    explore=st.floats(0.05, 1),
-    seed=st.integers(0, 5),
-)
+@given(number=st.integers(1, 400), labels=st.integers(0, 400), explore=st.floats(0.05, 1), seed=st.integers(0, 5))
 def test_probabilities_add_up_and_have_a_floor(number, labels, explore, seed):
     chosen = SelectSettings(explore=explore, novelty=(1 - explore) / 2)
     found = probabilities(rows(number, seed=seed), labels=labels, settings=chosen)

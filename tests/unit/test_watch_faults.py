@@ -24,7 +24,7 @@ from slipway.serving import Ports
 from tests.support import watch_looks as fixtures
 from tests.support.journal_rows import BUNDLE
 from tests.support.journals import until
-from tests.support.watch_looks import FILE_OF_SETTINGS, look, looks
+from tests.support.watch_looks import FILE_OF_SETTINGS, alarm_in, drift_in, look, looks, watched_in
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 
 bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
@@ -44,10 +44,7 @@ def test_another_bundle_is_said_with_the_command_and_the_others_go_on(store: Sto
     assert "slipway watch reference gateway.yaml RUN --classifier digits" in digits.told[0]
     assert "no reference of the bundle" in dogs.told[0]
     made_reference(store.folder, bundle="bundle-2")
-    watched = look(store, said).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert watched.drift.rows == 20
+    assert drift_in(look(store, said)).rows == 20
     assert sum("watches the bundle bundle-2" in line for line in said) == 1
 
 
@@ -56,19 +53,12 @@ def test_values_that_are_not_numbers_and_a_class_that_disappears_are_alarms(stor
     columns["confidence"][::3] = np.nan
     add_drawn(store, {**columns, "confidence": np.nan_to_num(columns["confidence"], nan=0.9)}, name="gone")
     facts = look(store)
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.alarm is not None
-    assert facts.watched.drift.alarm.event == "class two is less frequent"
+    assert alarm_in(facts).event == "class two is less frequent"
     add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
     columns = drawn(300, seed=13)
     columns["embedding"][::4] = np.nan
     add_drawn(store, columns, name="nan")
-    watched = look(store).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert watched.drift.alarm is not None
-    assert watched.drift.alarm.detector == "unusable"
+    assert alarm_in(look(store)).detector == "unusable"
 
 
 def test_clocks_that_jump_change_no_count(store: Store) -> None:
@@ -77,9 +67,7 @@ def test_clocks_that_jump_change_no_count(store: Store) -> None:
     facts = look(store)
     assert facts.rows == 200
     assert facts.rows_per_second == 0
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.rows == 200
+    assert drift_in(facts).rows == 200
     assert status_of(watch_settings(store.folder), FILE_OF_SETTINGS).lines()
     add_drawn(store, drawn(60, seed=9), name="now", time_s=time.time())
     assert 60 / 3600 <= look(store).rows_per_second <= 60 / 60, "a clock that was ahead once hides no later row"
@@ -89,33 +77,24 @@ def test_a_network_without_an_embedding_is_watched_by_the_rest(bare: Store) -> N
     made_reference(bare.folder, has_embedding=False)
     add_drawn(bare, drawn(300, seed=3), name="a", embedding=None)
     facts = look(bare)
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.alarm is None
+    assert drift_in(facts).alarm is None
     assert any("has no embedding" in line for line in facts.told)
     dark = drawn(300, seed=4)
     dark["brightness"] *= 0.6
     add_drawn(bare, dark, name="b", embedding=None)
-    facts = look(bare)
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.alarm is not None
-    assert facts.watched.drift.alarm.detector == "brightness"
+    assert alarm_in(look(bare)).detector == "brightness"
 
 
 def test_a_small_test_split_waits_for_live_rows(bare: Store) -> None:
     made_reference(bare.folder, rows=40)
     add_drawn(bare, drawn(150, seed=3), name="a")
     facts = look(bare, reference_rows=200)
-    assert facts.watched is not None
-    assert facts.watched.drift is None
+    assert watched_in(facts).drift is None
     assert any("drift needs 100" in line for line in facts.told)
     add_drawn(bare, drawn(150, seed=4), name="b")
-    watched = look(bare, reference_rows=200).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert watched.drift.source == "live"
-    assert "unchecked" in watched.live_told
+    facts = look(bare, reference_rows=200)
+    assert drift_in(facts).source == "live"
+    assert "unchecked" in watched_in(facts).live_told
 
 
 def test_a_full_disk_keeps_the_watch_going_in_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,10 +179,7 @@ def test_a_log_of_restarts_that_was_moved_away_is_a_new_one_whose_entries_count(
     log.unlink()
     add_restart(store, watched_state(store, "digits"), reason="seen again", live=None)
     add_drawn(store, drawn(10, seed=9), name="b")
-    watched = look(store).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert watched.drift.rows == 10
+    assert drift_in(look(store)).rows == 10
 
 
 @pytest.mark.parametrize("column", ["probability", "embedding"])
@@ -237,9 +213,7 @@ def test_a_journal_that_was_made_anew_is_watched_from_its_first_row(store: Store
         facts = look(new, said)
     assert any("a new one" in line for line in said)
     assert facts.rows == 50
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.rows == 50
+    assert drift_in(facts).rows == 50
 
 
 def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,12 +287,9 @@ def test_a_class_that_disappears_is_named_with_its_first_row(store: Store) -> No
     columns = drawn(4000, seed=5)
     gone = np.flatnonzero((np.arange(4000) < 500) | (columns["class_id"] != 1))
     add_drawn(store, {name: column[gone] for name, column in columns.items()}, name="a")
-    found = look(store, reference_rows=4000).watched
-    assert found is not None
-    assert found.drift is not None
-    assert found.drift.alarm is not None
-    assert found.drift.alarm.event == "class one is less frequent"
-    assert abs(found.drift.alarm.since_row - 500) < 30
+    facts = look(store, reference_rows=4000)
+    assert alarm_in(facts).event == "class one is less frequent"
+    assert abs(alarm_in(facts).since_row - 500) < 30
 
 
 def test_a_classifier_whose_folder_cannot_be_made_is_watched_in_memory(bare: Store) -> None:

@@ -17,7 +17,7 @@ from slipway.operations.watch.status import check_no_alarm, watched_state
 from slipway.operations.watch.test_split import folder_of, read_reference, write_reference
 from tests.support import watch_looks as fixtures
 from tests.support.journal_rows import BUNDLE
-from tests.support.watch_looks import FILE_OF_SETTINGS, kept, look
+from tests.support.watch_looks import FILE_OF_SETTINGS, alarm_in, drift_in, kept, look, watched_in
 from tests.support.watch_rows import add_drawn, drawn, made_reference
 
 bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
@@ -31,13 +31,11 @@ def test_rows_are_counted_and_fed_once_however_often_the_watch_starts(store: Sto
         assert facts == look(store).model_copy(update={"looked_s": facts.looked_s, "rows_per_second": 0.0})
     assert facts.rows == 620
     assert {one.name: one.rows for one in facts.statuses} == {"ok": 600, "corrupt": 20}
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert (facts.watched.drift.source, facts.watched.drift.rows) == ("test", 600)
-    assert facts.watched.drift.alarm is None
-    assert sum(one.rows for one in facts.watched.predicted) == 600
-    assert sum(facts.watched.confidence.latest) == 600
-    assert facts.watched.inputs.sizes[0].name == "64x48"
+    assert (drift_in(facts).source, drift_in(facts).rows) == ("test", 600)
+    assert drift_in(facts).alarm is None
+    assert sum(one.rows for one in watched_in(facts).predicted) == 600
+    assert sum(watched_in(facts).confidence.latest) == 600
+    assert watched_in(facts).inputs.sizes[0].name == "64x48"
 
 
 class KilledError(BaseException):
@@ -74,10 +72,9 @@ def test_a_kill_between_two_batches_changes_no_state(store: Store, monkeypatch: 
 def test_the_first_unchanged_live_rows_become_the_reference_and_the_gap_is_shown(store: Store) -> None:
     said: list[str] = []
     add_drawn(store, drawn(1500, seed=6), name="a")
-    watched = look(store, said, reference_rows=1000).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert (watched.live_rows, watched.drift.source, watched.drift.rows) == (1000, "live", 500)
+    facts = look(store, said, reference_rows=1000)
+    watched, drift = watched_in(facts), drift_in(facts)
+    assert (watched.live_rows, drift.source, drift.rows) == (1000, "live", 500)
     assert "saw no change" in watched.live_told
     assert {one.measure for one in watched.gap} == {"confidence", "distance", "norm", "brightness", "class"}
     assert max(one.distance for one in watched.gap) < 0.12
@@ -90,18 +87,15 @@ def test_a_change_is_an_alarm_that_names_its_first_row_and_no_reference(store: S
     add_drawn(store, drawn(300, seed=7), name="a")
     changed = add_drawn(store, drawn(900, seed=8, foreign=0.4), name="b", time_s=5000.0)
     facts = look(store, said)
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    alarm = facts.watched.drift.alarm
-    assert alarm is not None
+    alarm = alarm_in(facts)
     assert alarm.detector in {"confidence", "distance", "norm"}
     assert abs((alarm.since_journal_row or 0) - changed[0]) < 20
     assert changed[0] <= alarm.journal_row < changed[0] + 60
-    assert facts.watched.live_rows is None
-    assert "until a restart" in facts.watched.live_told
+    assert watched_in(facts).live_rows is None
+    assert "until a restart" in watched_in(facts).live_told
     assert facts.alarms
     assert any("restart gateway.yaml digits --reason" in line for line in said)
-    assert facts.watched.drift.history[-1].log10_evidence > facts.watched.drift.log10_threshold
+    assert drift_in(facts).history[-1].log10_evidence > drift_in(facts).log10_threshold
 
 
 def test_the_first_row_of_a_change_is_found_after_retention_has_removed_older_rows(
@@ -112,11 +106,7 @@ def test_the_first_row_of_a_change_is_found_after_retention_has_removed_older_ro
     store.write("DELETE FROM rows WHERE id <= ?", [(150,)])
     changed = add_drawn(store, drawn(100, seed=8, foreign=0.4), name="b")
     monkeypatch.setattr("slipway.operations.watch.follow.BATCH", 3)
-    watched = look(store).watched
-    assert watched is not None
-    assert watched.drift is not None
-    alarm = watched.drift.alarm
-    assert alarm is not None
+    alarm = alarm_in(look(store))
     assert alarm.row - alarm.since_row > 3, "the change began in an earlier batch"
     assert abs((alarm.since_journal_row or 0) - changed[0]) < 10
 
@@ -164,10 +154,7 @@ def test_a_restart_is_of_its_bundle_and_counts_again_after_a_rollback(store: Sto
     add_restart(store, watched_state(store, "digits"), reason="a new product line", live=100)
     made_reference(store.folder, bundle="bundle-2")
     add_drawn(store, drawn(50, seed=3), name="b", bundle="bundle-2", replayed_bundle="bundle-2")
-    watched = look(store).watched
-    assert watched is not None
-    assert watched.drift is not None, "what a person said of another bundle's rows says nothing of these"
-    assert watched.drift.rows == 50
+    assert drift_in(look(store)).rows == 50, "what a person said of another bundle's rows says nothing of these"
     add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
     made_reference(store.folder)
     add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
@@ -190,9 +177,7 @@ def test_a_restart_begins_anew_and_keeps_who_and_why(store: Store) -> None:
     add_drawn(store, drawn(200, seed=9), name="c")
     facts = look(store)
     assert not facts.alarms
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert (facts.watched.drift.rows, facts.watched.restarts) == (200, 1)
+    assert (drift_in(facts).rows, watched_in(facts).restarts) == (200, 1)
     (entry,) = read_restarts(store.folder, "digits")
     assert entry.reason == "lens cleaned"
     assert entry.by
@@ -207,27 +192,23 @@ def test_a_restart_with_live_takes_the_rows_since_the_change_and_waits_for_enoug
     assert look(store, reference_rows=400).alarms
     add_restart(store, watched_state(store, "digits"), reason="a new product line", live=400)
     facts = look(store, reference_rows=400)
-    assert facts.watched is not None
-    assert facts.watched.drift is None
+    assert watched_in(facts).drift is None
     assert not facts.drift_is_watched
     assert any("not watched until" in line for line in facts.told)
     add_drawn(store, drawn(800, seed=11, foreign=0.5), name="c")
-    watched = look(store, reference_rows=400).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert (watched.drift.source, watched.live_rows, watched.drift.alarm) == ("live", 400, None)
-    assert "a person said" in watched.live_told
-    assert {one.measure: one.distance > 0.3 for one in watched.gap}["distance"]
+    facts = look(store, reference_rows=400)
+    assert (drift_in(facts).source, watched_in(facts).live_rows, drift_in(facts).alarm) == ("live", 400, None)
+    assert "a person said" in watched_in(facts).live_told
+    assert {one.measure: one.distance > 0.3 for one in watched_in(facts).gap}["distance"]
 
 
 def test_rows_at_whose_end_a_change_is_suspected_are_no_reference_even_when_the_evidence_falls(store: Store) -> None:
     add_drawn(store, drawn(494, seed=7), name="a")
     changed = add_drawn(store, drawn(6, seed=8, foreign=1.0), name="b")
     settings = {"reference_rows": 500, "rows_between_false_alarms": 1e12}
-    watched = look(store, **settings).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert watched.drift.alarm is None, "suspected only"
+    facts = look(store, **settings)
+    watched, drift = watched_in(facts), drift_in(facts)
+    assert drift.alarm is None, "suspected only"
     assert "must fall to" in watched.live_told
     assert watched.live_rows is None
     add_drawn(store, drawn(4000, seed=9), name="c")

@@ -17,10 +17,7 @@ bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
 
 def asking(store: Store, port: int) -> Watch:
     return Watch(
-        store,
-        watch_settings(store.folder).model_copy(update={"metrics_port": port}),
-        FILE_OF_SETTINGS,
-        say=[].append,
+        store, watch_settings(store.folder).model_copy(update={"metrics_port": port}), FILE_OF_SETTINGS, say=[].append
     )
 
 

@@ -8,7 +8,7 @@ from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.explained import read_row
 from slipway.operations.watch.run import Watch
 from tests.support import watch_looks as fixtures
-from tests.support.watch_looks import FILE_OF_SETTINGS
+from tests.support.watch_looks import FILE_OF_SETTINGS, drift_in, watched_in
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 
 bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
@@ -36,17 +36,13 @@ def test_a_value_that_somebody_wrote_into_the_journal_stops_its_classifier_alone
     odd = add_drawn(store, drawn(150, seed=1), name="a")[70]
     store.write(f"UPDATE rows SET {column} = ? WHERE id = ?", [(value, odd)])
     cats, digits = watch.look()
-    assert cats.watched is not None
-    assert cats.watched.drift is not None
-    assert cats.watched.drift.rows == 150
+    assert drift_in(cats).rows == 150
     assert f"row {odd}: its {column} is {value!r}" in digits.told[0]
     assert f"slipway journal forget gateway.yaml {odd}" in digits.told[0]
     store.forget(str(odd))
     digits = watch.look()[1]
-    assert digits.watched is not None
-    assert digits.watched.drift is not None
     fed_before = column in ("width", "height", "bytes", "format")  # what is shown alone
-    assert digits.watched.drift.rows == 149 + fed_before
+    assert drift_in(digits).rows == 149 + fed_before
 
 
 @pytest.mark.parametrize(("column", "value"), [("class_id", 57), ("class_id", "two"), ("score", "high")])
@@ -62,8 +58,7 @@ def test_an_answer_that_was_changed_after_its_label_came_is_named_or_shown(
     store.write("UPDATE labels SET labelled_s = 2", [()])
     (facts,) = watch.look()
     if value == 57:
-        assert facts.watched is not None
-        assert "class 57" in [one.label for one in facts.watched.recalls]
+        assert "class 57" in [one.label for one in watched_in(facts).recalls]
     else:
         assert f"row {row}: its {column} is {value!r}" in facts.told[0]
 

@@ -43,25 +43,16 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(name: str, change: str
     assert contract.read(path) == expected
 
 
-@pytest.mark.parametrize(
-    ("value", "remedy"),
-    [
-        ("010", "leave out the leading zero"),
-        ("-007", "leave out the leading zero"),
-        ("08", "leave out the leading zero"),
-        ("1:30", "write the number in decimal"),
-        ("20:30:10.5", "write the number in decimal"),
-        ("0o17", "write it in decimal"),
-        ("0b11", "write it in decimal"),
-        ("-0x1F", "write it in decimal"),
-        ("1_000", "leave out the _"),
-        ("1_0.5", "leave out the _"),
-        ("yes", "write true or false"),
-        ("No", "write true or false"),
-        ("ON", "write true or false"),
-        ("off", "write true or false"),
-    ],
-)
+REMEDIES = {
+    "leave out the leading zero": ("010", "-007", "08"),
+    "write the number in decimal": ("1:30", "20:30:10.5"),
+    "write it in decimal": ("0o17", "0b11", "-0x1F"),
+    "leave out the _": ("1_000", "1_0.5"),
+    "write true or false": ("yes", "No", "ON", "off"),
+}
+
+
+@pytest.mark.parametrize(("value", "remedy"), [(one, remedy) for remedy, values in REMEDIES.items() for one in values])
 def test_a_value_of_two_readings_is_refused_and_in_quotes_it_is_text(value: str, remedy: str) -> None:
     with pytest.raises(SpecError) as raised:
         parse_yaml(f"a: 1\nb: [2, {value}]\n", source="spec.yaml")
@@ -75,24 +66,9 @@ def test_a_value_of_two_readings_is_refused_and_in_quotes_it_is_text(value: str,
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("10", 10),
-        ("-3", -3),
-        ("0", 0),
-        ("0x1F", 31),
-        ("1e-3", 0.001),
-        (".5", 0.5),
-        ("1.50", 1.5),
-        ("true", True),
-        ("False", False),
-        ("null", None),
-        ("~", None),
-        ("", None),
-        ("y", "y"),
-        ("2024-01-31", "2024-01-31"),
-        ("1.2.3", "1.2.3"),
-        ("resnet_10", "resnet_10"),
-        ("12ab_3", "12ab_3"),
-        ("=", "="),
+        *(("10", 10), ("-3", -3), ("0", 0), ("0x1F", 31), ("1e-3", 0.001), (".5", 0.5), ("1.50", 1.5)),
+        *(("true", True), ("False", False), ("null", None), ("~", None), ("", None)),
+        *((text, text) for text in ("y", "2024-01-31", "1.2.3", "resnet_10", "12ab_3", "=")),
     ],
 )
 def test_what_has_one_reading_is_read_as_yaml_1_2_reads_it(text: str, value: Any) -> None:

@@ -30,38 +30,38 @@ EPILOG = """example:
 
 Parts: `disk` is the gateway with a spool on the disk. `tap`, `guard`, `checks` (key, size, rate, metrics of requests)
 and `tls` form a ladder: each lacks its part and those before it, and the last is Envoy alone. They are asked
---part-requests times in each round, the gateway and the server --requests times. The classifier is a MobileNetV3-Large
-in INT8 with random weights, and the images are 256 JPEGs of 512 pixels."""
+--part-requests times in each round, the gateway and the server --requests times. The classifier is --backbone in INT8
+with random weights, and the images are 256 JPEGs of 512 pixels."""
 
 
 def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
-    from benchmarks.studies.gateway.sides import BACKBONE, TAP_SHARE, Asked, through_and_past
+    from benchmarks.studies.gateway.sides import TAP_SHARE, Asked, through_and_past
     from slipway.benchmark.gate import load_images
     from slipway.contract.evidence.studies import GatewayResult
     from slipway.engines.child import run_in_child
     from slipway.repository.contents import contents
     from slipway.repository.plan import plan
 
-    effort = effort_of(arguments)
+    effort, backbone = effort_of(arguments), arguments.backbone
     result: dict[str, Any] = {
         **provenance(LIBRARIES),
         **vars(effort),
-        "backbone": BACKBONE,
+        "backbone": backbone,
         "load": arguments.load,
         "tap_share": TAP_SHARE,
         "client_shares_the_cores": True,
     }
     with tempfile.TemporaryDirectory(prefix="slipway-gateway-") as folder:
         work = Path(folder)
-        print(f"{BACKBONE}: network, INT8 and images; about a minute", flush=True)
-        made = run_in_child(random_classifier, what=BACKBONE, backbone=BACKBONE, folder=work / BACKBONE, images=IMAGES)
+        print(f"{backbone}: network, INT8 and images; about a minute", flush=True)
+        made = run_in_child(random_classifier, what=backbone, backbone=backbone, folder=work / backbone, images=IMAGES)
         # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
         plan(contents([open_classifier(made)], lane="cpu", multi={}), work / "repository").write()
         images = load_images(made / "images", seed=effort.seed)
         parts, load, rate_per_s = tuple(arguments.parts), arguments.load, arguments.rate
         result |= through_and_past(
-            work, images, Asked(effort, parts, arguments.part_requests, load=load, rate_per_s=rate_per_s)
+            work, images, Asked(backbone, effort, parts, arguments.part_requests, load=load, rate_per_s=rate_per_s)
         )
     measured = GatewayResult.parse(result, source="the result")
     print(f"P99 {measured.p99_ms} ms at {measured.rate_per_s:.0f}/s; ratio {result['gateway_to_direct']}", flush=True)
@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("held_per_s",))
     add_effort(parser, rounds=6, search_rounds=2)
     add = parser.add_argument
+    add("--backbone", default="mobilenetv3_large_100", metavar="NAME", help="timm model (default: %(default)s)")
     add(
         "--load",
         type=float,

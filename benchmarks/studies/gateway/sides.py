@@ -23,7 +23,6 @@ from slipway.operations.gateway.settings import KEY_HEADER
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
 
-BACKBONE = "mobilenetv3_large_100"
 TAP_SHARE = 0.05
 """Share of the requests through the gateway that are tapped for the journal. No collector empties the spool."""
 MEMORY = Path("/dev/shm")
@@ -36,6 +35,7 @@ SEARCHED = 300
 class Asked:
     """What is measured, and at which rate."""
 
+    model: str
     effort: Effort
     parts: tuple[str, ...]
     part_requests: int
@@ -67,11 +67,11 @@ def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source:
             certificate = work / CERTIFICATE if tls else None
             headers = {KEY_HEADER: key}
             return partial(
-                TritonConnection, address, model=BACKBONE, images=images, certificate=certificate, headers=headers
+                TritonConnection, address, model=asked.model, images=images, certificate=certificate, headers=headers
             )
 
         sides: dict[str, Connect] = {
-            "direct": partial(TritonConnection, server.grpc_url, model=BACKBONE, images=images),
+            "direct": partial(TritonConnection, server.grpc_url, model=asked.model, images=images),
             "gateway": through(address),
             **{name: through(f"localhost:{part.port}", tls=part.has_tls) for name, part in parts.items()},
         }

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.arguments import add_action, count
-from slipway.system.json_line import add_json, print_json
+from slipway.system.arguments import count
+from slipway.system.json_line import add_actions, print_json
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
@@ -173,8 +173,6 @@ def _progress(what: str) -> "Iterator[Progress]":
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    names = "run | status | rows | forget | prune | backup | restore"
-    commands = parser.add_subparsers(prog="slipway journal", required=True, metavar=names)
     known = {
         "run": (run, "empty the spool into the journal, until Ctrl-C"),
         "status": (status, "say how much there is, and whether replays agree"),
@@ -184,12 +182,9 @@ def parser() -> argparse.ArgumentParser:
         "backup": (backup, "copy the journal to a folder, while it is written"),
         "restore": (restore, "write the journal of a backup where there is none"),
     }
-    made: dict[str, Any] = {}
-    for name, (function, line) in known.items():
-        made[name] = command = add_action(commands, name, line)
-        command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
-        command.set_defaults(run=function)
-        add_json(command)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
+    made = add_actions(parser, "journal", known, shared)
     made["run"].add_argument("--once", action="store_true", help="end when the spool is empty")
     made["rows"].add_argument("--last", type=count, default=20, help="number of rows; default: %(default)s")
     made["rows"].add_argument("--classifier", help="rows of this classifier only")

@@ -3,16 +3,18 @@
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from slipway.contract import SpecError
-from slipway.system.arguments import add_action, count
-from slipway.system.json_line import add_json, print_json
+from slipway.system.arguments import count
+from slipway.system.json_line import add_actions, print_json
 from slipway.system.text import command, few, shown
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
+    from slipway.operations.journal.store import Store
     from slipway.operations.labels.given import Written
+    from slipway.operations.labels.served import Served
 
 EPILOG = """example:
   slipway labels select gateway.yaml
@@ -39,63 +41,67 @@ repeated, and killed at any moment. sheet writes the images without a label as f
 beside them, and leave empty what you do not know."""
 
 
+class Opened(NamedTuple):
+    """The classifier that an action is for, and its journal."""
+
+    settings: "GatewaySettings"
+    store: "Store"
+    served: "Served"
+
+
 def main(arguments: argparse.Namespace) -> None:
     from slipway.operations.gateway.settings import read_settings  # not at the top: --help needs no library
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.served import Served
 
     settings = read_settings(arguments.settings)
     if settings.observe is None:
         raise SpecError(f"{arguments.settings}: observe: not given, so that there is no journal; add observe: {{}}")
-    arguments.run(arguments, settings)
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        arguments.run(arguments, Opened(settings, store, served))
 
 
-def select(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
-    from slipway.operations.journal.store import Store
+def select(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels.reference import reference_means
     from slipway.operations.labels.selection import choose
-    from slipway.operations.labels.served import Served
     from slipway.operations.labels.settings import Labels
 
-    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    budget = settings.labels or Labels()
-    with Store.open(settings.journal, make=False) as store:
-        found = choose(
-            store,
-            served.classifier,
-            bundle=served.bundle,
-            settings=budget,
-            now_s=time.time(),
-            labels=arguments.labels,
-            means=reference_means(settings.journal, served.classifier, bundle=served.bundle),
-        )
+    budget = on.settings.labels or Labels()
+    found = choose(
+        on.store,
+        on.served.classifier,
+        bundle=on.served.bundle,
+        settings=budget,
+        now_s=time.time(),
+        labels=arguments.labels,
+        means=reference_means(on.settings.journal, on.served.classifier, bundle=on.served.bundle),
+    )
     left = f"{found.left} of the {budget.per_day} labels of the day (UTC) are left"
     if not found.considered and not found.left:
-        print(f"{served.classifier}: {left}; new rows wait for the next selection")
+        print(f"{on.served.classifier}: {left}; new rows wait for the next selection")
     elif not found.considered:
-        print(f"{served.classifier}: no new rows of bundle {served.bundle[:12]}; {left}")
+        print(f"{on.served.classifier}: no new rows of bundle {on.served.bundle[:12]}; {left}")
     else:
         print(
-            f"{served.classifier}: {found.considered:,} rows considered, {len(found.chosen):,} chosen for labels; "
+            f"{on.served.classifier}: {found.considered:,} rows considered, {len(found.chosen):,} chosen for labels; "
             f"{left}\n  distances from {found.distances}"
         )
     print_json(
         arguments,
-        {"classifier": served.classifier, "considered": found.considered, "rows": found.chosen, "left": found.left},
+        {"classifier": on.served.classifier, "considered": found.considered, "rows": found.chosen, "left": found.left},
     )
 
 
-def add(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
-    from slipway.operations.journal.store import Store
+def add(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels.given import check_annotator, read_given, write_given
-    from slipway.operations.labels.served import Served
     from slipway.operations.labels.truth import KNOWN
 
     annotator = KNOWN if arguments.known else check_annotator(arguments.annotator)
-    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
-        given = read_given(store, arguments.labels, served, new_classes=arguments.new_class)
-        written = write_given(store, given, annotator=annotator, now_s=time.time())
-    print(f"{served.classifier}: {annotator}: {_counted(written)}")
-    print_json(arguments, {"classifier": served.classifier, "annotator": annotator, **written.plain()})
+    given = read_given(on.store, arguments.labels, on.served, new_classes=arguments.new_class)
+    written = write_given(on.store, given, annotator=annotator, now_s=time.time())
+    print(f"{on.served.classifier}: {annotator}: {_counted(written)}")
+    print_json(arguments, {"classifier": on.served.classifier, "annotator": annotator, **written.plain()})
 
 
 def _counted(written: "Written") -> str:
@@ -103,14 +109,10 @@ def _counted(written: "Written") -> str:
     return f"{written.new} new labels, {written.changed} changed, {written.same} as before{extra}"
 
 
-def sheet(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
-    from slipway.operations.journal.store import Store
-    from slipway.operations.labels.served import Served
+def sheet(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels.sheet import TABLE, write_sheet
 
-    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
-        made = write_sheet(store, served.classifier, arguments.out)
+    made = write_sheet(on.store, on.served.classifier, arguments.out)
     table = arguments.out / TABLE
     print(f"{table}: {made.images} images beside it; write the column label, from the top down")
     if made.left_out:
@@ -118,19 +120,15 @@ def sheet(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     print(f"  then: {command('slipway labels add', arguments.settings, table, '--annotator', 'NAME')}")
     print_json(
         arguments,
-        {"classifier": served.classifier, "images": made.images, "left_out": made.left_out, "table": str(table)},
+        {"classifier": on.served.classifier, "images": made.images, "left_out": made.left_out, "table": str(table)},
     )
 
 
-def push(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
-    from slipway.operations.journal.store import Store
+def push(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels import studio
-    from slipway.operations.labels.served import Served
 
-    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
-        rest, options = studio.connect(settings, source=arguments.settings)
-        done = studio.push(store, served, rest, options)
+    rest, options = studio.connect(on.settings, source=arguments.settings)
+    done = studio.push(on.store, on.served, rest, options)
     made = " (new)" if done.made else ""
     print(f"{rest.url}: project {done.project}{made}: {done.tasks} new tasks; {done.there} rows had one")
     if done.removed:
@@ -142,17 +140,13 @@ def push(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     print_json(arguments, vars(done))
 
 
-def pull(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
-    from slipway.operations.journal.store import Store
+def pull(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels import studio
-    from slipway.operations.labels.served import Served
 
-    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
-        rest, options = studio.connect(settings, source=arguments.settings)
-        done = studio.pull(store, served, rest, options, new_classes=arguments.new_class)
+    rest, options = studio.connect(on.settings, source=arguments.settings)
+    done = studio.pull(on.store, on.served, rest, options, new_classes=arguments.new_class)
     for annotator, written in done.written.items():
-        print(shown(f"{served.classifier}: {annotator}: {_counted(written)}"))
+        print(shown(f"{on.served.classifier}: {annotator}: {_counted(written)}"))
     if not done.written:
         print(f"{rest.url}: project {done.project}: no labels yet")
     if done.skipped:
@@ -165,31 +159,23 @@ def pull(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     print_json(arguments, {"project": done.project, **dict(studio.counted(done)), **result})
 
 
-def status(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
-    from slipway.operations.journal.store import Store
+def status(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels.quality import status_of
-    from slipway.operations.labels.served import Served
 
-    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
-    with Store.open(settings.journal, make=False) as store:
-        found = status_of(store, served.classifier, labels=served.labels, crowd=arguments.quality)
+    found = status_of(on.store, on.served.classifier, labels=on.served.labels, crowd=arguments.quality)
     for line in found.lines():
         print(shown(line))
-    print_json(arguments, {"classifier": served.classifier, **found.plain()})
+    print_json(arguments, {"classifier": on.served.classifier, **found.plain()})
 
 
-def dataset(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
-    from slipway.operations.journal.store import Store
+def dataset(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels.harvest import harvest
-    from slipway.operations.labels.served import Served
     from slipway.training.data.grown import grow, open_old
 
-    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
     old = open_old(arguments.data, root=arguments.root)
-    with Store.open(settings.journal, make=False) as store:
-        harvested = harvest(store, served.classifier)
-        print(f"{arguments.out}: joining {len(harvested.images):,} labelled images", flush=True)
-        grown = grow(old, harvested.images, arguments.out, least=arguments.least, left_out=harvested.left_out)
+    harvested = harvest(on.store, on.served.classifier)
+    print(f"{arguments.out}: joining {len(harvested.images):,} labelled images", flush=True)
+    grown = grow(old, harvested.images, arguments.out, least=arguments.least, left_out=harvested.left_out)
     for line in grown.lines():
         print(shown(line))
     files = f"csv: {arguments.out / 'data.csv'}, labels: {arguments.out / 'labels.txt'}"
@@ -208,14 +194,10 @@ def parser() -> argparse.ArgumentParser:
         "status": (status, "show labelled and undecided rows, and how often each annotator is right"),
         "dataset": (dataset, "write the data set with the labelled images in it"),
     }
-    commands = parser.add_subparsers(prog="slipway labels", required=True, metavar=" | ".join(known))
-    made: dict[str, Any] = {}
-    for name, (function, line) in known.items():
-        made[name] = action = add_action(commands, name, line)
-        action.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
-        action.add_argument("--classifier", metavar="NAME", help="default: the only one of the repository")
-        action.set_defaults(run=function)
-        add_json(action)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
+    shared.add_argument("--classifier", metavar="NAME", help="default: the only one of the repository")
+    made = add_actions(parser, "labels", known, shared)
     made["select"].add_argument(
         "--labels", type=count, metavar="N", help="labels to spend now; default: what is left of the day"
     )

@@ -4,11 +4,11 @@ import argparse
 import getpass
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slipway.contract import SlipwayError, SpecError, StorageError
-from slipway.system.arguments import add_action, count, rate
-from slipway.system.json_line import add_json, print_json
+from slipway.system.arguments import count, rate
+from slipway.system.json_line import add_actions, print_json
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -251,47 +251,39 @@ def percent(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    actions = parser.add_subparsers(
-        prog="slipway release",
-        required=True,
-        dest="action",
-        metavar="candidate | status | compare | weight | mirror | judge | promote | rollback",
-    )
-
-    def add(name: str, run: Any, line: str) -> argparse.ArgumentParser:
-        one = add_action(actions, name, line)
-        one.add_argument("gateway", type=Path, help="the gateway's settings, gateway.yaml")
-        one.set_defaults(run=run)
-        add_json(one)
-        return one
-
-    one = add("candidate", candidate, "write the candidate's repository, and open the release")
+    known = {
+        "candidate": (candidate, "write the candidate's repository, and open the release"),
+        "status": (status, "show weights, what answers, the counts of both arms, and the verdict so far"),
+        "compare": (compare, "ask the candidate for images of the journal, and people where the answers differ"),
+        "weight": (weight, "set the percentage of requests that the candidate answers"),
+        "mirror": (mirror, "set the percentage of requests that are copied to the candidate"),
+        "judge": (judge, "read the counters once, and judge the candidate"),
+        "promote": (promote, "let the stable server serve the candidate's repository"),
+        "rollback": (rollback, "set the weight to 0, and undo a promotion"),
+    }
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("gateway", type=Path, help="the gateway's settings, gateway.yaml")
+    made = add_actions(parser, "release", known, shared)
+    one = made["candidate"]
     one.add_argument("fleet", type=Path, help="fleet file whose release: names the candidate")
     one.add_argument("--out", type=Path, help="repository to write; default: the stable one's name, with -candidate")
-    add("status", status, "show weights, what answers, the counts of both arms, and the verdict so far")
-    one = add("compare", compare, "ask the candidate for images of the journal, and people where the answers differ")
+    one = made["compare"]
     one.add_argument("--images", type=count, default=1000, help="latest images of the journal; default: %(default)s")
     one.add_argument("--per-second", type=rate, default=10, help="images each second at most; default: %(default)s")
     one.add_argument("--ask", type=count, default=50, help="questions that may be open at once; default: %(default)s")
     one.add_argument(
         "--training-unknown", action="store_true", help="compare a candidate without a data set, such as an import"
     )
-    for name, run, what in (
-        ("weight", weight, "that the candidate answers"),
-        ("mirror", mirror, "that are copied to the candidate"),
-    ):
-        one = add(name, run, f"set the percentage of requests {what}")
+    for one in (made["weight"], made["mirror"]):
         one.add_argument("percent", type=percent, nargs="?", help="0 to 100; default: that of the fleet file")
-        if name == "weight":
-            one.add_argument(
-                "--sticky-header", metavar="NAME", help="header whose value decides which server; '' for none"
-            )
-    one = add("judge", judge, "read the counters once, and judge the candidate")
-    one.add_argument("--watch", action="store_true", help=f"read every {POLL_S:g} s until there is a verdict")
-    one = add("promote", promote, "let the stable server serve the candidate's repository")
-    one.add_argument("--approved-by", metavar="NAME", help="the person who approves it")
-    one.add_argument("--without-verdict", action="store_true", help="promote although the verdict is not fine")
-    one.add_argument("--reason", metavar="TEXT", help="reason, for the record")
-    one = add("rollback", rollback, "set the weight to 0, and undo a promotion")
-    one.add_argument("--reason", metavar="TEXT", help="reason, for the record")
+    made["weight"].add_argument(
+        "--sticky-header", metavar="NAME", help="header whose value decides which server; '' for none"
+    )
+    made["judge"].add_argument("--watch", action="store_true", help=f"read every {POLL_S:g} s until there is a verdict")
+    made["promote"].add_argument("--approved-by", metavar="NAME", help="the person who approves it")
+    made["promote"].add_argument(
+        "--without-verdict", action="store_true", help="promote although the verdict is not fine"
+    )
+    for one in (made["promote"], made["rollback"]):
+        one.add_argument("--reason", metavar="TEXT", help="reason, for the record")
     return parser

@@ -4,11 +4,10 @@ import argparse
 import getpass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.arguments import add_action
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import add_actions, print_json
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -246,23 +245,18 @@ def end(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    known: dict[str, tuple[Any, str]] = {
+    known = {
         "propose": (propose, "look for reasons, and write them down with their evidence"),
         "run": (run, "begin a turn, or go on with the open one"),
         "status": (status, "show the newest turn"),
         "end": (end, "give the open turn up"),
         "gate": (gate, "compare a run with the one before on the old test split"),
     }
-    actions = parser.add_subparsers(prog="slipway turn", required=True, metavar=" | ".join(known))
-    made: dict[str, argparse.ArgumentParser] = {}
-    for name, (function, line) in known.items():
-        made[name] = one = add_action(actions, name, line)
-        one.set_defaults(run=function)
-        add_json(one)
-        if name != "gate":
-            one.add_argument("gateway", type=Path, help="the gateway's settings, with observe: and candidate:")
-            one.add_argument("fleet", type=Path, help="the fleet file of the stable repository")
-            one.add_argument("classifier", help="the classifier's name in it")
+    made = add_actions(parser, "turn", known)
+    for name in known.keys() - {"gate"}:
+        made[name].add_argument("gateway", type=Path, help="the gateway's settings, with observe: and candidate:")
+        made[name].add_argument("fleet", type=Path, help="the fleet file of the stable repository")
+        made[name].add_argument("classifier", help="the classifier's name in it")
     _run_options(made["run"])
     made["end"].add_argument("--reason", metavar="TEXT", required=True, help="reason, for the record")
     made["gate"].add_argument("old_run", type=Path, help="the former run")

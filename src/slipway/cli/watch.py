@@ -5,11 +5,11 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.arguments import add_action, positive
-from slipway.system.json_line import add_json, print_json
+from slipway.system.arguments import positive
+from slipway.system.json_line import add_actions, print_json
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
@@ -131,21 +131,15 @@ def restart(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(prog="slipway watch", required=True, metavar="reference | run | status | restart")
     known = {
         "reference": (reference, "send a bundle's test split through the server: what the watch compares with"),
         "run": (run, "watch the journal's rows, until Ctrl-C"),
         "status": (status, "say what has changed, how accurate the answers are, and what to do"),
         "restart": (restart, "say that an alarm was dealt with, so that drift is watched anew"),
     }
-    made: dict[str, Any] = {}
-    for name, (function, line) in known.items():
-        made[name] = command = add_action(commands, name, line)
-        command.add_argument(
-            "settings", type=Path, metavar="FILE", help="the gateway's settings, with observe: and watch:"
-        )
-        command.set_defaults(run=function)
-        add_json(command)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe: and watch:")
+    made = add_actions(parser, "watch", known, shared)
     made["reference"].add_argument("run_folder", type=Path, metavar="RUN", help="run (or bundle) that is served")
     made["reference"].add_argument("--classifier", help="name in the repository; default: the spec's name")
     made["run"].add_argument("--once", action="store_true", help="end after one look at the journal")

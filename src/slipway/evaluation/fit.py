@@ -11,6 +11,7 @@ from slipway.contract import DataError, Decision
 from slipway.contract.spec import DecisionPolicy, ThresholdPolicy
 from slipway.evaluation.labels import table
 from slipway.evaluation.predict import Predictions
+from slipway.evaluation.reliability import Floats
 from slipway.evaluation.unknown import refit
 from slipway.steps.postprocess import Answers, Postprocessor
 
@@ -21,7 +22,6 @@ BLOCK = 1 << 22
 SLOPES, OFFSETS = (0.01, 100.0), (-50.0, 50.0)
 NEVER_SEEN = 0.5
 """Threshold of a class that no validation image has."""
-Floats = npt.NDArray[np.float64]
 
 
 def fit_temperature(logits_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64]) -> float:

@@ -93,13 +93,11 @@ def pixel_batches(
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=batch_size, threads=1, device_id=on)
     with tqdm(total=total, desc=what, unit="image", leave=False, disable=None) as progress:
         while batch := list(islice(encoded, batch_size)):
-            yield _run(preprocessor, batch)
+            pixels_nhwc_u8, status_n = preprocessor.run([image for _, image in batch])
+            for (name, _), status in zip(batch, status_n, strict=True):
+                if status != guard.OK:
+                    raise DataError(
+                        f"{name}: {guard.STATUS_NAMES[status]}; serving would refuse it: repair or remove it"
+                    )
+            yield pixels_nhwc_u8
             progress.update(len(batch))
-
-
-def _run(preprocessor: Preprocessor, batch: Sequence[tuple[str, bytes]]) -> Pixels:
-    pixels_nhwc_u8, status_n = preprocessor.run([encoded for _, encoded in batch])
-    for (name, _), status in zip(batch, status_n, strict=True):
-        if status != guard.OK:
-            raise DataError(f"{name}: {guard.STATUS_NAMES[status]}; serving would refuse it: repair or remove it")
-    return pixels_nhwc_u8

@@ -19,6 +19,7 @@ from slipway.contract.decision import ClassMeans, Score
 from slipway.contract.evidence.evaluation import ScoreFigures
 from slipway.contract.spec import UnknownPolicy
 from slipway.evaluation.predict import Float, Network
+from slipway.evaluation.reliability import Floats
 from slipway.steps.postprocess import decode_means, familiarity, nearness
 
 SCORES: tuple[Score, ...] = get_args(Score)
@@ -28,7 +29,6 @@ MEANS_SIZE = 1 << 20
 """Most numbers in the class means; more would make decision.json too large."""
 CURVE_POINTS = 50
 ERROR = 0.05  # chance that so many right answers in a row come from a lower precision than asked for
-Floats = npt.NDArray[np.float64]
 Right = npt.NDArray[np.bool_]
 ClassIds = npt.NDArray[np.int64]
 Evidence = Mapping[Score, Floats]

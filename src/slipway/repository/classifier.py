@@ -130,7 +130,7 @@ class Classifier(Served[Engine]):
         """Files behind an answer: the bundle's id, the decision and the labels."""
         return {
             "decision.json": Content.file(self.engine, "decision.json"),
-            "labels.txt": Content.file(self.bundle, "labels.txt"),
+            "labels.txt": self.labels_file,
             "bundle.txt": self.bundle_file,
         }
 
@@ -143,6 +143,10 @@ class Classifier(Served[Engine]):
     @property
     def bundle_file(self) -> Content:
         return Content.of(f"{self.bundle.id}\n".encode())
+
+    @cached_property
+    def labels_file(self) -> Content:
+        return Content.file(self.bundle, "labels.txt")
 
     def ensemble_configs(self, steps: Sequence[ModelConfig]) -> list[ModelConfig]:
         """`<name>` and `<name>_full` over the named steps, ready to write."""

@@ -73,9 +73,8 @@ def contents(
     for classifier in classifiers:
         for kept in classifier.kept:
             _chain(kept, lane, files)
-        labels = Content.file(classifier.bundle, "labels.txt")
         for config in classifier.ensemble_configs(chains[classifier.name]):
-            _add_ensemble(config, files, bundles=classifier.bundle_file, labels=labels)
+            _add_ensemble(config, files, bundles=classifier.bundle_file, labels=classifier.labels_file)
             ensembles.append(config)
     by_name = {classifier.name: classifier for classifier in classifiers}
     for name, members in multi.items():

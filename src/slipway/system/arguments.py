@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
 Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -10,9 +11,11 @@ Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 MOST = 2**63 - 1
 
 
-def add_action(actions: Actions, name: str, line: str) -> argparse.ArgumentParser:
+def add_action(
+    actions: Actions, name: str, line: str, *, parents: Sequence[argparse.ArgumentParser] = ()
+) -> argparse.ArgumentParser:
     """The parser of one action of a verb: its line in the verb's help describes it in its own."""
-    return actions.add_parser(name, help=line, description=f"{line[:1].upper()}{line[1:]}.")
+    return actions.add_parser(name, help=line, description=f"{line[:1].upper()}{line[1:]}.", parents=parents)
 
 
 def port(text: str) -> int:

@@ -3,8 +3,10 @@ output."""
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from slipway.system.arguments import add_action
 
 
 def add_json(parser: argparse.ArgumentParser, *, help: str = "print the result as one JSON line, last") -> None:
@@ -16,6 +18,25 @@ def verb_parser(doc: str | None, epilog: str | None = None) -> argparse.Argument
     parser = argparse.ArgumentParser(description=doc, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
     add_json(parser)
     return parser
+
+
+def add_actions(
+    parser: argparse.ArgumentParser,
+    verb: str,
+    known: Mapping[str, tuple[Callable[..., object], str]],
+    *shared: argparse.ArgumentParser,
+) -> dict[str, argparse.ArgumentParser]:
+    """Add the actions of a verb, with the arguments of `shared` and `--json`; returns the parser of each.
+
+    Args:
+        known: the function of each action, which becomes `run`, and its line in the help.
+    """
+    actions = parser.add_subparsers(prog=f"slipway {verb}", required=True, dest="action", metavar=" | ".join(known))
+    made = {name: add_action(actions, name, line, parents=shared) for name, (_, line) in known.items()}
+    for name, one in made.items():
+        one.set_defaults(run=known[name][0])
+        add_json(one)
+    return made
 
 
 def print_json(arguments: argparse.Namespace, result: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,8 @@ from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
 from slipway.serving.command import HOST
 from slipway.serving.endpoint import Renewed
-from slipway.serving.supervisor import pause_s
+from slipway.serving.supervisor import Event, pause_s
 
-Event = Callable[..., None]
-"""`event(name, message, **fields)`."""
 READY_S = 15.0
 """Seconds in which a started Envoy must listen. It takes 0.2 s, and 0.3 s with 2,000 classifiers."""
 LONG_S = 60.0

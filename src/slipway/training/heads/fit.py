@@ -23,7 +23,7 @@ from slipway.contract.evidence.build import HeadFit
 from slipway.evaluation.labels import truth_of
 from slipway.evaluation.predict import Float
 from slipway.steps.head import Head
-from slipway.training.learn.weighting import class_weights, repeat_factors
+from slipway.training.learn.weighting import Floats, class_weights, repeat_factors
 
 STRENGTHS = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0), "mlp": (1e-2, 1e-1, 1.0, 10.0)}
 """Candidates, the strongest regularisation first: among equals it wins."""
@@ -39,7 +39,6 @@ STEPS, BATCH, LEAST_EPOCHS = 200, 200, 30
 LEAST_SPREAD = 0.1
 """Least deviation that a number is divided by, relative to all of them: the noise of a number that hardly changes stays
 small."""
-Floats = npt.NDArray[np.float64]
 Truth = npt.NDArray[Any]
 """Class ids `INT64 [n]`, or for multi-label whether an image has a label, `BOOL [n, classes]`."""
 Layers = list[tuple[Floats, Floats]]
