@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from slipway.repository import assemble
 from slipway.serving import Ports, Server, serve
 from tests.support.colours import copy_colours, reseal
 from tests.support.gateways import Asked, running_gateway, write_gateway
+from tests.support.processes import wait_for_words
 from tests.support.v2_requests import RED
 
 ROOT = Path(__file__).parents[2]
@@ -136,11 +136,7 @@ class Launched:
         return [line for line in lines if line["event"] == name]
 
     def wait_for(self, text: str, timeout_s: float = 180.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while text not in self.said():
-            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.said()}"
-            assert time.monotonic() < deadline, f"{text!r} was not said: {self.said()}"
-            time.sleep(0.05)
+        wait_for_words(self.process, self.messages, text, within_s=timeout_s)
 
     def below(self) -> list[psutil.Process]:
         """The server and its stubs: children, and orphans, which are known by the temporary folder they were given."""

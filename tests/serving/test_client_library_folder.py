@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.client_sides import COLOURS, address, encode
+from tests.support.processes import running_process
 
 TOOL = Path(__file__).parents[2] / "clients" / "classify_folder.py"
 IMAGES = 3000
@@ -98,9 +99,11 @@ def test_a_run_that_is_killed_or_interrupted_is_continued_without_a_loss_or_a_re
     answers = tmp_path / "answers.csv"
     endings = ((signal.SIGKILL, 20_000, -9), (signal.SIGTERM, 80_000, 143), (signal.SIGINT, 150_000, 130))
     for ending, least_bytes, code in endings:
-        with subprocess.Popen(command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with running_process(command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 120
             while not answers.exists() or answers.stat().st_size < least_bytes:
                 assert process.poll() is None
+                assert time.monotonic() < deadline, f"{answers} does not grow"
                 time.sleep(0.005)
             process.send_signal(ending)
             _, said = process.communicate(timeout=20)

@@ -14,6 +14,7 @@ import pytest
 from slipway.client import AsyncClient, Client, ClientError, DeadlineError, GoneError, Options, OverloadedError, Result
 from tests.support import client_sides as fixtures
 from tests.support.client_sides import COLOURS, Asker, address, answered_and_refused, encode
+from tests.support.processes import running_process
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 
@@ -95,7 +96,7 @@ with Client(sys.argv[1], model="colours") as client:
 def test_ctrl_c_ends_a_program_at_once(url: str, tmp_path: Path) -> None:
     (tmp_path / "red.jpg").write_bytes(encode("red"))
     command = ["env", "--default-signal=INT", sys.executable, "-c", ENDLESS, url, tmp_path / "red.jpg"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with running_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "red\n"
         started_s = time.monotonic()

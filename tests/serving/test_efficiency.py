@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from benchmarks.studies.efficiency.sides import AUTO, HALVED, PLAIN, POOL, Side, all_sides, work_of
+from slipway.benchmark import pool as pool_module
 from slipway.benchmark.pool import Pool, Work, WorkerAnswer
 from slipway.contract import Bundle, GateError
 from slipway.contract.serving import settle
@@ -124,6 +125,15 @@ def test_a_worker_that_ends_is_no_silent_loss(work: Work) -> None:
 
     with pytest.raises(GateError, match="ended with exit code 1"), Pool(work, workers=1) as pool:
         assert asyncio.run(ask()) == "no worker"
+
+
+def test_a_pool_that_hangs_is_killed_and_said_so(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "END_S", 0.2)
+    with pytest.raises(GateError, match=r"exit code -9 \(killed: it hung"), Pool(work, workers=2) as pool:
+        os.killpg(pool.pid, signal.SIGSTOP)
+    monkeypatch.setattr(pool_module, "READY_S", 0.0)
+    with pytest.raises(GateError, match=r"no worker of the pool .* got ready within 0 s"), Pool(work, workers=2):
+        pass
 
 
 def test_a_pool_that_cannot_start_says_so(work: Work, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_header_that_is_there_twice_is_not_read_as_one(gateway: Asked, own_ser
     host, _, port = gateway.host_port.partition(":")
     lines = [f"POST {INFER} HTTP/1.1", "host: x", f"slipway-key: {KEYS['pets']}", "content-length: 9000"]
     lines += ["inference-header-content-length: 0", "inference-header-content-length: 9000", "connection: close"]
-    with context.wrap_socket(socket.create_connection((host, int(port))), server_hostname=host) as connection:
+    with context.wrap_socket(socket.create_connection((host, int(port)), 20), server_hostname=host) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + b"[" * 9000)
         assert connection.recv(12) == b"HTTP/1.1 400"
     assert own_server.process.poll() is None

@@ -40,7 +40,7 @@ def answered(ports: Ports) -> int:
     """Number of requests that a server has answered, probes of its supervisor included."""
     with grpc.insecure_channel(f"127.0.0.1:{ports.grpc}") as channel:
         request = triton.ModelStatisticsRequest(name="colours", version="1")
-        statistics = GRPCInferenceServiceStub(channel).ModelStatistics(request)
+        statistics = GRPCInferenceServiceStub(channel).ModelStatistics(request, timeout=20)
     return int(statistics.model_stats[0].inference_stats.success.count)
 
 

@@ -20,6 +20,7 @@ from slipway.client import Client, Options
 from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE, Launched
 from tests.support.gateways import KEYS, needs_envoy, write_gateway
+from tests.support.processes import running_process, wait_for_words
 from tests.support.v2_requests import RED
 
 pytestmark = needs_envoy
@@ -86,7 +87,7 @@ def test_a_launcher_that_is_killed_takes_envoy_with_it(launch: Callable[..., Lau
     launched.wait_for('"event": "gateway_ready"')
     process = envoy(launched)
     launched.process.kill()
-    launched.process.wait()
+    launched.process.wait(20)
     assert process.wait(5) is None or not process.is_running()
 
 
@@ -108,21 +109,17 @@ def test_a_gateway_that_cannot_start_ends_the_launcher_before_anything_is_served
 
 def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tmp_path: Path) -> None:
     path = write_gateway(tmp_path / "gateway", tls=False, repository=str(EXAMPLE))
-    with subprocess.Popen(
-        [sys.executable, "-m", "slipway", "gateway", str(path)],
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        assert "the gateway listens on" in process.stderr.readline()
+    command = [sys.executable, "-m", "slipway", "gateway", str(path)]
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    log = tmp_path / "log"
+    with log.open("wb") as said, running_process(command, env=environment, stdout=said, stderr=said) as process:
+        wait_for_words(process, log, "the gateway listens on")
         (below,) = psutil.Process(process.pid).children()
         process.send_signal(signal.SIGUSR1)
-        assert "it forwards 2 models" in process.stderr.readline()
+        wait_for_words(process, log, "it forwards 2 models")
         path.write_text(path.read_text() + "nope: 1\n")
         process.send_signal(signal.SIGUSR1)
-        assert "goes on as before" in process.stderr.readline()
+        wait_for_words(process, log, "goes on as before")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert not below.is_running()
@@ -137,7 +134,7 @@ def _reload(launched: Launched) -> "subprocess.CompletedProcess[str]":
 
 
 def _metrics(ports: Ports) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{ports.status}/metrics") as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports.status}/metrics", timeout=20) as answer:
         said: str = answer.read().decode()
     return said
 
@@ -145,5 +142,6 @@ def _metrics(ports: Ports) -> str:
 def _ready(address: str, certificate: Path) -> Any:
     """The classifiers that answer, as a load balancer asks for them: the supervisor says."""
     request = urllib.request.Request(f"https://{address}/v2/health/ready", headers={"slipway-key": KEYS["pets"]})
-    with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=certificate)) as answer:
+    context = ssl.create_default_context(cafile=certificate)
+    with urllib.request.urlopen(request, context=context, timeout=20) as answer:
         return json.load(answer)["answering"]

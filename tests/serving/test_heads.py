@@ -112,7 +112,7 @@ def test_one_request_has_the_answers_of_several_heads_in_several_groups(images: 
 
 def test_triton_counts_the_requests_of_each_head_under_its_name(images: list[bytes], server: Server) -> None:
     def counted() -> dict[str, int]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=20) as answer:
             text = answer.read().decode()
         return {
             name: int(number)

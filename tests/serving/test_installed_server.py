@@ -21,7 +21,7 @@ from slipway.serving import Ports, servable, serve
 from slipway.serving.binary import find_tritonserver
 from slipway.serving.contents import Contents
 from slipway.serving.reload import reload
-from tests.support.asking import asking, get
+from tests.support.asking import asking, get, wait_until
 from tests.support.cards import H100, L4
 from tests.support.colours import copy_colours, reseal
 from tests.support.gpu_on_cpu import play_on_the_cpu
@@ -92,8 +92,7 @@ def test_it_is_repaired_restarted_reloaded_and_ended_as_the_wheel_s_is(
     assert code == 0, said
     assert "switched colours, colours_full" in said
     with asking(f"127.0.0.1:{launched.ports.grpc}", "colours", RED, clients=1) as asked:
-        while not asked:
-            time.sleep(0.01)
+        wait_until(lambda: asked)
     assert (asked[0].error, asked[0].label, asked[0].bundle) == ("", "red", other.bundle.id)
 
     launched.process.send_signal(signal.SIGTERM)

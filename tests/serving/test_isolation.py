@@ -103,7 +103,7 @@ def merged(merging_server: Any, connect: Callable[..., Any]) -> Merged:
     clients = [connect(merging_server, "grpc") for _ in range(8)]
 
     def statistics() -> tuple[int, Counter[int]]:
-        models = clients[0].triton.get_inference_statistics().model_stats
+        models = clients[0].triton.get_inference_statistics(client_timeout=20).model_stats
         (first,) = (model for model in models if model.name.startswith(("preprocess_", "fused_")))
         return first.execution_count, Counter(
             {batch.batch_size: batch.compute_infer.count for batch in first.batch_stats}

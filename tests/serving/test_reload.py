@@ -18,7 +18,7 @@ from PIL import Image
 from slipway.contract import Lane
 from slipway.repository import assemble
 from slipway.serving.process import stubs
-from tests.support.asking import Asked, asking
+from tests.support.asking import Asked, asking, wait_until
 from tests.support.colours import copy_colours, replaced, reseal
 from tests.support.image_files import encode
 from tests.support.reloading import reload
@@ -68,8 +68,7 @@ def serving(launch: Launch, versions: Versions) -> Iterator[Any]:
 
 def one_answer(launched: Any) -> Asked:
     with asking(f"127.0.0.1:{launched.ports.grpc}", "colours", RED, clients=1) as asked:
-        while not asked:
-            time.sleep(0.01)
+        wait_until(lambda: asked)
     return asked[0]
 
 

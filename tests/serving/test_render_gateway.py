@@ -2,7 +2,6 @@
 
 import http.client
 import ssl
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from slipway.operations.gateway.settings import KEY_HEADER
 from slipway.serving import Ports, Server
 from slipway.system.yaml_json import dump_yaml
 from tests.support.gateways import KEYS, grpc_key, needs_envoy
+from tests.support.processes import running_process
 from tests.support.rendered import BOTH, render, settings
 from tests.support.v2_requests import IMAGE, message
 from tests.support.validators import Mounted
@@ -81,12 +81,10 @@ def asked(example_server: Server, tmp_path_factory: pytest.TempPathFactory) -> I
     ports = {8443: own.grpc, 8004: own.metrics, 8003: supervisor.server_port, 8000: http_port, 8001: grpc_port}
     mounted = Mounted(folder / "out", folder / "secrets", folder / "etc", ports=ports)
     command = [find_envoy(), "--config-path", mounted.bootstrap, "--concurrency", "1", "--disable-hot-restart"]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as envoy:
+    with (folder / "log").open("w") as log, running_process(command, stdout=log, stderr=log):
         try:
             yield Asked(own.grpc, folder / "tls/certificate.pem", mounted)
         finally:
-            envoy.terminate()
-            envoy.wait()
             supervisor.shutdown()
             supervisor.server_close()
 

@@ -95,7 +95,7 @@ class Team:
 
 
 def served_certificate(gateway: Asked) -> str:
-    return ssl.get_server_certificate(gateway.gateway.plan.settings.host_port)
+    return ssl.get_server_certificate(gateway.gateway.plan.settings.host_port, timeout=20)
 
 
 def test_a_key_and_a_certificate_are_changed_and_no_request_fails(gateway: Asked) -> None:

@@ -21,6 +21,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from tests.support.load_tools import colour_images, install_perf_analyzer, locust
+from tests.support.processes import running_process
 from tests.support.scripts import ROOT, run_script
 
 LATENCY_MS = 30.0
@@ -70,12 +71,9 @@ def plain_client(url: str, image: bytes) -> Iterator[list[float]]:
 def stub(tmp_path: Path) -> Iterator[Stub]:
     log = tmp_path / "served.jsonl"
     command = [sys.executable, ROOT / "tests/support/stub_server.py", "--latency-ms", str(LATENCY_MS), "--log", log]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with running_process(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        try:
-            yield Stub(json.loads(process.stdout.readline())["url"], log)
-        finally:
-            process.terminate()
+        yield Stub(json.loads(process.stdout.readline())["url"], log)
 
 
 def script_json(*arguments: str | Path, cwd: Path) -> Any:

@@ -18,6 +18,7 @@ from slipway.contract.search import SearchSpace, changed
 from slipway.training.search import hyperparameters as module
 from slipway.training.search.hyperparameters import BEST, FINISHED, PLOT, TRIALS, Pruning, checkpoint_of, search
 from tests.support.colour_training import small_spec, write_colours
+from tests.support.processes import running_process
 from tests.support.scripts import ROOT, run_script
 
 SPACE = {
@@ -150,7 +151,7 @@ def test_the_script_goes_on_after_it_was_killed(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(small_spec(root, recipe={"epochs": 1}).model_dump(mode="json")))
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
     arguments = ("training/search.py", "spec.yaml", "--space", "space.yaml", "--out", "search", "--trials", "3")
-    with subprocess.Popen(
+    with running_process(
         [sys.executable, str(ROOT / arguments[0]), *arguments[1:]], cwd=tmp_path, stdout=subprocess.DEVNULL
     ) as process:
         deadline = time.monotonic() + 240

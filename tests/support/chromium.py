@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import running_process
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 COMPLAINTS = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"}
@@ -80,7 +82,7 @@ def browser() -> Iterator[Pipe]:
         chromium = [str(CHROMIUM), *flags, f"--user-data-dir={profile}"]
         # It reads commands from descriptor 3 and answers on 4.
         command = ["bash", "-c", f'exec "$@" 3<&{commands_out} 4>&{answers_in}', "bash", *chromium]
-        with subprocess.Popen(command, pass_fds=(commands_out, answers_in), stderr=subprocess.DEVNULL) as process:
+        with running_process(command, pass_fds=(commands_out, answers_in), stderr=subprocess.DEVNULL) as process:
             os.close(commands_out)
             os.close(answers_in)
             watchdog = threading.Timer(120, process.kill)
@@ -91,7 +93,6 @@ def browser() -> Iterator[Pipe]:
                     yield pipe
             finally:
                 watchdog.cancel()
-                process.terminate()
 
 
 def painted(page: Path, *, width: int, dark: bool = False) -> Painted:

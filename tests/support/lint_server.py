@@ -77,7 +77,7 @@ class Running:
         return {model.name: (model.state, model.reason) for model in index}
 
     def ensembles(self) -> dict[str, Any]:
-        configs = {name: self.client.get_model_config(name).config for name in self.models()}
+        configs = {name: self.client.get_model_config(name, client_timeout=ANSWER_S).config for name in self.models()}
         return {name: config for name, config in sorted(configs.items()) if config.platform == "ensemble"}
 
     def is_up(self) -> bool:

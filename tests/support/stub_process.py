@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import running_process
+
 SCRIPT = Path(__file__).with_name("stub_server.py")
 
 
@@ -30,10 +32,7 @@ def stub_process(*arguments: object) -> Iterator[StubProcess]:
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log.jsonl"
         command = [sys.executable, str(SCRIPT), "--log", str(log_path), *map(str, arguments)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout
-                ready = json.loads(process.stdout.readline())
-                yield StubProcess(ready["url"], ready["pid"], log_path)
-            finally:
-                process.terminate()
+        with running_process(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            ready = json.loads(process.stdout.readline())
+            yield StubProcess(ready["url"], ready["pid"], log_path)

@@ -8,6 +8,8 @@ import asyncio
 import itertools
 import os
 import pickle
+import select
+import signal
 import struct
 import subprocess
 import sys
@@ -29,6 +31,8 @@ MAX_BATCH = 128
 _READY = 2**32 - 1
 """Number that a warm worker sends instead of a request's number."""
 _READ_BYTES = _ANSWER.size * 1024
+READY_S, END_S = 120.0, 60.0
+"""Seconds in which the next worker must be warm, and in which all must end once nobody asks them; it takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Pool:
     """`workers` warm processes in their own session. Use as a context manager: they end with the block.
 
     Raises:
-        GateError: a worker did not get ready, or ended; its messages are on standard error.
+        GateError: a worker did not get ready, ended, or hung; its messages are on standard error.
     """
 
     def __init__(self, work: Work, *, workers: int) -> None:
@@ -101,7 +105,8 @@ class Pool:
     def __exit__(self, kind: object, *_: object) -> None:
         code = self._end()
         if code and kind is None:
-            raise GateError(f"a worker of the pool ended with exit code {code}; its requests were not answered")
+            why = f" (killed: it hung for {END_S:.0f} s, or the memory was full)" if code == -signal.SIGKILL else ""
+            raise GateError(f"a worker of the pool ended with exit code {code}{why}; its requests were not answered")
 
     @property
     def pid(self) -> int:
@@ -114,13 +119,26 @@ class Pool:
 
     def _wait_until_ready(self) -> None:
         for _ in range(self.workers):
+            if not select.select([self._answers], [], [], READY_S)[0]:
+                raise GateError(
+                    f"no worker of the pool (pid {self.pid}) got ready within {READY_S:.0f} s; look at its messages on "
+                    "standard error, and whether other processes hold the cores or the memory"
+                )
             if len(os.read(self._answers, _ANSWER.size)) < _ANSWER.size:
-                raise GateError(f"a worker of the pool ended with exit code {self._process.wait()} before it was ready")
+                raise GateError(f"a worker of the pool ended with exit code {self._ended()} before it was ready")
 
     def _end(self) -> int:
         os.close(self._queue)  # a worker ends when its pipe is empty and has no writer
         os.close(self._answers)
-        return self._process.wait()
+        return self._ended()
+
+    def _ended(self) -> int:
+        """The exit code of the workers, which are ending. One that hangs is killed, and its code is negative."""
+        try:
+            return self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)  # their own session: all of them
+            return self._process.wait()
 
 
 class Connection:
