@@ -10,7 +10,7 @@ REPOSITORY ?= model_repository/cpu
 RUN ?= runs/digits
 IMAGES ?= $(RUN)/data
 # A test that waits for ever is named, with the line where each of its threads stands, and ends the run.
-ENDED := --max-worker-restart 0 -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
+ENDED := --max-worker-restart 0 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nightly" $(ENDED)
 # Processes with a thread each, since threads that share a core wait for each other; three on two cores, since tests wait for servers.
 fast test coverage: export OMP_NUM_THREADS := 1

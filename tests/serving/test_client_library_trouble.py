@@ -35,7 +35,7 @@ def test_a_deadline_ends_the_request_and_the_server_goes_on(asker: Asker, slow: 
     assert [type(r.error) for r in results] == [DeadlineError] * 8
     assert f"(request {results[0].request_id})" in str(results[0].error)
     assert time.monotonic() - started_s < 3
-    assert asker.classify(encode("red"), deadline_s=20.0).label == "red"
+    assert asker.classify(encode("red"), deadline_s=60.0).label == "red"
 
 
 def test_cancelling_ends_the_requests_under_way_and_the_client_goes_on(url: str, slow: bytes) -> None:
