@@ -14,7 +14,7 @@ from slipway.contract import ServingError, SpecError
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal.store import Store, sha256_of
 from slipway.operations.release import comparing, promotion, readings
-from slipway.operations.release.fit import answering
+from slipway.operations.release.compatibility import answering
 from slipway.operations.release.promotion import former_repository
 from slipway.operations.release.record import read_record
 from slipway.serving import Ports

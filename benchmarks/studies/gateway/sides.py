@@ -18,7 +18,7 @@ from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.server import TritonConnection
 from slipway.benchmark.statistics import histogram_of
 from slipway.contract.evidence.latency import rate_at
-from slipway.operations.gateway.made import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
+from slipway.operations.gateway.new_secrets import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
 from slipway.operations.gateway.settings import KEY_HEADER
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml

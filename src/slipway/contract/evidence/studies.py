@@ -321,7 +321,7 @@ class DensityEqual(Part):
     equal: int
     """Answers with the same bundle and label, and the same probabilities but for rounding."""
     max_probability_difference: float
-    """1 if a label differs."""
+    """Largest difference of two probabilities of a class; 1 if a label differs."""
 
 
 class DensityWhole(Part):

@@ -11,7 +11,7 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.accepted import count_between, newest_ever, row_before
+from slipway.operations.watch.row_numbers import count_between, newest_ever, row_before
 from slipway.operations.watch.drift import DriftState, DriftWatch
 from slipway.operations.watch.facts import MOST_POINTS, DriftAlarm, Point
 from slipway.operations.watch.live import live_reference

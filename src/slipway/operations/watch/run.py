@@ -14,7 +14,7 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.folders import only_process
 from slipway.operations.journal.store import DATABASE, Store
-from slipway.operations.watch.accepted import newest_ever
+from slipway.operations.watch.row_numbers import newest_ever
 from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
 from slipway.operations.watch.latency import LatencyReader
@@ -85,7 +85,7 @@ def run_watch(
 
 
 def _looks(watch: "Watch", metrics: WatchMetrics, *, ended: threading.Event, say: "Often", once: bool) -> None:
-    """Look until the end, or until another journal is in the place of this one."""
+    """Look until the end, or until another journal stands instead of this one."""
     path = watch.store.folder / DATABASE
     inode = path.stat().st_ino
     while not ended.is_set():

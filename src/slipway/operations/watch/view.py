@@ -7,7 +7,7 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.accepted import newest_after
+from slipway.operations.watch.row_numbers import newest_after
 from slipway.operations.watch.drift import DriftWatch
 from slipway.operations.watch.facts import (
     LATEST_ROWS,
