@@ -266,6 +266,8 @@ class GatewayResult(ServedResult):
     """The study `gateway`: requests through the gateway against requests to the server itself."""
 
     backbone: str
+    protocol: str = "grpc"
+    """Protocol of the requests: `grpc` or `http`."""
     limit_ms: float
     load: float
     """Share of the capacity at which both were asked."""
