@@ -1,7 +1,7 @@
 """Somebody's images to a classifier that answers, by `init`, `up` and `serve`, with the spec as `init` wrote it."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +62,9 @@ def of_an_imported_network(box: Path) -> Path:
 
 
 @pytest.fixture(params=[of_class_folders, of_a_table, of_an_imported_network], ids=lambda made: made.__name__)
-def repository(request: pytest.FixtureRequest, box: Path) -> Iterator[Path]:
-    yield request.param(box)
+def repository(request: pytest.FixtureRequest, box: Path) -> Path:
+    made: Path = request.param(box)
+    return made
 
 
 def test_a_stranger_s_images_are_served(repository: Path, box: Path, start: Callable[[Path], Server]) -> None:

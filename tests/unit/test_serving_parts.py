@@ -165,7 +165,9 @@ def test_where_nothing_may_be_traced_the_program_is_started_all_the_same(
         raise PermissionError
 
     if refused == "tracing":
-        monkeypatch.setattr(hidden_argument, "_PROGRAM", hidden_argument._PROGRAM.replace("libc.ptrace(0, 0, 0, 0)", "-1"))
+        monkeypatch.setattr(
+            hidden_argument, "_PROGRAM", hidden_argument._PROGRAM.replace("libc.ptrace(0, 0, 0, 0)", "-1")
+        )
     else:
         monkeypatch.setattr(hidden_argument, "_read_word", refuse)
     arguments, log = [sys.executable, "-c", SAYS, "--first=s3cret"], tmp_path / "log"

@@ -64,9 +64,8 @@ def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source:
         launched(repository, work, options=("--gateway", source)) as server,
         all_stopped(asked.parts, source, server.ports, repository) as parts,
     ):
-
         ask: Callable[..., TritonConnection] = partial(TritonConnection, model=asked.model, images=images)
-        direct = partial(ask, server.grpc_url)
+        direct: Connect = partial(ask, server.grpc_url)
         if asked.protocol == "http":
             ask = partial(HttpConnection, server.grpc_url, model=asked.model, images=images)
             direct = partial(ask, http_url=f"127.0.0.1:{server.ports.http}")

@@ -12,8 +12,8 @@ from pathlib import Path
 from subprocess import Popen
 
 from slipway.contract import Lane, ServingError
-from slipway.serving import process as processes
 from slipway.serving import load_many
+from slipway.serving import process as processes
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command, memory_variables
 from slipway.serving.contents import Contents
