@@ -110,7 +110,7 @@ def peers(result: Path, out: Path) -> None:
             chart.errorbar(found.mean, row + above, xerr=spread, fmt=marker, markersize=5, color=colour, capsize=3)
             chart.text(found.high * 1.04, row + above, f"{found.mean:.2f}", va="center", color=TEXT)
         chart.plot([], [], marker, color=DIM, markersize=5, label=label)
-    chart.legend(loc="lower right", frameon=False)
+    chart.legend(loc="upper right", frameon=False)
     chart.axvline(1, color=DIM, linewidth=1)
     chart.set(
         xscale="log",
