@@ -71,7 +71,7 @@ def test_a_stranger_s_images_are_served(repository: Path, box: Path, start: Call
     server = start(repository)
     (name,) = (path.name for path in repository.iterdir() if path.name in {"cuttings", "table"})
     right = 0
-    with Client(server.grpc_url, model=name) as client:
+    with Client(f"grpc://{server.grpc_url}", model=name) as client:
         for label in PHOTOGRAPHS:
             images = [(box / "cuttings" / label / f"{index:03d}.jpg").read_bytes() for index in range(10)]
             right += sum(result.label == label for result in client.classify_many(images))
