@@ -186,7 +186,7 @@ def _more_images(trial: Trial, turn: Turn, found: Tally | None) -> str:
     (pair,) = (one for one in pairs_of(trial.record) if one.classifier == turn.classifier)
     with Store.of(turn.settings, make=False) as store:
         there, left = images_there(store, pair, without=trained_on(trial.record, turn.classifier) or ())
-    collect = f"let {command('slipway journal run', turn.gateway)} collect at least {max(needed - left, 0):,} more"
+    collect = f"let {command('slipway journal run', turn.gateway)} collect at least {max(needed - left, 1):,} more"
     if not left:
         return f"all {there:,} images that the journal has for it are compared: {collect}"
     compare = command("slipway release compare", turn.gateway, "--images", str(there))
