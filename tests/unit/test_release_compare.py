@@ -21,6 +21,7 @@ from slipway.operations.release import comparing, trial
 from slipway.operations.release.disagreements import is_right
 from slipway.operations.release.judge import judge
 from slipway.operations.release.trial import Trial
+from slipway.system.text import command
 from tests.support.journal_rows import add_rows, made_row
 from tests.support.releases import ReleaseFolder, tempered
 
@@ -85,7 +86,7 @@ def journal(release: ReleaseFolder, labels: Sequence[str | None], **changes: Any
         made_row(f"{changes.get('arm', '')}{number}", **{"label": label, "sha256": sha256_of(image), **values})
         for number, (label, image) in enumerate(zip(labels, images, strict=True))
     ]
-    with Store.open(read_settings(release.gateway).journal, make=True) as store:
+    with Store.of(read_settings(release.gateway), make=True) as store:
         return add_rows(store, rows, images=images)
 
 
@@ -94,12 +95,12 @@ def compare(release: ReleaseFolder, *words: str) -> None:
 
 
 def table(release: ReleaseFolder, name: str) -> list[tuple[Any, ...]]:
-    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+    with Store.of(read_settings(release.gateway), make=False) as store:
         return store.query(f"SELECT * FROM {name} ORDER BY row")
 
 
 def label(release: ReleaseFolder, said: dict[int, str], annotator: str = "ann") -> None:
-    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+    with Store.of(read_settings(release.gateway), make=False) as store:
         store.write(
             "INSERT INTO labels VALUES (?, ?, ?, 1.0)", [(row, annotator, answer) for row, answer in said.items()]
         )
@@ -179,7 +180,7 @@ def test_labels_count_up_to_the_first_image_without_one_whoever_chose_them(relea
 def test_a_question_whose_image_is_gone_holds_nothing_up(release: ReleaseFolder) -> None:
     rows = in_order(journal(release, ["blue"] * 5))
     compare(release, "--ask", "2")
-    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+    with Store.of(read_settings(release.gateway), make=False) as store:
         store.write("UPDATE rows SET kept = 0 WHERE id = ?", [(row,) for row in rows[:2]])
     compare(release, "--ask", "2")
     assert {row for row, *_ in table(release, "asked")} == {*rows[:4]}
@@ -303,7 +304,8 @@ def test_another_bundle_at_the_candidate_s_port_is_refused(release: ReleaseFolde
 
 
 def test_without_rows_or_a_journal_there_is_a_remedy(release: ReleaseFolder) -> None:
-    with pytest.raises(SpecError, match="no journal; slipway journal run makes one"):
+    collect = command("slipway journal run", release.gateway)
+    with pytest.raises(SpecError, match=f"no journal; {re.escape(collect)} makes one"):
         compare(release)
     assert "no journal yet" in Trial.open(release.gateway).judged().unread
     journal(release, ["red"], bundle="another")
