@@ -126,7 +126,7 @@ def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(
         assert told["seconds"] < 10
         time.sleep(0.5)
         assert users.since(promoted + 0.2) == {("stable", release.new.id)}
-        record = read_record(release.stable)
+        record = read_record(release.stable, gateway=release.gateway)
         assert record is not None
         assert record.actions[-1].by == "A. Lee"
         assert record.actions[-1].evidence is not None

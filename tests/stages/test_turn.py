@@ -95,7 +95,7 @@ def test_a_turn_makes_a_candidate_with_the_new_class_last_and_stops_where_a_pers
     assert grown.new_classes == (FOREIGN[0],)
     assert turn.new_bundle.labels == (*turn.bundle.labels, FOREIGN[0])
     assert (turn.folder / "fleet.yaml").read_text() == f"{FLEET}release:\n  candidate:\n    shades: runs/shades-2\n"
-    release = read_record(turn.folder / "cpu")
+    release = read_record(turn.folder / "cpu", gateway=turn.folder / "gateway/gateway.yaml")
     assert release is not None
     assert release.candidate.bundles == {"shades": turn.new_bundle.id}
     assert Lane.read(turn.folder / "cpu/lane.json").classifiers == {"shades": turn.bundle.id}

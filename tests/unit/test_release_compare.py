@@ -254,7 +254,8 @@ def test_a_candidate_that_nobody_knows_the_training_of_is_not_compared(release: 
     compare(release, "--training-unknown")
     assert len(table(release, "compared")) == 3
     shutil.copytree(release.folder / "runs/old/bundle", dataset.parent, dirs_exist_ok=True)
-    with pytest.raises(SpecError, match=r"but the candidate is .* its training images are unknown"):
+    again = re.escape(command("slipway release candidate", release.gateway, release.fleet))
+    with pytest.raises(SpecError, match=f"but the candidate is .* its training images are unknown: .*: {again}"):
         compare(release, "--training-unknown")
 
 
@@ -307,9 +308,9 @@ def test_without_rows_or_a_journal_there_is_a_remedy(release: ReleaseFolder) -> 
     collect = command("slipway journal run", release.gateway)
     with pytest.raises(SpecError, match=f"no journal; {re.escape(collect)} makes one"):
         compare(release)
-    assert "no journal yet" in Trial.open(release.gateway).judged().unread
+    assert f"no journal yet; {collect} makes one" in Trial.open(release.gateway).judged().unread
     journal(release, ["red"], bundle="another")
-    with pytest.raises(SpecError, match="keeps no image that stable bundle"):
+    with pytest.raises(SpecError, match=f"keeps no image that stable bundle .* let {re.escape(collect)} collect some"):
         compare(release)
     text = release.gateway.read_text().replace("observe:", "#").replace("observe", "#")
     release.gateway.write_text(text)

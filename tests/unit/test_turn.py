@@ -194,6 +194,19 @@ def test_the_watch_of_another_bundle_is_no_evidence() -> None:
     other: Any = Facts(bundle="b" * 64, watched=1)
     assert watched_of(other, bundle="a" * 64, settings_file=BOX)[0] is None
     assert watched_of(other, bundle="b" * 64, settings_file=BOX)[0] == 1
+    bare: Any = Facts(bundle="b" * 64, watched=None, classifier="digits")
+    assert watched_of(bare, bundle="b" * 64, settings_file=BOX) == (
+        None,
+        "no reference; with the run that made the bundle: slipway watch reference 'team box.yaml' RUN "
+        "--classifier digits",
+    )
+
+
+def test_drift_that_is_not_watched_yet_is_said_with_the_verb_that_says_why() -> None:
+    undrifted: Any = Facts(bundle="b" * 64, watched=Facts(drift=None))
+    found, missing = watched_of(undrifted, bundle="b" * 64, settings_file=BOX)
+    said = drift(found, FleetTurn(), missing=missing).said
+    assert said == "not watched yet; slipway watch status 'team box.yaml' says why"
 
 
 def test_a_candidate_s_server_that_ends_is_told_at_once(tmp_path: Path) -> None:
