@@ -102,9 +102,10 @@ class Trial:
         if not self.is_open:
             if not (path := record_path(Path(self.record.stable.path))).exists():
                 raise SpecError(
-                    f"{path}: the record of the release is gone, and it cannot go on; if the candidate has requests, "
-                    f"first take them away: {command('slipway release rollback', self.source)}; then begin its trial "
-                    f"again: {command('slipway release candidate', self.source, 'FLEET')}"
+                    f"{path}: the record of the release is gone, and without it the release cannot go on; if the "
+                    "candidate has requests, first take them away: "
+                    f"{command('slipway release rollback', self.source)}; then begin its trial again: "
+                    + command("slipway release candidate", self.source, "FLEET")
                 )
             raise SpecError(
                 f"{self.source}: another candidate was written since {self.record.opened}, and its evidence starts "
@@ -228,9 +229,9 @@ class Trial:
             )
         if problems := answering(candidate, self.record.candidate.bundles):
             said = [f"{name} {problem}" for name, problem in problems.items()]
-            raise SpecError(
             serve = command("slipway serve", self.record.candidate.path, *candidate.options)
             reload = command("slipway reload", "--status-port", str(candidate.status))
+            raise SpecError(
                 f"the candidate at port {candidate.grpc} may not get requests: {few(said)}; start its server: {serve}; "
                 f"or, if it runs: {reload}"
             )
