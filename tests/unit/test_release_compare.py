@@ -186,17 +186,21 @@ def test_a_question_whose_image_is_gone_holds_nothing_up(release: ReleaseFolder)
     assert {row for row, *_ in table(release, "asked")} == {*rows[:4]}
     label(release, dict.fromkeys(rows[2:], "red"))
     assert "0 lost and 3 won of 5" in series(release).reason
-    found = re.search(r"no label is missing, so compare at least ([\d,]+) more images", series(release).reason)
+    said = r"no label is missing; ([\d,]+) more images decide if the versions differ in none of them"
+    found = re.search(said, series(release).reason)
     assert found is not None
     trial = Trial.open(release.gateway)
     (tallied,) = trial.judged().tallies.items()
     told, settings = tallied[1].told(tallied[0]), trial.record.settings.judge
     needed = int(found[1].replace(",", ""))
-    verdicts = [
-        judge([], settings=settings, disagreements=[replace(told, compared=told.compared + more)]).series[-1].verdict
-        for more in (needed - 1, needed)
+    further = [
+        replace(told, compared=told.compared + needed - 1),
+        replace(told, compared=told.compared + needed),
+        replace(told, compared=told.compared + 10, differing=told.differing + 10, won=told.won + 10),
     ]
-    assert verdicts == ["too_few", "fine"]
+    verdicts = [judge([], settings=settings, disagreements=[one]).series[-1].verdict for one in further]
+    assert verdicts == ["too_few", "fine", "fine"]
+    assert needed > 10, "images that differ and are won decide sooner"
 
 
 def test_annotators_who_contradict_each_other_decide_nothing(release: ReleaseFolder) -> None:
