@@ -12,7 +12,7 @@ from slipway.contract import Fleet, Lane, ServingError, SpecError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.release.fit import _check_class_ids, check_candidate
-from slipway.operations.release.lock import only_operator
+from slipway.operations.release.lock import LOCK, holder_of, only_operator
 from slipway.operations.release.promotion import Approval, former_repository, promote, replace_repository
 from slipway.operations.release.record import read_record, record_path
 from slipway.operations.release.trial import Trial
@@ -37,6 +37,16 @@ def test_two_operators_at_once_are_refused_with_the_first_one_s_name(tmp_path: P
         pass
     with only_operator(tmp_path, "weight"):
         pass
+
+
+def test_who_holds_a_lock_is_said_and_a_killed_process_does_not(tmp_path: Path) -> None:
+    assert holder_of(tmp_path) is None
+    with only_operator(tmp_path, "promote"):
+        words = (tmp_path / LOCK).read_bytes()
+        assert "changes this release (promote) since 20" in (holder_of(tmp_path) or "")
+    assert holder_of(tmp_path) is None
+    (tmp_path / LOCK).write_bytes(words)
+    assert holder_of(tmp_path) is None, "as after a kill, while another process has its number"
 
 
 @pytest.mark.parametrize(
@@ -278,6 +288,9 @@ def test_a_repository_replaces_another_whole(release: ReleaseFolder) -> None:
     replace_repository(former_repository(release.stable), release.stable)
     replace_repository(release.stable, release.candidate)
     assert record.is_promoted
+    again = re.escape(command("slipway release candidate", release.gateway, release.fleet))
+    with pytest.raises(SpecError, match=f"both servers answer the same; write the next one by {again}"):
+        Trial.open(release.gateway).require_candidate()
     replace_repository(release.stable, former_repository(release.stable))
     assert not record.is_promoted
 
@@ -288,9 +301,6 @@ def test_after_its_promotion_the_fleet_file_gives_the_same_repository(release: R
     assert record is not None
     fleet = Fleet.read(release.fleet).with_candidate()
     replace_repository(release.stable, release.candidate)
-    again = re.escape(command("slipway release candidate", release.gateway, release.fleet))
-    with pytest.raises(SpecError, match=f"both servers answer the same; write the next one by {again}"):
-        Trial.open(release.gateway).require_candidate()
     planned = plan_repository(open_fleet(fleet, root=release.folder), release.stable)
     assert planned.changes_nothing
 
