@@ -1,23 +1,36 @@
 """`slipway explain`: one page on one row of the journal, and what is missing is told."""
 
+import json
 import re
 import shutil
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
-from slipway.contract import Bundle, SpecError
+from slipway.contract import Bundle, ManifestError, SpecError
+from slipway.contract.base_bundle import Base
 from slipway.contract.dataset import Dataset
-from slipway.evaluation.predict import predict
+from slipway.engines.base_engines import run_of
+from slipway.evaluation.predict import predict, predict_served
 from slipway.operations.labels.explained import read_row
+from slipway.repository.fleet import open_base
 from slipway.steps.engine_openvino import Engine
+from slipway.steps.head import Head
 from slipway.system.text import command
+from slipway.training.bundle.base import network_of
+from slipway.training.bundle.grad_cam import BaseWithHead, grad_cams_of_head
 from tests.support.coloured_runs import coloured_run
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.scripts import run_here
+from tests.support.shades import base_with_int8, write_colours
+from tests.support.small_training import BASE_SIDE, base_text, one_thread, write_digits, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +43,20 @@ def journal(tmp_path: Path) -> LabelledJournal:
     return labelled_journal(tmp_path, classes=("blue", "green", "red"), classifier="colours")
 
 
-def answered(journal: LabelledJournal, bundle: Bundle) -> tuple[int, str]:
-    """A row of a training image, and the image's path."""
+def answered(journal: LabelledJournal, bundle: Bundle, base: Path | None = None) -> tuple[int, str]:
+    """A row of a training image, and the image's path.
+
+    Args:
+        base: the run of the base, if the bundle is a head.
+    """
     dataset = Dataset.read(bundle.path / "dataset.json")
     image = dataset.of("train")[0]
-    engine = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=1)
-    found = predict(engine.run, dataset, [image], preprocess=bundle.preprocess, batch_size=1, what="test")
+    options: dict[str, Any] = {"preprocess": bundle.preprocess, "batch_size": 1, "what": "test"}
+    if base is None:
+        engine = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=1)
+        found = predict(engine.run, dataset, [image], **options)
+    else:
+        found = predict_served(run_of(open_base(base).engine, threads=1), dataset, [image], **options)
     (row,) = journal.add_images(
         [dataset.load(image)],
         **{"classifier": "colours", "bundle": bundle.id, "replayed_bundle": bundle.id, "label": "<b>blue"},
@@ -140,3 +161,84 @@ def test_without_torch_everything_but_grad_cam_is_there(
     page, said = explained(journal, row, "--run", bundle.path.parent)
     assert "No Grad-CAM: import of slipway.training.bundle.grad_cam halted" in said
     assert page.count("<img ") == 9
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/three`, a head of three digits, and `runs/tiny`, its base, of `weights.safetensors`."""
+    folder = tmp_path_factory.mktemp("head")
+    images, weights = write_digits(folder / "images"), write_weights(folder / "weights.safetensors")
+    backbone = {"name": "resnet10t", "weights": str(weights)}
+    base = base_text(images=str(images), backbone=backbone, precisions=["fp32"])
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(base))
+    (folder / "three.yaml").write_text(yaml.safe_dump({"name": "three", "data": {"root": str(images)}}))
+    with one_thread():
+        run_here("base", "tiny.yaml", cwd=folder)
+        run_here("head", "three.yaml", "--base", "runs/tiny", cwd=folder)
+    return folder
+
+
+def test_a_row_of_a_head_has_training_images_and_grad_cam_by_its_base(
+    journal: LabelledJournal, head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, base = head / "runs/three", head / "runs/tiny"
+    row, path = answered(journal, Bundle.open(run / "bundle"), base)
+    monkeypatch.setattr("slipway.training.heads.embeddings.pixel_batches", lambda *_, **__: pytest.fail("decoded"))
+    page, said = explained(journal, row, "--run", run, "--base", base, "--json")
+    told = json.loads(said.splitlines()[-1])
+    assert told["near"][0] == path
+    assert len(told["near"]) == 8
+    assert told["heat"] == ["0", "1"]
+    assert "speak for the label below, by Grad-CAM at layer2" in page
+    assert page.count("<img ") == 1 + 2 + 8
+
+
+def test_the_network_of_a_base_and_a_head_answers_as_they_do(head: Path) -> None:
+    base, rng = Base.open(head / "runs/tiny/base"), np.random.default_rng(0)
+    sizes = (512, 8, 3)
+    layers = [rng.normal(size=size).astype(np.float32) for size in pairwise(sizes)]
+    mlp = Head(layers, [rng.normal(size=size).astype(np.float32) for size in sizes[1:]])
+    pixels_nchw = rng.normal(size=(2, 3, BASE_SIDE, BASE_SIDE)).astype(np.float32)
+    embedding_nd = Engine(base.path / "model.onnx", arithmetic="f32", threads=1).run(pixels_nchw)[1]
+    with torch.no_grad():
+        whole = BaseWithHead(network_of(base.spec, base.preprocess)[0], mlp)
+        logits_nc, found_nd = whole(torch.from_numpy(pixels_nchw))
+    np.testing.assert_allclose(found_nd.numpy(), embedding_nd, atol=1e-3)
+    expected_nc = mlp.run(embedding_nd)
+    np.testing.assert_allclose(logits_nc.numpy(), expected_nc, atol=1e-3 * float(np.abs(expected_nc).max()))
+
+
+def test_other_weights_than_those_of_the_base_are_not_looked_through(head: Path, tmp_path: Path) -> None:
+    bundle, base = Bundle.open(head / "runs/three/bundle"), Base.open(head / "runs/tiny/base")
+    for given in (write_weights(tmp_path / "other.safetensors", seed=8), tmp_path / "none.safetensors"):
+        backbone = base.spec.backbone.model_copy(update={"weights": str(given)})
+        other = replace(base, spec=base.spec.model_copy(update={"backbone": backbone}))
+        with pytest.raises(ManifestError, match=f"{given}: missing, or not the weights that .*runs/tiny/base was made"):
+            grad_cams_of_head(bundle, other, [])
+
+
+def test_the_engine_that_serves_a_head_embeds_its_training_images(
+    journal: LabelledJournal, bundle: Bundle, head: Path, tmp_path: Path
+) -> None:
+    base = base_with_int8(tmp_path / "base")
+    accuracy = {"max_loss_points": 40, "max_class_loss_points": 100, "max_flip_points": 60, "prove_classes": False}
+    spec = {"name": "shades", "data": {"root": str(write_colours(tmp_path / "data"))}, "accuracy": accuracy}
+    (tmp_path / "shades.yaml").write_text(yaml.safe_dump(spec))
+    run_here("head", "shades.yaml", "--base", "base", cwd=tmp_path)
+    run = tmp_path / "runs/shades"
+    row, path = answered(journal, Bundle.open(run / "bundle"), base)
+    page, said = explained(journal, row, "--run", run, "--base", base)
+    assert page.index(f'title="{path}"') < page.index("<small>blue: 1.000</small>"), "FP32's embeddings are far away"
+    assert "No Grad-CAM: " in said
+    assert "its spec names no file of weights" in said
+    _, said = explained(journal, row, "--run", run)
+    assert "No training images: give the run of the head's base, tiny, with --base." in said
+    assert "No Grad-CAM: give the run of the head's base, tiny, with --base." in said
+    words = ("explain", journal.settings, str(row), "--base")
+    done = run_here(*words, head / "runs/tiny", "--run", run, cwd=journal.folder, check=False)
+    assert "shades/bundle is a head of tiny, " in done.stderr
+    row, _ = answered(journal, bundle)
+    words = ("explain", journal.settings, str(row), "--base")
+    for more in ((), ("--run", bundle.path.parent)):
+        done = run_here(*words, base, *more, cwd=journal.folder, check=False)
+        assert "goes with the run of a head, which --run gives; leave --base out" in done.stderr

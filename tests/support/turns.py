@@ -1,4 +1,4 @@
-"""A head that is served, a journal with labelled images of a class that it does not know, and a turn for it."""
+"""A classifier that is served, a journal with labelled images of a class that it does not know, and a turn for it."""
 
 import json
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from slipway.contract import Bundle
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal.store import Store, sha256_of
 from slipway.serving import Ports
+from tests.support.colour_training import small_spec
 from tests.support.gateways import free_beside, write_gateway
 from tests.support.journal_rows import add_rows, made_row
 from tests.support.scripts import run_here
@@ -27,6 +28,13 @@ bases:
   tiny:
     base: base
     heads: {shades: runs/shades}  # the active run
+turn: {new_labels: 30}
+"""
+TRAINED = """\
+# The shades of our fleet.
+classifiers:
+  shades:
+    active: runs/shades
 turn: {new_labels: 30}
 """
 
@@ -45,6 +53,28 @@ class TurnFolder:
         (folder / "shades.yaml").write_text(yaml.safe_dump(text))
         (folder / "fleet.yaml").write_text(FLEET)
         run_here("head", "shades.yaml", "--base", "base", cwd=folder)
+        run_here("assemble", "fleet.yaml", "--out", "cpu", cwd=folder)
+        return cls(folder)
+
+    @classmethod
+    def make_trained(cls, folder: Path) -> "TurnFolder":
+        """The same for a network that was trained, and has no base."""
+        write_colours(folder / "data")
+        spec = small_spec(
+            Path("data"),
+            name="shades",
+            precisions=["fp32"],
+            calibration={"images": 8},
+            accuracy=LENIENT,
+            tracking={"logger": "none"},
+        )
+        (folder / "shades.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_unset=True)))
+        (folder / "fleet.yaml").write_text(TRAINED)
+        run = "runs/shades"
+        run_here("train", "shades.yaml", "--out", f"{run}/checkpoint", cwd=folder)
+        run_here("export", f"{run}/checkpoint", "--out", f"{run}/bundle", cwd=folder)
+        run_here("engines", run, cwd=folder)
+        run_here("choose", f"{run}/bundle", "--engines", f"{run}/engines", cwd=folder)
         run_here("assemble", "fleet.yaml", "--out", "cpu", cwd=folder)
         return cls(folder)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from slipway.cli.turn_run import Turn, write_spec
+from slipway.cli.turn_run import Turn, spec_by_hand, write_spec
 from slipway.cli.up import Run, stages
 from slipway.contract import GateError, SlipwayError, Spec, SpecError
 from slipway.contract.evidence.gate import FAIL, FILE_NAME, PASS, OldTest
@@ -28,7 +28,12 @@ class PersonNeededError(Exception):
 
 
 def build_stages(turn: Turn, record: TurnRecord) -> Iterator[Stage]:
-    """Yield the stages up to the gate; each is looked at once those before it have run."""
+    """Yield the stages up to the gate; each is looked at once those before it have run.
+
+    Raises:
+        PersonNeededError: a person writes the spec of the new run, or accepts what the old test split cannot prove.
+        GateError: the new run loses on the old test split.
+    """
     run, old_run = turn.below(record.run), turn.below(record.old_run)
     data = run / "data"
     made = None if (data / "grown.json").is_file() else "none yet"
@@ -40,6 +45,8 @@ def build_stages(turn: Turn, record: TurnRecord) -> Iterator[Stage]:
             *("--data", str(old_run / "bundle"), "--out", str(data)),
         ),
     )
+    if said := spec_by_hand(turn, record):
+        raise PersonNeededError(said)
     spec_path = write_spec(turn, record)
     if turn.base_run is not None:
         yield Stage("head", "", ("head", str(spec_path), "--base", str(turn.base_run), "--out", str(run)))

@@ -16,6 +16,7 @@ from slipway.operations.turn.record import TurnRecord, read_turn, turn_folder
 from slipway.system.targets import write_file
 from slipway.system.yaml_json import dump_yaml
 
+WEIGHTS = "checkpoint/model.safetensors"
 _NUMBERED = re.compile(r"(.*?)-(\d+)")
 
 
@@ -121,10 +122,10 @@ def _active(fleet: Fleet, source: Path, classifier: str) -> tuple[str, tuple[str
 def write_spec(turn: Turn, record: TurnRecord) -> Path:
     """The spec of the new run, `spec.yaml`: that of the old one, with the new data, from the old weights.
 
-    A file that is there stays, so that a person may change it.
+    A file that is there stays, so that a person may change it. Where `spec_by_hand` has something to say, a person
+    writes it.
 
     Raises:
-        SpecError: the old run has no checkpoint, such as one that was imported.
         StorageError: it cannot be written.
     """
     run, old_run = turn.below(record.run), turn.below(record.old_run)
@@ -132,25 +133,36 @@ def write_spec(turn: Turn, record: TurnRecord) -> Path:
     if path.exists():
         return path
     spec = Spec.read(old_run / "bundle/spec.json").plain()
-    data = run / "data"
-    spec["data"] |= {
-        **{"root": str(data), "csv": str(data / "data.csv"), "labels": str(data / "labels.txt")},
-        "group_column": "group" if _has_groups(data / "data.csv") else None,
-    }
+    spec["data"] |= _new_data(run)
     if turn.base_run is None:
-        weights = old_run / "checkpoint/model.safetensors"
-        if not weights.is_file():
-            raise SpecError(
-                f"{old_run}: no checkpoint to train from: it was imported. Train {record.run} by hand on {data}, and "
-                "name it in release.candidate"
-            )
-        spec["backbone"] |= {"pretrained": True, "weights": str(weights)}
+        spec["backbone"] |= {"pretrained": True, "weights": str(old_run / WEIGHTS)}
     header = (
         f"# The spec of {record.old_run} with new data, for a turn. Changes stay; delete it to have it written again.\n"
     )
     write_file(path, header + dump_yaml(spec))
     Spec.read(path)
     return path
+
+
+def spec_by_hand(turn: Turn, record: TurnRecord) -> str | None:
+    """Return how a person writes the spec of the new run, whose data are there; None if nobody has to."""
+    run, old_run = turn.below(record.run), turn.below(record.old_run)
+    if turn.base_run is not None or (run / "spec.yaml").exists() or (old_run / WEIGHTS).is_file():
+        return None
+    return (
+        f"{old_run / WEIGHTS} is not there to train from: {record.old_run} was imported, or its checkpoint is gone. "
+        f"Put it back, or write {run / 'spec.yaml'}: {old_run / 'bundle/spec.json'} with a backbone of your own, and\n"
+        + dump_yaml({"data": _new_data(run)}).rstrip()
+    )
+
+
+def _new_data(run: Path) -> dict[str, str | None]:
+    """The keys of `data` that the new run does not take from the old one."""
+    data = run / "data"
+    return {
+        **{"root": str(data), "csv": str(data / "data.csv"), "labels": str(data / "labels.txt")},
+        "group_column": "group" if _has_groups(data / "data.csv") else None,
+    }
 
 
 def _has_groups(table: Path) -> bool:

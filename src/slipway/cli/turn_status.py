@@ -14,7 +14,7 @@ from slipway.cli.turn_release import (
     server_stages,
     why_candidate,
 )
-from slipway.cli.turn_run import Turn
+from slipway.cli.turn_run import Turn, spec_by_hand
 from slipway.contract import SlipwayError
 from slipway.contract.evidence.gate import FILE_NAME, OldTest
 from slipway.contract.manifest import FILE_NAME as MANIFEST
@@ -56,7 +56,7 @@ def _step(turn: Turn, record: TurnRecord) -> tuple[str, str]:
     """Return the first step that is not done, and what it waits for."""
     steps: dict[str, _Look] = {
         "new data": lambda turn, record: _made(turn, record, "data/grown.json"),
-        "new run": lambda turn, record: _made(turn, record, f"bundle/{MANIFEST}"),
+        "new run": _new_run,
         "old test split": _old_test,
         "candidate": lambda turn, record: READY if why_candidate(turn, record) else "",
         "candidate's server": _server,
@@ -81,6 +81,12 @@ def _said(look: _Look, turn: Turn, record: TurnRecord) -> str:
 
 def _made(turn: Turn, record: TurnRecord, file: str) -> str:
     return "" if (turn.below(record.run) / file).is_file() else READY
+
+
+def _new_run(turn: Turn, record: TurnRecord) -> str:
+    if said := spec_by_hand(turn, record):
+        return f"a person: {said}"
+    return _made(turn, record, f"bundle/{MANIFEST}")
 
 
 def _old_test(turn: Turn, record: TurnRecord) -> str:

@@ -1,5 +1,6 @@
 """Finds the training images that a network sees as most like one image, by the cosine of their embeddings."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy.typing as npt
 from slipway.contract import Bundle, DataError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.evaluation.predict import predict
+from slipway.evaluation.predict import Float, predict
 from slipway.steps.engine_openvino import Engine
 
+Embed = Callable[[Dataset, Sequence[LabelledImage]], Float]
+"""Computes `embedding_nd` `[n, d]` of images of a data set."""
 MOST_IMAGES = 2_000
 _SEED = 0
 
@@ -32,10 +35,14 @@ class Neighbours:
     """Training images of the data set."""
 
 
-def nearest(bundle: Bundle, embedding: npt.NDArray[np.float64], *, count: int) -> Neighbours:
+def nearest(
+    bundle: Bundle, embedding: npt.NDArray[np.float64], *, count: int, embed: Embed | None = None
+) -> Neighbours:
     """The `count` training images nearest to an embedding `[d]`, among at most 2,000 that are drawn with a fixed seed.
 
-    The bundle's FP32 graph embeds them; the embedding may come from another precision of it.
+    Args:
+        embed: embeds them; by default the bundle's FP32 graph does, and `embedding` may come from another precision of
+            it. A head has no graph, and needs one.
 
     Raises:
         DataError: an image is missing or has changed, or the network has another embedding.
@@ -46,10 +53,7 @@ def nearest(bundle: Bundle, embedding: npt.NDArray[np.float64], *, count: int) -
     images = [train[index] for index in drawn.tolist()]
     if not images:
         raise DataError(f"{bundle.path}: its data set has no image of the train split")
-    engine = Engine(Path(bundle.path / "model.onnx"), arithmetic="f32", threads=1)
-    embedded = predict(
-        engine.run, dataset, images, preprocess=bundle.preprocess, batch_size=8, what="embedding images"
-    ).embedding_nd.astype(np.float64)
+    embedded = (embed or _by_graph(bundle))(dataset, images).astype(np.float64)
     if embedded.shape[1] != embedding.size:
         raise DataError(f"{bundle.path}: embeddings of {embedded.shape[1]} numbers, and the row's has {embedding.size}")
     lengths = np.linalg.norm(embedded, axis=1) * np.linalg.norm(embedding)
@@ -57,3 +61,14 @@ def nearest(bundle: Bundle, embedding: npt.NDArray[np.float64], *, count: int) -
     order = np.argsort(-cosine, kind="stable")[:count]
     found = (Neighbour(images[i], dataset.labels[images[i].class_id], float(cosine[i])) for i in order.tolist())
     return Neighbours(tuple(found), len(images), len(train))
+
+
+def _by_graph(bundle: Bundle) -> Embed:
+    engine = Engine(Path(bundle.path / "model.onnx"), arithmetic="f32", threads=1)
+
+    def embed(dataset: Dataset, images: Sequence[LabelledImage]) -> Float:
+        what = "embedding images"
+        found = predict(engine.run, dataset, images, preprocess=bundle.preprocess, batch_size=8, what=what)
+        return found.embedding_nd
+
+    return embed

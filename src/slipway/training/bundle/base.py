@@ -43,7 +43,7 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
     check_folder(out, kind="base", inputs=[Path(spec.images), *([weights] if weights else [])])
     preprocess = spec.preprocess or preprocess_of(spec.backbone.name)[0]
     dataset = draw(spec)
-    network, origin = _network(spec, preprocess)
+    network, origin = network_of(spec, preprocess)
     with complete_folder(out, kind="base") as staging:
         spec.write(staging / "spec.json")
         dataset.write(staging / DATASET)
@@ -71,7 +71,7 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
         )
 
 
-def _network(spec: BaseSpec, preprocess: Preprocess) -> tuple[Network, str]:
+def network_of(spec: BaseSpec, preprocess: Preprocess) -> tuple[Network, str]:
     """The network with its weights, and where they come from."""
     backbone = spec.backbone
     network = Network(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,17 @@ from matplotlib import colormaps
 from torch import nn
 
 from slipway.contract import Bundle, DataError, Manifest, ManifestError
+from slipway.contract.base_bundle import Base
+from slipway.contract.bundle import HEAD
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.steps import guard
+from slipway.steps.head import Head
 from slipway.steps.normalize import Float, normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_file
+from slipway.training.bundle.base import network_of
 from slipway.training.bundle.export import load_network
 from slipway.training.learn.network import Network
 
@@ -48,6 +53,31 @@ class GradCams:
 
     layer: Layer | None
     pictures: Mapping[tuple[str, str], Picture]
+
+
+class BaseWithHead(nn.Module):
+    """The network of a base and a head on its embedding: maps `pixels_nchw` to (`logits_nc`, `embedding_nd`)."""
+
+    def __init__(self, network: Network, head: Head) -> None:
+        super().__init__()
+        self.network = network
+        self.layers = [
+            (torch.from_numpy(weight), torch.from_numpy(bias))
+            for weight, bias in zip(head.weights, head.biases, strict=True)
+        ]
+
+    @property
+    def backbone(self) -> Any:
+        return self.network.backbone
+
+    def forward(self, pixels_nchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden_nh = embedding_nd = self.network(pixels_nchw)[1]
+        for number, (weight, bias) in enumerate(self.layers):  # as Head.run
+            hidden_nh = (hidden_nh.relu() if number else hidden_nh) @ weight + bias
+        return hidden_nh, embedding_nd
+
+
+AnyNetwork: TypeAlias = Network | BaseWithHead
 
 
 def grad_cams(bundle: Bundle, checkpoint: Path, wanted: Sequence[tuple[str, Sequence[str]]]) -> GradCams:
@@ -78,8 +108,35 @@ def grad_cams_of(bundle: Bundle, checkpoint: Path, wanted: Iterable[tuple[str, b
     Manifest.open(checkpoint, kind="checkpoint")
     if bundle.manifest.inputs.get("checkpoint") != sha256_file(checkpoint / MANIFEST):
         raise ManifestError(f"{checkpoint}: not the checkpoint {bundle.path} was exported from; give that one")
+    return _draw(bundle, load_network(checkpoint, bundle.spec, classes=len(bundle.labels)), wanted)
+
+
+def grad_cams_of_head(bundle: Bundle, base: Base, wanted: Iterable[tuple[str, bytes, Sequence[str]]]) -> GradCams:
+    """Compute the Grad-CAMs of a head through the network of its base, in FP32; otherwise as `grad_cams_of` does.
+
+    Args:
+        base: the base of the head. Its network is built from the weights file that its spec names.
+
+    Raises:
+        ManifestError: the spec names no file, or the file is not the one that the base was made of.
+    """
+    weights = base.spec.backbone.weights
+    if weights is None:
+        raise ManifestError(
+            f"{base.path}: its spec names no file of weights, so nothing here can build its network for gradients; a "
+            "base whose spec has backbone.weights has Grad-CAM"
+        )
+    if not Path(weights).is_file() or sha256_file(weights) != base.manifest.inputs.get("weights"):
+        raise ManifestError(
+            f"{weights}: missing, or not the weights that {base.path} was made of; run this in the folder where "
+            "slipway base ran, or put that file there"
+        )
+    network, _ = network_of(base.spec, base.preprocess)
+    return _draw(bundle, BaseWithHead(network, Head.read(bundle.path / HEAD)), wanted)
+
+
+def _draw(bundle: Bundle, network: AnyNetwork, wanted: Iterable[tuple[str, bytes, Sequence[str]]]) -> GradCams:
     preprocess = bundle.preprocess
-    network = load_network(checkpoint, bundle.spec, classes=len(bundle.labels))
     layer = find_layer(network, input_size=preprocess.input_size)
     if layer is None:
         return GradCams(None, {})
@@ -97,7 +154,7 @@ def grad_cams_of(bundle: Bundle, checkpoint: Path, wanted: Iterable[tuple[str, b
     return GradCams(layer, pictures)
 
 
-def find_layer(network: Network, *, input_size: tuple[int, int]) -> Layer | None:
+def find_layer(network: AnyNetwork, *, input_size: tuple[int, int]) -> Layer | None:
     """Find the last backbone stage, by timm's `feature_info`, whose map has at least LEAST_SIDE cells along each side.
 
     Failing that, the last stage with more than one cell; where timm names no stages, the last convolution. None where
@@ -118,7 +175,7 @@ def find_layer(network: Network, *, input_size: tuple[int, int]) -> Layer | None
     return usable[-1] if usable else None
 
 
-def _shapes(network: Network, names: Sequence[str], *, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+def _shapes(network: AnyNetwork, names: Sequence[str], *, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Return the output shape of each named module of the backbone."""
     found: dict[str, tuple[int, ...]] = {}
 
@@ -140,7 +197,7 @@ def _shapes(network: Network, names: Sequence[str], *, input_size: tuple[int, in
     return found
 
 
-def attribute(network: Network, layer: Layer, pixels_nchw: Float, *, target: int) -> npt.NDArray[np.float64]:
+def attribute(network: AnyNetwork, layer: Layer, pixels_nchw: Float, *, target: int) -> npt.NDArray[np.float64]:
     """Return the evidence for class `target` at each input pixel, `[H, W]`, 0 to 1; all 0 where there is none."""
     module = network.backbone.get_submodule(layer.name)
     method = LayerGradCam(lambda pixels: network(pixels)[0], module)
