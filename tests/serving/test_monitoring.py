@@ -31,6 +31,7 @@ from tests.support.prometheus import (
     running_prometheus,
     webhook,
 )
+from tests.support.v2_requests import IMAGE, message
 from tests.support.watched_metrics import StandIn, watch_stand_in
 
 pytestmark = [needs_envoy, needs_prometheus, needs_alertmanager]
@@ -103,6 +104,7 @@ def _ask(journal: Journal) -> None:
             assert all(result.error is None for result in client.classify_many(pictures(12), full=full))
     assert journal.asked.http("POST", INFER, b"not an image", RAW)[0] == 200
     assert journal.asked.http("POST", INFER, b"{}", {**RAW, "Inference-Header-Content-Length": "2"})[0] != 200
+    journal.asked.stub().ModelInfer(message(IMAGE, outputs=["LABEL"]), metadata=grpc_key())  # not comparable
     with pytest.raises(grpc.RpcError):
         journal.asked.stub().ModelInfer(ModelInferRequest(model_name="colours"), metadata=grpc_key())
 
