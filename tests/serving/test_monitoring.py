@@ -81,7 +81,8 @@ def monitored(example_server: Server, tmp_path_factory: pytest.TempPathFactory) 
         collector = journal.collect()
         stack.callback(lambda: (collector.kill(), collector.wait()))
         hook, at = stack.enter_context(webhook()), free_port()
-        write(render(settings, webhook=hook.url, alertmanager=f"127.0.0.1:{at}"), folder / "monitoring")
+        urls = {"webhook": hook.url, "watchdog": hook.url}
+        write(render(settings, **urls, alertmanager=f"127.0.0.1:{at}"), folder / "monitoring")
         configuration = folder / "monitoring/prometheus.yml"
         # Only so that the test need not wait for two scrapes of tritonserver.
         configuration.write_text(configuration.read_text().replace("scrape_interval: 10s", "scrape_interval: 2s"))
@@ -158,6 +159,14 @@ def test_an_alert_is_at_the_webhook_within_15_seconds(monitored: Monitored) -> N
     alert = next(one for _, one in monitored.hook.alerts if one["labels"]["alertname"] == "SlipwayAccuracyLost")
     assert alert["annotations"]["runbook"] == "docs/runbook.md#slipwayaccuracylost"
     assert alert["labels"]["severity"] == "page"
+
+
+@pytest.mark.nightly
+def test_the_alert_that_always_fires_reaches_who_expects_it_within_a_minute(monitored: Monitored) -> None:
+    """Prometheus knows no Alertmanager yet when it first fires, and sends it again after a minute."""
+    began = time.time()
+    assert monitored.hook.first("SlipwayWatchdog", after=began, seconds=90) <= 75
+    assert monitored.hook.first("SlipwayWatchdog", after=time.time(), seconds=90) <= 75
 
 
 @pytest.mark.nightly
