@@ -31,6 +31,7 @@ from tests.support.prometheus import (
     running_prometheus,
     webhook,
 )
+from tests.support.v2_requests import IMAGE, message
 from tests.support.watched_metrics import StandIn, watch_stand_in
 
 pytestmark = [needs_envoy, needs_prometheus, needs_alertmanager]
@@ -80,7 +81,8 @@ def monitored(example_server: Server, tmp_path_factory: pytest.TempPathFactory) 
         collector = journal.collect()
         stack.callback(lambda: (collector.kill(), collector.wait()))
         hook, at = stack.enter_context(webhook()), free_port()
-        write(render(settings, webhook=hook.url, alertmanager=f"127.0.0.1:{at}"), folder / "monitoring")
+        urls = {"webhook": hook.url, "watchdog": hook.url}
+        write(render(settings, **urls, alertmanager=f"127.0.0.1:{at}"), folder / "monitoring")
         configuration = folder / "monitoring/prometheus.yml"
         # Only so that the test need not wait for two scrapes of tritonserver.
         configuration.write_text(configuration.read_text().replace("scrape_interval: 10s", "scrape_interval: 2s"))
@@ -103,6 +105,7 @@ def _ask(journal: Journal) -> None:
             assert all(result.error is None for result in client.classify_many(pictures(12), full=full))
     assert journal.asked.http("POST", INFER, b"not an image", RAW)[0] == 200
     assert journal.asked.http("POST", INFER, b"{}", {**RAW, "Inference-Header-Content-Length": "2"})[0] != 200
+    journal.asked.stub().ModelInfer(message(IMAGE, outputs=["LABEL"]), metadata=grpc_key())  # not comparable
     with pytest.raises(grpc.RpcError):
         journal.asked.stub().ModelInfer(ModelInferRequest(model_name="colours"), metadata=grpc_key())
 
@@ -156,6 +159,14 @@ def test_an_alert_is_at_the_webhook_within_15_seconds(monitored: Monitored) -> N
     alert = next(one for _, one in monitored.hook.alerts if one["labels"]["alertname"] == "SlipwayAccuracyLost")
     assert alert["annotations"]["runbook"] == "docs/runbook.md#slipwayaccuracylost"
     assert alert["labels"]["severity"] == "page"
+
+
+@pytest.mark.nightly
+def test_the_alert_that_always_fires_reaches_who_expects_it_within_a_minute(monitored: Monitored) -> None:
+    """Prometheus knows no Alertmanager yet when it first fires, and sends it again after a minute."""
+    began = time.time()
+    assert monitored.hook.first("SlipwayWatchdog", after=began, seconds=90) <= 75
+    assert monitored.hook.first("SlipwayWatchdog", after=time.time(), seconds=90) <= 75
 
 
 @pytest.mark.nightly

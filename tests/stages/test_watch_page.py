@@ -53,6 +53,13 @@ def test_the_page_shows_every_measure_and_what_to_do_about_an_alarm() -> None:
         "NOT_AN_IMAGE",
         "Evidence of drift of pets",
         "Confidence of colours",
+        "Brightness of colours",
+        "50 (30 to 60), 20 labels",  # recall
+        "70 (50 to 80), 20 labels",  # precision
+        "Live rows beside the test split",
+        "0.600 (0.500 to 0.700)",  # live brightness
+        "1.00 (0.900 to 1.10)",
+        "512 (480 to 1,080)",  # shorter side
     ):
         assert shown in text, shown
     assert text.index('id="c0"') < text.index("pets</h2>") < text.index("colours</h2>"), "alarms first"

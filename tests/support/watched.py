@@ -10,12 +10,14 @@ from slipway.operations.watch.facts import (
     Drift,
     DriftAlarm,
     Facts,
+    Gap,
     Histogram,
     Inputs,
     Interval,
     Latency,
     Point,
     PredictedClass,
+    Quantiles,
     Watched,
 )
 
@@ -44,7 +46,8 @@ def made_watched(
     )
     low = accuracy is not None and accuracy + 0.02 < 0.95
     histogram = Histogram(reference=tuple(range(20)), latest=tuple(5 + n * n for n in range(20)))
-    recall = Interval(value=0.5, low=0.3, high=0.6, labels=20)
+    recall, precision = (Interval(value=share, low=share - 0.2, high=share + 0.1, labels=20) for share in (0.5, 0.7))
+    pixels = Quantiles(low=480, median=512, high=1080)
     return Watched(
         since_s=1e9,
         test_rows=500,
@@ -69,17 +72,27 @@ def made_watched(
         ),
         accuracy=AccuracyFacts(estimate=estimate, reference=0.97, points=2.0, alarm=low, rows=1000),
         recalls=tuple(
-            ClassRecall(label=label, class_id=n, reference=0.95, estimate=recall, alarm=low and n == 0)
+            ClassRecall(
+                label=label, class_id=n, reference=0.95, estimate=recall, precision=precision, alarm=low and n == 0
+            )
             for n, label in enumerate(labels)
         ),
-        gap=(),
+        gap=(
+            Gap(
+                measure="brightness",
+                reference=Quantiles(low=0.9, median=1, high=1.1),
+                live=Quantiles(low=0.5, median=0.6, high=0.7),
+                distance=0.62,
+            ),
+            Gap(measure="class", reference=None, live=None, distance=0.03),
+        ),
         inputs=Inputs(
             rows=1000,
             formats=(Count(name="JPEG", rows=900), Count(name="PNG", rows=100)),
             reference_formats=(Count(name="JPEG", rows=500),),
             sizes=(Count(name="640x480", rows=800),),
             reference_sizes=(),
-            shorter_side=None,
+            shorter_side=pixels,
             reference_shorter_side=None,
             bytes=None,
             reference_bytes=None,

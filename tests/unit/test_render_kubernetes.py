@@ -114,6 +114,7 @@ def test_the_rules_are_those_of_slipway_render_monitoring(example: Path, tmp_pat
     render("monitoring", file, tmp_path / "monitoring")
     tested = yaml.safe_load((tmp_path / "monitoring/rules.yml").read_text())["groups"]
     groups = yaml.safe_load((example / "components/candidate/rules.yaml").read_text())["spec"]["groups"]
+    assert tested[-1]["rules"].pop()["alert"] == "SlipwayWatchdog", "whoever runs a cluster's Alertmanager has one"
     assert [group for group in groups if group["name"] != "slipway queues"] == tested
 
 

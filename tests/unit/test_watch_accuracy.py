@@ -196,6 +196,16 @@ def test_choosing_is_repeatable_and_takes_all_where_there_are_few():
         SelectSettings.parse({"explore": 0.8, "novelty": 0.5}, source="fleet.yaml")
 
 
+@pytest.mark.parametrize("stream", [STREAMS[0], STREAMS[2], STREAMS[3]], ids=lambda stream: stream.name)
+def test_the_interval_of_a_precision_covers(stream):
+    """The rows with one answer have a tenth of the labels. Each class is as good as all."""
+    rng, none, covered = np.random.default_rng(7), RecallReference(recall={}, images={}), []
+    for run in range(60):
+        precisions = [one.precision for one in accuracy_of(stream.answers(rng, run)[0], reference=none).classes]
+        covered += [one.low <= stream.true_accuracy() <= one.high for one in precisions if one is not None]
+    assert np.mean(covered) >= 0.93
+
+
 @pytest.mark.parametrize("stream", [STREAMS[0], STREAMS[3]], ids=lambda stream: stream.name)
 def test_the_interval_covers_and_is_narrow(stream):
     found = estimated(stream, runs=60, seed=7)

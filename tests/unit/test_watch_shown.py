@@ -262,6 +262,17 @@ def test_the_metrics_have_the_names_that_alerts_and_dashboards_ask_for(store: St
     assert found["slipway_watch_accuracy_reference"] == {(digits,): 0.98}
     assert found["slipway_watch_accuracy_alarm"] == {(digits,): 0.0}
     assert len(found["slipway_watch_recall_alarm"]) == 3
+    for name in ("recall", "precision"):
+        of = found[f"slipway_watch_{name}"]
+        assert len(of) == 9
+        low, value, high = (of[("bound", bound), ("class", "one"), digits] for bound in ("low", "value", "high"))
+        assert 0 <= low <= value <= high <= 1
+    gap = {labels[1][1]: value for labels, value in found["slipway_watch_gap"].items()}
+    assert gap.keys() == {"confidence", "distance", "norm", "brightness", "class"}
+    assert gap["distance"] > 0.1 > gap["brightness"], "a fifth of the images is foreign, and as bright as the others"
+    assert found["slipway_watch_mean_brightness"][(digits,)] == pytest.approx(0.5, abs=0.03)
+    assert found["slipway_watch_shorter_side_pixels"][digits, ("quantile", "0.5")] == 48
+    assert found["slipway_watch_format_rows"] == {(digits, ("format", "PNG")): 400}
     assert found["slipway_watch_labels_asked_total"][(digits,)] == 200
     assert found["slipway_watch_labels_total"][(digits,)] == 100
     assert found["slipway_watch_reference_rows"] == {(digits, ("source", "test")): 600.0}

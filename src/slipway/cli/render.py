@@ -36,7 +36,9 @@ def monitoring(arguments: argparse.Namespace) -> None:
     from slipway.operations.monitoring import render
 
     settings = read_settings(arguments.settings)
-    rendered = render.render(settings, webhook=arguments.webhook, alertmanager=arguments.alertmanager)
+    rendered = render.render(
+        settings, webhook=arguments.webhook, watchdog=arguments.watchdog, alertmanager=arguments.alertmanager
+    )
     render.write(rendered, arguments.out)
     print(f"{arguments.out}: {', '.join(rendered.files)}; {len(rendered.alerts)} alerts")
     for sentence in rendered.left_out:
@@ -51,7 +53,12 @@ def parser() -> argparse.ArgumentParser:
     command = add_action(kinds, "monitoring", "write the files of Prometheus, Alertmanager and Grafana")
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
-    command.add_argument("--webhook", metavar="URL", help="URL to which Alertmanager posts; default: none")
+    command.add_argument("--webhook", metavar="URL", help="URL to which Alertmanager posts alerts; default: none")
+    command.add_argument(
+        "--watchdog",
+        metavar="URL",
+        help="URL of a service that expects a message each minute, and tells when none comes; default: none",
+    )
     command.add_argument(
         "--alertmanager",
         metavar="HOST:PORT",

@@ -10,8 +10,8 @@ import yaml
 from slipway.contract.base import Contract
 from slipway.operations.gateway.routes import Node
 
-Part: TypeAlias = Literal["server", "gateway", "candidate", "journal", "watch"]
-Severity: TypeAlias = Literal["page", "ticket"]
+Part: TypeAlias = Literal["server", "gateway", "candidate", "journal", "watch", "alertmanager"]
+Severity: TypeAlias = Literal["page", "ticket", "none"]
 RUNBOOK = "docs/runbook.md"
 ALERTS = "alerts.yaml"
 EVALUATION = "2s"
@@ -35,9 +35,9 @@ class Alert(Contract):
 
     alert: str
     part: Part
-    """The part of the settings without which the alert is not written."""
+    """The part of the settings without which the alert is not written; `alertmanager` is always there."""
     severity: Severity
-    """Severity: `page` wakes a person; a `ticket` can wait for the morning."""
+    """Severity: `page` wakes a person; a `ticket` can wait for the morning; `none` asks nothing of anybody."""
     expr: str
     for_: str | None = None
     """Time for which the expression must hold before the alert fires."""

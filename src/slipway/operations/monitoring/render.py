@@ -40,25 +40,30 @@ class Rendered:
         return re.findall(r"^  - alert: (\w+)$", self.files[RULES], flags=re.MULTILINE)
 
 
-def render(settings: GatewaySettings, *, webhook: str | None = None, alertmanager: str) -> Rendered:
+def render(
+    settings: GatewaySettings, *, webhook: str | None = None, watchdog: str | None = None, alertmanager: str
+) -> Rendered:
     """The files for these settings; equal settings give equal bytes.
 
     Args:
-        webhook: the URL to which Alertmanager posts; None for nowhere.
+        webhook: the URL to which Alertmanager posts alerts; None for nowhere.
+        watchdog: the URL to which it posts SlipwayWatchdog each minute; None for nowhere.
         alertmanager: host and port of Alertmanager.
 
     Raises:
         SpecError: the webhook or the address is invalid.
     """
-    there = parts(settings)
+    there: set[Part] = {*parts(settings), "alertmanager"}
     said = left_out(settings)
     if webhook is None:
         said.append("no --webhook, so Alertmanager shows the alerts and posts them nowhere")
+    if watchdog is None:
+        said.append("no --watchdog, so nobody is told when Prometheus or Alertmanager is dead")
     files = {
         PROMETHEUS: _prometheus(settings, checked_address(alertmanager)),
         RULES: _rules(settings, there),
         RULES_TEST: _rules_test(settings, there),
-        ALERTMANAGER: _alertmanager(webhook),
+        ALERTMANAGER: _alertmanager(webhook, watchdog),
         GRAFANA: dashboard(there),
     }
     return Rendered(files, tuple(said))
@@ -133,12 +138,17 @@ def _rules_test(settings: GatewaySettings, there: Iterable[Part]) -> str:
     return _WRITTEN + dump_yaml({"rule_files": [RULES], "evaluation_interval": EVALUATION, "tests": tests})
 
 
-def _alertmanager(webhook: str | None) -> str:
-    text = _template(ALERTMANAGER)
-    if webhook is None:
-        return text
-    url = json.dumps(checked_webhook(webhook))
-    return f"{text}    webhook_configs:\n      - url: {url}\n        send_resolved: true\n"
+def _alertmanager(webhook: str | None, watchdog: str | None) -> str:
+    # A last message, that SlipwayWatchdog has ended, would be one more sign of life.
+    receivers = _receiver("slipway", webhook, send_resolved=True) + _receiver("watchdog", watchdog, send_resolved=False)
+    return _template(ALERTMANAGER) + receivers
+
+
+def _receiver(name: str, url: str | None, *, send_resolved: bool) -> str:
+    if url is None:
+        return f"  - name: {name}\n"
+    posts = f"      - url: {json.dumps(checked_webhook(url))}\n        send_resolved: {json.dumps(send_resolved)}\n"
+    return f"  - name: {name}\n    webhook_configs:\n{posts}"
 
 
 def dashboard(there: Iterable[Part]) -> str:

@@ -56,6 +56,18 @@ class Histogram(Contract):
         return tuple(number / bins for number in range(bins + 1))
 
 
+def mean_of(bins: tuple[int, ...]) -> float | None:
+    """Return the mean of values that were counted in bins of equal width between 0 and 1, by the middle of each bin.
+
+    Returns:
+        None if nothing was counted.
+    """
+    total = sum(bins)
+    if not total:
+        return None
+    return sum(count * (number + 0.5) / len(bins) for number, count in enumerate(bins)) / total
+
+
 class Point(Contract):
     """The evidence after a batch of rows."""
 
@@ -129,7 +141,7 @@ class AccuracyFacts(Contract):
 
 
 class ClassRecall(Contract):
-    """The recall of one class, from the labels."""
+    """The recall and the precision of one class, from the labels."""
 
     label: str
     class_id: int | None
@@ -137,8 +149,11 @@ class ClassRecall(Contract):
     reference: float | None
     """Recall on the test split; None for a class without an image there."""
     estimate: Interval | None
-    """None if no label names the class."""
+    """Recall on live rows; None if no label names the class."""
+    precision: Interval | None
+    """Share of right answers among the live rows with this answer; None if none of them has a label."""
     alarm: bool
+    """Whether the recall is shown to be lower than on the test split."""
 
 
 class Quantiles(Contract):

@@ -85,6 +85,7 @@ def _recalls(found: LiveAccuracy, reference: TestReference, names: dict[int, str
             class_id=one.class_id if one.class_id < len(reference.labels) else None,
             reference=reference.recall.get(one.class_id),
             estimate=_interval(one.recall),
+            precision=_interval(one.precision),
             alarm=one.alarm,
         )
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from slipway.errors import MissingDependencyError
-from slipway.operations.watch.facts import Facts, PredictedClass, Watched
+from slipway.operations.watch.facts import ClassRecall, Facts, Interval, Watched, mean_of
 
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,7 +14,7 @@ except ImportError:
 PREFIX = "slipway_watch"
 MOST_CLASSES, OTHER = 50, "other"
 """Classes with a series of their own: the most frequent on the test split, which never change; the others are added up,
-in a counter that never falls."""
+in a counter that never falls. Recall and precision have no sum: theirs are left out."""
 Labels = tuple[str, ...]
 Value = tuple[Labels, float]
 
@@ -55,15 +55,6 @@ def _images(facts: Facts) -> Iterator[Value]:
         yield (one.name,), one.rows
 
 
-def _predicted(facts: Facts) -> Iterator[Value]:
-    classes: tuple[PredictedClass, ...] = facts.watched.predicted if facts.watched else ()
-    rows: Counter[str] = Counter()
-    for number, one in enumerate(sorted(classes, key=lambda one: (-one.reference_rows, one.class_id))):
-        rows[one.label if number < MOST_CLASSES else OTHER] += one.rows
-    for label, count in rows.items():
-        yield (label,), count
-
-
 def _asked(facts: Facts) -> Iterator[Value]:
     yield (), facts.labels_asked
 
@@ -90,6 +81,20 @@ def _of_watched(values: Callable[[Watched], Iterator[Value]]) -> Callable[[Facts
     return found
 
 
+def _own_series(found: Watched) -> set[int]:
+    """The ids of the classes with a series of their own."""
+    ordered = sorted(found.predicted, key=lambda one: (-one.reference_rows, one.class_id))
+    return {one.class_id for one in ordered[:MOST_CLASSES]}
+
+
+def _predicted(found: Watched) -> Iterator[Value]:
+    own, rows = _own_series(found), Counter[str]()
+    for one in found.predicted:
+        rows[one.label if one.class_id in own else OTHER] += one.rows
+    for label, count in rows.items():
+        yield (label,), count
+
+
 def _evidence(found: Watched) -> Iterator[Value]:
     if found.drift is not None and found.drift.log10_evidence is not None:
         yield (), found.drift.log10_evidence
@@ -110,10 +115,14 @@ def _confidence(found: Watched) -> Iterator[Value]:
         yield (), found.mean_confidence
 
 
-def _accuracy(found: Watched) -> Iterator[Value]:
-    if (estimate := found.accuracy.estimate) is not None:
+def _bounds(labels: Labels, estimate: Interval | None) -> Iterator[Value]:
+    if estimate is not None:
         for bound in ("value", "low", "high"):
-            yield (bound,), getattr(estimate, bound)
+            yield (*labels, bound), getattr(estimate, bound)
+
+
+def _accuracy(found: Watched) -> Iterator[Value]:
+    yield from _bounds((), found.accuracy.estimate)
 
 
 def _accuracy_reference(found: Watched) -> Iterator[Value]:
@@ -130,6 +139,42 @@ def _recall_alarms(found: Watched) -> Iterator[Value]:
             yield (one.label,), one.alarm
 
 
+def _measured(found: Watched) -> list[ClassRecall]:
+    """The classes whose recall and precision have series: those whose answers have one, and those with an alarm."""
+    own = _own_series(found)
+    return [one for one in found.recalls if one.class_id in own or one.alarm]
+
+
+def _recall(found: Watched) -> Iterator[Value]:
+    for one in _measured(found):
+        yield from _bounds((one.label,), one.estimate)
+
+
+def _precision(found: Watched) -> Iterator[Value]:
+    for one in _measured(found):
+        yield from _bounds((one.label,), one.precision)
+
+
+def _gap(found: Watched) -> Iterator[Value]:
+    for one in found.gap:
+        yield (one.measure,), one.distance
+
+
+def _brightness(found: Watched) -> Iterator[Value]:
+    if (mean := mean_of(found.inputs.brightness.latest)) is not None:
+        yield (), mean
+
+
+def _shorter_side(found: Watched) -> Iterator[Value]:
+    if (side := found.inputs.shorter_side) is not None:
+        yield from ((("0.05",), side.low), (("0.5",), side.median), (("0.95",), side.high))
+
+
+def _formats(found: Watched) -> Iterator[Value]:
+    for one in found.inputs.formats:
+        yield (one.name,), one.rows
+
+
 def _reference_rows(found: Watched) -> Iterator[Value]:
     yield ("test",), found.test_rows
     if found.live_rows is not None:
@@ -139,7 +184,7 @@ def _reference_rows(found: Watched) -> Iterator[Value]:
 _COUNTERS: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
     "rows": ("Rows of the journal", (), _rows),
     "images": ("Rows by STATUS", ("status",), _images),
-    "predicted": ("Accepted rows of the present bundle by answer", ("class",), _predicted),
+    "predicted": ("Accepted rows of the present bundle by answer", ("class",), _of_watched(_predicted)),
     "labels_asked": ("Rows that people were asked for", (), _asked),
     "labels": ("Rows with a label", (), _given),
 }
@@ -153,6 +198,12 @@ _GAUGES: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
     "accuracy_reference": ("Accuracy on the test split", (), _of_watched(_accuracy_reference)),
     "accuracy_alarm": ("Whether the accuracy is shown to be lower", (), _of_watched(_accuracy_alarm)),
     "recall_alarm": ("Whether a class's recall is shown to be lower", ("class",), _of_watched(_recall_alarms)),
+    "recall": ("Recall of a class from labels, with its 95 % interval", ("class", "bound"), _of_watched(_recall)),
+    "precision": ("Precision of a class from labels, likewise", ("class", "bound"), _of_watched(_precision)),
+    "gap": ("Difference of live rows from the test split", ("measure",), _of_watched(_gap)),
+    "mean_brightness": ("Mean brightness of the newest images", (), _of_watched(_brightness)),
+    "shorter_side_pixels": ("Shorter side of the newest images", ("quantile",), _of_watched(_shorter_side)),
+    "format_rows": ("The newest images by format", ("format",), _of_watched(_formats)),
     "reference_rows": ("Rows of the references", ("source",), _of_watched(_reference_rows)),
     "rows_per_second": ("Rows a second in the last hour", (), _rate),
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.operations.journal.status import time_text
 from slipway.operations.watch.facts import Facts
 from slipway.operations.watch.page_charts import Charts, Drawn
-from slipway.operations.watch.page_tables import classes, inputs, overview
+from slipway.operations.watch.page_tables import classes, gap, inputs, overview, sizes
 from slipway.pages import environment
 from slipway.pages.tables import Table
 from slipway.pages.wording import NONE, figures
@@ -59,7 +59,8 @@ class Detail:
     name: str
     drawn: Drawn
     classes: Table | None
-    inputs: Table | None
+    gap: Table | None
+    inputs: tuple[Table, ...]
 
 
 class LivePage:
@@ -173,5 +174,13 @@ def todos(facts: Facts) -> list[Todo]:
 
 def detail(number: int, facts: Facts, charts: Charts) -> Detail:
     name, found = shown(facts.classifier), facts.watched
-    drawn = charts.of(facts, name=name)
-    return Detail(number, facts, name, drawn, classes(found) if found else None, inputs(facts))
+    images = (inputs(facts), sizes(found) if found else None)
+    return Detail(
+        number,
+        facts,
+        name,
+        drawn=charts.of(facts, name=name),
+        classes=classes(found) if found else None,
+        gap=gap(found) if found else None,
+        inputs=tuple(one for one in images if one is not None),
+    )

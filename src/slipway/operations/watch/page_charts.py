@@ -1,4 +1,4 @@
-"""The charts of the watch's page. Two take 0.15 s of a CPU, so they are drawn again after half a minute only."""
+"""The charts of the watch's page. Three take 0.2 s of a CPU, so they are drawn again after half a minute only."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ class Drawn:
     alarms: bool
     evidence: Svg | None
     confidence: Svg | None
+    brightness: Svg | None
 
 
 class Charts:
@@ -41,8 +42,9 @@ def _draw(facts: Facts, name: str) -> Drawn:
         facts.looked_s,
         facts.alarms,
         evidence(drift, label=f"Evidence of drift of {name}") if drift and drift.history else None,
-        confidences(found.confidence, label=f"Confidence of {name}")
-        if found and sum(found.confidence.latest)
+        _distribution(found.confidence, label=f"Confidence of {name}", of="confidence") if found else None,
+        _distribution(found.inputs.brightness, label=f"Brightness of {name}", of="mean brightness of an image")
+        if found
         else None,
     )
 
@@ -66,17 +68,25 @@ def evidence(drift: Drift, *, label: str) -> Svg:
     return svg(chart, label=label)
 
 
+def _distribution(histogram: Histogram, *, label: str, of: str) -> Svg | None:
+    return distribution(histogram, label=label, of=of) if sum(histogram.latest) else None
+
+
 @styled
-def confidences(histogram: Histogram, *, label: str) -> Svg:
-    """Plot the share of rows by confidence: the latest ones as bars, and the reference as a line."""
+def distribution(histogram: Histogram, *, label: str, of: str) -> Svg:
+    """Plot the share of rows by a measure between 0 and 1: the latest ones as bars, and the test split as a line.
+
+    Args:
+        of: the measure in words.
+    """
     chart = axes(5.2, 2.3)
     edges = list(histogram.edges)
     chart.stairs(_shares(histogram.latest), edges, fill=True, color=SERIES[0], alpha=0.35)
-    if histogram.reference:
+    if sum(histogram.reference):
         chart.stairs(_shares(histogram.reference), edges, color=PAGE, linewidth=3)
         chart.stairs(_shares(histogram.reference), edges, color=SERIES[1], linewidth=1.6)
     in_percent(chart.yaxis)
-    chart.set(xlim=(0, 1), xlabel="confidence", ylabel="share of the rows")
+    chart.set(xlim=(0, 1), xlabel=of, ylabel="share of the rows")
     return svg(chart, label=label)
 
 

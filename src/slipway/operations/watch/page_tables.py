@@ -1,13 +1,14 @@
-"""The tables of the watch's page: every classifier, and the classes and images of one."""
+"""The tables of the watch's page: every classifier, and the classes, gap and images of one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from slipway.operations.watch.facts import Facts, Histogram, Interval, Latency, Watched
+from slipway.operations.watch.facts import ClassRecall, Facts, Interval, Latency, Quantiles, Watched, mean_of
 from slipway.pages.tables import Badge, Cell, Column, Scale, Strip, Table, Tone, table
-from slipway.pages.wording import NONE, percent, thousands
+from slipway.pages.wording import NONE, figures, percent, thousands
 from slipway.system.text import shown
 
 MOST_CLASSES = 50
+_QUANTILES = ("Live, median (5 to 95 %)", Column("Test split", wide=True))
 
 
 def overview(facts: Sequence[Facts]) -> Table:
@@ -90,24 +91,16 @@ def _accuracy_cell(found: Watched | None) -> Cell:
 def _confidence(found: Watched | None) -> str:
     if found is None or found.mean_confidence is None:
         return NONE
-    reference = _mean(found.confidence)
+    reference = mean_of(found.confidence.reference)
     return f"{found.mean_confidence:.3f}, {NONE if reference is None else f'{reference:.2f}'}"
-
-
-def _mean(histogram: Histogram) -> float | None:
-    """The mean of the reference by the middle of each bin; None if it was not measured."""
-    total = sum(histogram.reference)
-    if not total:
-        return None
-    bins = len(histogram.reference)
-    return sum(count * (number + 0.5) / bins for number, count in enumerate(histogram.reference)) / total
 
 
 def classes(found: Watched) -> Table:
     recalls = {one.label: one for one in found.recalls}
     live, test = (sum(getattr(one, name) for one in found.predicted) for name in ("latest_rows", "reference_rows"))
     scale = Scale.over([100.0])
-    columns = ("Class", "Answers", "Share", Column("Share, test split", wide=True), Column("Recall, %", axis=scale))
+    measures = (Column("Recall, %", axis=scale), Column("Precision, %", axis=scale))
+    columns = ("Class", "Answers", "Share", Column("Share, test split", wide=True), *measures)
     rows: list[tuple[Cell, ...]] = []
     for one in found.predicted[:MOST_CLASSES]:
         recall = recalls.pop(one.label, None)
@@ -115,17 +108,25 @@ def classes(found: Watched) -> Table:
             percent(one.latest_rows / live if live else None),
             percent(one.reference_rows / test if test else None),
         )
-        cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm) if recall else ""
-        rows.append((shown(one.label), thousands(one.rows), *shares, cell))
+        rows.append((shown(one.label), thousands(one.rows), *shares, *_recall_and_precision(recall)))
     for recall in [one for one in recalls.values() if one.class_id is None or one.alarm][:MOST_CLASSES]:
-        cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm)
-        rows.append((shown(recall.label), NONE, NONE, NONE, cell))
+        rows.append((shown(recall.label), NONE, NONE, NONE, *_recall_and_precision(recall)))
     more = len(found.predicted) - MOST_CLASSES
-    note = "answers since the watch of this bundle began, shares of the newest rows; recall by labels, 95 % interval."
+    note = (
+        "answers since the watch of this bundle began, shares of the newest rows; recall and precision by labels, with "
+        "95 % intervals. The dashed line is the recall on the test split."
+    )
     return table("Classes", f"{note} {more} more classes are not shown." if more > 0 else note, columns, rows)
 
 
-def _recall_cell(estimate: Interval | None, reference: float | None, *, alarm: bool) -> Cell:
+def _recall_and_precision(measured: ClassRecall | None) -> tuple[Cell, Cell]:
+    if measured is None:
+        return "", ""
+    recall = _estimate_cell(measured.estimate, measured.reference, alarm=measured.alarm)
+    return recall, _estimate_cell(measured.precision)
+
+
+def _estimate_cell(estimate: Interval | None, reference: float | None = None, *, alarm: bool = False) -> Cell:
     if estimate is None:
         return ""
     value, low, high = 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
@@ -138,6 +139,42 @@ def _recall_cell(estimate: Interval | None, reference: float | None, *, alarm: b
         limit,
         "bad" if alarm else "plain",
     )
+
+
+def gap(found: Watched) -> Table | None:
+    """How live rows differ from the test split, measure by measure."""
+    if not found.gap:
+        return None
+    live = "the newest rows" if found.live_rows is None else f"the live reference, {thousands(found.live_rows)} rows"
+    note = f"{live}; 0 is equal, 1 disjoint. Distance, norm and brightness are as drift is watched (docs/watch.md)."
+    columns = ("Measure", Column("Gap", axis=Scale.over([1.0])), *_QUANTILES)
+    rows: list[tuple[Cell, ...]] = [
+        (one.measure, Strip(f"{one.distance:.2f}", one.distance), _quantiles(one.live), _quantiles(one.reference))
+        for one in found.gap
+    ]
+    return table("Live rows beside the test split", note, columns, rows)
+
+
+def sizes(found: Watched) -> Table | None:
+    """Pixels and bytes of the latest images, beside the test split."""
+    images = found.inputs
+    rows: list[tuple[Cell, ...]] = [
+        (what, _quantiles(live, _whole), _quantiles(test, _whole))
+        for what, live, test in (
+            ("shorter side, pixels", images.shorter_side, images.reference_shorter_side),
+            ("file, bytes", images.bytes, images.reference_bytes),
+        )
+        if live is not None
+    ]
+    return table("Sizes", "of the latest images.", ("", *_QUANTILES), rows) if rows else None
+
+
+def _quantiles(found: Quantiles | None, text: Callable[[float], str] = figures) -> str:
+    return NONE if found is None else f"{text(found.median)} ({text(found.low)} to {text(found.high)})"
+
+
+def _whole(value: float) -> str:
+    return thousands(round(value))
 
 
 def inputs(facts: Facts) -> Table | None:
