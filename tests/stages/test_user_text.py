@@ -17,7 +17,7 @@ from slipway.client import Candidate, Result
 from slipway.contract import Bundle, SlipwayError
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.evaluation import read_bundle_evaluation
-from slipway.engines.rows import read_rows, write_rows
+from slipway.engines.predictions_csv import read_rows, write_rows
 from slipway.report import render
 from slipway.report.evaluation import render as render_evaluation
 from slipway.system.process import run

@@ -144,7 +144,7 @@ def test_the_page_may_be_asked_by_several_at_once_and_is_cheap_when_nothing_is_n
     began = time.perf_counter()
     for _ in range(100):
         live()
-    assert (time.perf_counter() - began) / 100 < 0.005
+    assert (time.perf_counter() - began) / 100 < 0.05
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")

@@ -14,7 +14,7 @@ from slipway.contract import Lane, SpecError, StorageError
 from slipway.operations.gateway.binary import find_envoy, reason, validate
 from slipway.operations.gateway.configuration import bootstrap, clusters, static_bootstrap, write_configuration
 from slipway.operations.gateway.listener import guard, listener, public_models
-from slipway.operations.gateway.made import new_key, self_signed
+from slipway.operations.gateway.new_secrets import new_key, self_signed
 from slipway.operations.gateway.plan import GatewayPlan, Served
 from slipway.operations.gateway.routes import Traffic, read_traffic, replace, route_configuration, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_keys, read_settings

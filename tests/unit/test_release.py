@@ -10,7 +10,7 @@ import pytest
 from slipway.contract import Fleet, Lane, ServingError, SpecError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import read_settings
-from slipway.operations.release.fit import _check_class_ids, check_candidate
+from slipway.operations.release.compatibility import _check_class_ids, check_candidate
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.promotion import Approval, former_repository, promote, replace_repository
 from slipway.operations.release.record import read_record, record_path

@@ -323,7 +323,7 @@ def test_the_verb_shows_and_restarts(store: Store, tmp_path: Path, capsys: pytes
     add_drawn(store, drawn(200, seed=3, foreign=0.5), name="a")
     call("status", path)
     assert "nobody has watched it yet" in capsys.readouterr().out
-    with pytest.raises(SpecError, match=r"cats: not watched.* classifiers of this journal: digits"):
+    with pytest.raises(SpecError, match=r"cats: it is not watched.* classifiers of this journal: digits"):
         call("restart", path, "cats", "--reason", "x")
     look(store)
     call("restart", path, "digits", "--reason", "lamp", "--live", "--json")

@@ -15,9 +15,9 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.journal.store import Store
 from slipway.operations.release.comparing import images_there
+from slipway.operations.release.compatibility import answering
 from slipway.operations.release.counts import Disagreements
 from slipway.operations.release.disagreements import Tally, pairs_of, trained_on
-from slipway.operations.release.fit import answering
 from slipway.operations.release.judge import ReleaseVerdict, images_needed
 from slipway.operations.release.record import read_record
 from slipway.operations.release.trial import Trial

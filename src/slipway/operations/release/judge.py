@@ -15,7 +15,7 @@ import numpy as np
 from slipway.contract.base import Evidence
 from slipway.contract.release import JudgeSettings
 from slipway.operations.release.counts import Arm, Block, Disagreements
-from slipway.operations.release.evidence import MIN_BLOCKS
+from slipway.operations.release.e_values import MIN_BLOCKS
 from slipway.operations.release.looks import (
     Counts,
     Looks,

@@ -10,10 +10,10 @@ from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import Traffic, make_folder, read_traffic
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
 from slipway.operations.journal.store import DATABASE, Store
+from slipway.operations.release.apply_weights import put_in_force
+from slipway.operations.release.compatibility import answering
 from slipway.operations.release.counts import Disagreements, blocks_of
 from slipway.operations.release.disagreements import Tally, pairs_of, tally
-from slipway.operations.release.fit import answering
-from slipway.operations.release.force import put_in_force
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, ArmName, counts, reading

@@ -9,7 +9,7 @@ from slipway.errors import SpecError
 from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store
 from slipway.operations.labels.locks import only_one
-from slipway.operations.watch.accepted import newest_after
+from slipway.operations.watch.row_numbers import newest_after
 from slipway.operations.watch.state import Current, WatchState
 from slipway.operations.watch.test_split import folder_of, write_private
 

@@ -14,13 +14,13 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.folders import only_process
 from slipway.operations.journal.store import DATABASE, Store
-from slipway.operations.watch.accepted import newest_ever
 from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
 from slipway.operations.watch.latency import LatencyReader
 from slipway.operations.watch.metrics import WatchMetrics
 from slipway.operations.watch.page import LivePage, Price
 from slipway.operations.watch.restarts import read_restarts
+from slipway.operations.watch.row_numbers import newest_ever
 from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import WatchState, lock_of
 from slipway.operations.watch.test_split import FILE, FOLDER, folder_of, read_reference
@@ -85,7 +85,7 @@ def run_watch(
 
 
 def _looks(watch: "Watch", metrics: WatchMetrics, *, ended: threading.Event, say: "Often", once: bool) -> None:
-    """Look until the end, or until another journal is in the place of this one."""
+    """Look until the end, or until another journal stands instead of this one."""
     path = watch.store.folder / DATABASE
     inode = path.stat().st_ino
     while not ended.is_set():

@@ -120,7 +120,7 @@ def watched_state(store: Store, classifier: str) -> WatchState:
     if state.current is None:
         known = ", ".join(sorted(classifiers(store)[0])) or "none"
         raise SpecError(
-            f"{classifier}: not watched, so that nothing can be restarted; classifiers of this journal: {known}"
+            f"{classifier}: it is not watched, so there is nothing to restart; classifiers of this journal: {known}"
         )
     return state
 

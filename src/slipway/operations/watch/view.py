@@ -7,7 +7,6 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.accepted import newest_after
 from slipway.operations.watch.drift import DriftWatch
 from slipway.operations.watch.facts import (
     LATEST_ROWS,
@@ -24,6 +23,7 @@ from slipway.operations.watch.follow import Following
 from slipway.operations.watch.labelled import accuracy_facts
 from slipway.operations.watch.live import gap_of, missing
 from slipway.operations.watch.reference import MIN_ROWS
+from slipway.operations.watch.row_numbers import newest_after
 from slipway.operations.watch.sentences import sentences
 from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, Seen, WatchState
 from slipway.operations.watch.test_split import (
