@@ -126,7 +126,7 @@ def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(
         assert told["seconds"] < 60
         time.sleep(0.5)
         assert users.since(promoted + 0.2) == {("stable", release.new.id)}
-        record = read_record(release.stable)
+        record = read_record(release.stable, gateway=release.gateway)
         assert record is not None
         assert record.actions[-1].by == "A. Lee"
         assert record.actions[-1].evidence is not None
@@ -150,7 +150,7 @@ def test_the_candidate_s_server_is_asked_for_the_images_of_the_journal(
     ports, images = Ports.free(), pictures(20)
     release = ReleaseFolder(tmp_path / "release", new=tempered(100.0, unknown=0.5), candidate=ports, observe={})
     release.open_release()
-    with Store.open(read_settings(release.gateway).journal, make=True) as store:
+    with Store.of(read_settings(release.gateway), make=True) as store:
         facts = {"classifier": "colours", "model": "colours", "bundle": release.old.id, "label": "red"}
         add_rows(store, [made_row(str(n), sha256=sha256_of(i), **facts) for n, i in enumerate(images)], images=images)
     server = launch(release.candidate, ports=ports, environment={"XDG_STATE_HOME": str(tmp_path / "state")})
@@ -160,7 +160,7 @@ def test_the_candidate_s_server_is_asked_for_the_images_of_the_journal(
     server.process.send_signal(signal.SIGKILL)  # the kernel ends its server with it
     with pytest.raises(SpecError, match=r"the candidate at port \d+ may not get requests: colours does not answer"):
         release("compare", "--training-unknown")
-    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+    with Store.of(read_settings(release.gateway), make=False) as store:
         assert store.query("SELECT label, count(*) FROM compared GROUP BY label") == [("unknown", 15)]
         assert store.query("SELECT reason, count(*) FROM asked GROUP BY reason") == [("differs", 15)]
 

@@ -152,6 +152,7 @@ def test_with_a_server_of_its_own_the_file_may_not_name_another(tmp_path: Path) 
 
     stable = {"grpc": ports.grpc, "http": ports.http, "status": ports.status}
     assert vars(opened().settings.stable) == {**stable, "metrics": None}
+    assert opened().settings.file == opened().source
     assert opened(stable={**stable, "metrics": ports.metrics}).settings.stable.metrics_port == ports.metrics
     with pytest.raises(SpecError, match=r"is not the server of slipway serve.*leave stable out"):
         opened(stable={"grpc": 1})

@@ -96,5 +96,6 @@ def _entry(
 
 
 def _begins_after(entry: Restart) -> int:
-    """The row after which rows may be as they should be, as this entry says: rows that it took are taken again."""
+    """Number of the row after which a later `--live` may take rows: those that this entry took count again; after an
+    entry without `--live`, only rows that came later."""
     return entry.after_row if entry.live_after is None else entry.live_after

@@ -1,7 +1,6 @@
 """Puts together what is known of a classifier: its state, the journal's newest rows, and the labels."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -46,8 +45,6 @@ class Sources:
     store: Store
     following: Following | None
     """None without a reference."""
-    settings_file: Path
-    """`gateway.yaml`, for the commands that a person is told."""
     problem: str = ""
     """A sentence on what prevents the watch from following this classifier."""
 
@@ -61,7 +58,7 @@ def facts_of(state: WatchState, sources: Sources, *, looked_s: float, latency: L
         classifier=state.classifier,
         bundle=seen.bundle,
         looked_s=looked_s,
-        told=sentences(state, found, sources.settings_file, following=sources.following, problem=sources.problem),
+        told=sentences(state, found, store.settings_file, following=sources.following, problem=sources.problem),
         rows=seen.rows,
         rows_per_second=rate_of(seen, now_s=looked_s),
         last_s=seen.last_s,
