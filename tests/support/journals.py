@@ -73,10 +73,13 @@ class Journal:
 
 
 @contextlib.contextmanager
-def tapped(folder: Path, *, ports: Ports, repository: Path, **observe: Any) -> Iterator[Journal]:
+def tapped(
+    folder: Path, *, ports: Ports, repository: Path, candidate: dict[str, int] | None = None, **observe: Any
+) -> Iterator[Journal]:
     """A gateway in front of the server at `ports` that taps every request, and a journal without a collector."""
+    changes: dict[str, Any] = {"candidate": candidate} if candidate is not None else {}
     observe = {"share": 1.0, "per_second": 10_000, "metrics_port": Ports.free().http, **observe}
-    path = write_gateway(folder, ports=ports, repository=str(repository), observe=observe)
+    path = write_gateway(folder, ports=ports, repository=str(repository), observe=observe, **changes)
     with running_gateway(path) as asked:
         one = Journal(asked, path)
         try:

@@ -4,10 +4,16 @@ import json
 import random
 import struct
 import zlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from slipway.operations.gateway.listener import listener
+from slipway.operations.gateway.settings import read_settings
+from slipway.operations.gateway.tap import TAP_FILTER
 from slipway.operations.journal.tapped import TapError, read_tapped
+from tests.support.gateways import KEYS, write_gateway
 from tests.support.taps import BUNDLE, answer_of, changed, framed, recorded, set_header
 from tests.support.v2_requests import RED, element
 
@@ -132,6 +138,18 @@ def test_hostile_json_and_compression_are_unreadable() -> None:
         set_header(response, "content-encoding", encoding or None)
         set_header(response, "inference-header-content-length", None)
         assert kind(tap.SerializeToString()) == "unreadable", body[:40]
+
+
+def test_the_tap_is_given_no_header_with_a_secret_or_an_address(tmp_path: Path) -> None:
+    settings = read_settings(write_gateway(tmp_path, tls=False, observe={}))
+    made: Any = listener(settings, {KEYS["pets"]: "pets"}, ["colours"])
+    filters = made["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    names = [one["name"] for one in filters]
+    before = filters[names.index(TAP_FILTER) - 1]
+    assert before["name"] == "envoy.filters.http.header_mutation"
+    removed = [one["remove"] for one in before["typed_config"]["mutations"]["request_mutations"]]
+    assert {"authorization", "cookie", "forwarded", "x-real-ip", "true-client-ip"} <= {*removed}
+    assert removed == [name.lower() for name in removed], "as HTTP/2 writes them"
 
 
 def kind(content: bytes) -> str:

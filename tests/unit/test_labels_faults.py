@@ -5,14 +5,19 @@ import os
 import runpy
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slipway.operations.labels.studio import unlabelled
+from slipway.operations.gateway.settings import read_settings
+from slipway.operations.labels.locks import only_one
+from slipway.operations.labels.served import Served
+from slipway.operations.labels.studio import LOCK, Pulled, Pushed, connect, pull, push, unlabelled
+from tests.support.journals import until
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.noise import noise
 from tests.support.scripts import ROOT
@@ -131,6 +136,9 @@ def annotated(**annotation: Any) -> dict[str, Any]:
         ({"GET /api/version": drip}, "does not answer within 0.5 s"),
         ({"GET /api/version": 404}, "not a Label Studio: it has no /api/version"),
         ({"GET /api/version": {"name": "another"}}, "not a Label Studio: /api/version names no release"),
+        ({"GET /api/version": {"release": "1.24.0"}}, "Label Studio 1.24.0; this was tried with 1.23 alone"),
+        ({"GET /api/version": {"release": "2.0.0"}}, "Label Studio 2.0.0; this was tried with 1.23 alone"),
+        ({"GET /api/version": {"release": "1"}}, "Label Studio 1; this was tried with 1.23 alone"),
         ({"GET /api/projects/": 401}, "refuses the token (401 to GET /api/projects/)"),
         ({"GET /api/projects/": 302}, "is redirected to http://example.com/; give that address"),
         ({"GET /api/projects/": 500}, "Label Studio 1.23.2 answers 500 to GET /api/projects/: no"),
@@ -158,6 +166,12 @@ def test_each_fault_is_one_sentence_and_writes_nothing(
     assert len(done.stderr.splitlines()) <= 2
     assert not [asked for asked in faulty.asked if not asked.startswith("GET")]
     assert journal.query("SELECT count(*) FROM labels") == [(0,)]
+
+
+@pytest.mark.parametrize("release", ["1.23.0", "1.23.9", "1.23.2.post1"])
+def test_a_patch_release_is_taken(journal: LabelledJournal, studio: Faulty, release: str) -> None:
+    studio.answers |= {"GET /api/version": {"release": release}, "GET /api/tasks/": {"tasks": [], "total": 0}}
+    assert journal.run("pull")["project"] == "slipway-digits"
 
 
 def test_a_dead_one_is_told(journal: LabelledJournal, faulty: Faulty) -> None:
@@ -258,6 +272,35 @@ def test_a_task_that_somebody_has_removed_meanwhile_is_no_error(journal: Labelle
     with journal.open() as store:
         store.forget("1")
     assert journal.run("pull")["removed"] == 1
+
+
+def waited_for(lock: Path) -> bool:
+    """Whether somebody waits for the lock, by the kernel."""
+    locks = Path("/proc/locks").read_text(encoding="utf-8").splitlines()
+    return any(" -> " in line and f":{lock.stat().st_ino} " in line for line in locks)
+
+
+@pytest.mark.parametrize("exchange", [push, pull])
+def test_a_second_exchange_waits_for_the_first(
+    journal: LabelledJournal, studio: Faulty, exchange: Callable[..., Pushed | Pulled]
+) -> None:
+    studio.answers |= {"GET /api/tasks/": {"tasks": [], "total": 0}, "POST /api/projects/1/import": {"task_count": 3}}
+    settings = read_settings(journal.settings)
+    lock = settings.journal / LOCK
+
+    def second() -> Pushed | Pulled:
+        rest, options = connect(settings, source=journal.settings)
+        with journal.open() as store:
+            served = Served.of(settings, source=journal.settings, classifier=None)
+            return exchange(store, served, rest, options)
+
+    with ThreadPoolExecutor() as pool:
+        with only_one(lock):
+            done = pool.submit(second)
+            until(lambda: done.done() or waited_for(lock))
+            assert studio.asked == ["GET /api/version"], "nothing of the project is read or written meanwhile"
+        assert done.result(timeout=30).project == "slipway-digits"
+    assert "GET /api/tasks/" in studio.asked
 
 
 def test_an_answer_by_a_clock_that_is_ahead_is_of_now(journal: LabelledJournal, studio: Faulty) -> None:

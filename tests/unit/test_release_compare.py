@@ -20,6 +20,7 @@ from slipway.operations.journal.store import Store, image_path, sha256_of
 from slipway.operations.release import comparing, trial
 from slipway.operations.release.disagreements import is_right
 from slipway.operations.release.judge import judge
+from slipway.operations.release.lock import only_operator
 from slipway.operations.release.trial import Trial
 from slipway.system.text import command
 from tests.support.journal_rows import add_rows, made_row
@@ -343,3 +344,19 @@ def test_a_comparison_goes_with_its_row(release: ReleaseFolder) -> None:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("DELETE FROM rows WHERE id = ?", (rows[0],))
     assert table(release, "compared") == table(release, "asked") == []
+
+
+def test_a_second_comparison_is_refused_in_words_and_a_comparison_holds_up_no_weight(release: ReleaseFolder) -> None:
+    journal(release, ["blue"])
+
+    def meanwhile(_: bytes) -> str:
+        said = r"compare\.lock: .* \(compare\) since 20.*, in process \d+; wait until it ends"
+        with pytest.raises(SpecError, match=said):
+            compare(release)
+        with only_operator(read_settings(release.gateway).folder, "weight"):
+            return "red"
+
+    Candidate.says = meanwhile
+    compare(release)
+    assert len(Candidate.asked) == len(table(release, "compared")) == 1
+    compare(release)

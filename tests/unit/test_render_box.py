@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from slipway.contract import SlipwayError
+from slipway.cli import labels, turn
+from slipway.cli.render_daily import daily_of
+from slipway.contract import Lane, SlipwayError
 from slipway.operations.gateway.binary import find_envoy, validate
+from slipway.operations.gateway.settings import read_settings
 from slipway.operations.rendering.compose import PROMETHEUS_IMAGE, hardened
+from slipway.operations.rendering.systemd import Daily
 from slipway.system.home import user_folder
+from slipway.system.yaml_json import dump_yaml
 from tests.support.colours import contents
 from tests.support.gateways import needs_envoy
 from tests.support.prometheus import PROMTOOL, checked, needs_prometheus
@@ -21,7 +26,8 @@ from tests.support.scripts import ROOT
 from tests.support.validators import Mounted, accepted, exposure, verified
 
 CANDIDATE = {"grpc": 8101, "http": 8100, "status": 8103}
-WATCHED = {"observe": {"share": 0.1, "spool": "spool"}, "watch": {}}
+WATCHED = {"observe": {"share": 0.1, "spool": "spool"}, "watch": {}, "labels": {}}
+UNITS = (".service", ".target", ".timer")
 
 
 def beside(folder: Path, names: list[str]) -> tuple[Path, Path]:
@@ -98,26 +104,40 @@ def test_a_gpu_lane_reserves_a_gpu(tmp_path: Path) -> None:
 
 def units(folder: Path, *words: object, **changes: Any) -> dict[str, str]:
     render("systemd", settings(folder, **changes), folder / "out", *words)
-    return {
-        path.name: path.read_text() for path in (folder / "out").iterdir() if path.suffix in (".service", ".target")
-    }
+    return {path.name: path.read_text() for path in (folder / "out").iterdir() if path.suffix in UNITS}
+
+
+def write_fleet(folder: Path, lane: str = "cpu", **active: Any) -> Path:
+    """A fleet file with these active versions; their runs are elsewhere."""
+    path = folder / "fleet.yaml"
+    versions = {name: {"active": version} for name, version in active.items()}
+    path.write_text(dump_yaml({"lane": lane, "classifiers": versions}))
+    return path
 
 
 @pytest.mark.parametrize("lane", ["cpu", "gpu"])
 def test_systemd_accepts_every_unit(lane: str, tmp_path: Path) -> None:
     made = gpu_repository(tmp_path / "gpu") if lane == "gpu" else repository(tmp_path / "cpu", ["colours"])
     shutil.copytree(made, made.parent / "candidate")
-    words = ("--program", sys.executable, "--candidate-repository", made.parent / "candidate")
+    fleet = write_fleet(tmp_path, lane, colours="runs/colours")
+    words = ("--program", sys.executable, "--candidate-repository", made.parent / "candidate", "--fleet", fleet)
     names = units(tmp_path, *words, repository=str(made), candidate=CANDIDATE, **WATCHED)
+    daily = ("labels", "turn") if lane == "cpu" else ("labels",)
     assert set(names) == {
         "slipway.target",
         *(f"slipway-{name}.service" for name in ("server", "candidate", "gateway", "journal", "watch")),
+        *(f"slipway-{name}@.{kind}" for name in daily for kind in ("service", "timer")),
     }
     files = [tmp_path / "out" / name for name in names]
     assert verified(files) == ""
-    broken = tmp_path / "slipway-server.service"
-    broken.write_text(names["slipway-server.service"].replace("ProtectSystem=", "ProtectSytem="))
-    assert "ProtectSytem" in verified([broken])
+    for name, right, wrong in (
+        ("slipway-server.service", "ProtectSystem=", "ProtectSytem="),
+        ("slipway-labels@.service", "Nice=", "Nicer="),
+        ("slipway-labels@.timer", "UTC", "UCT+1"),
+    ):
+        broken = tmp_path / name
+        broken.write_text(names[name].replace(right, wrong))
+        assert wrong.strip("=") in verified([broken]), name
 
 
 def test_units_have_few_rights_and_servers_this_machine_alone(tmp_path: Path) -> None:
@@ -158,6 +178,67 @@ def test_what_the_settings_name_can_be_written_where_they_are(tmp_path: Path) ->
         assert str(tmp_path).encode() not in text
 
 
+def test_timers_run_the_verbs_of_each_classifier(tmp_path: Path) -> None:
+    found = units(tmp_path, "--fleet", write_fleet(tmp_path, colours="runs/colours"), **WATCHED)
+    assert " slipway-labels@colours.timer slipway-turn@colours.timer\n" in found["slipway.target"]
+    gateway, file = tmp_path / "gateway.yaml", tmp_path / "fleet.yaml"
+    parsers = {"labels": labels.parser(), "turn": turn.parser()}
+    for name, words, at in (
+        ("labels", f"labels select {gateway} --classifier %i", "00:15:00"),
+        ("turn", f"turn propose {gateway} {file} %i", "01:15:00"),
+    ):
+        service, timer = (found[f"slipway-{name}@.{kind}"] for kind in ("service", "timer"))
+        assert f"slipway {words}\n" in service
+        verb, *given = words.split()
+        assert parsers[verb].parse_args(given).classifier == "%i"
+        assert "Type=oneshot\n" in service
+        assert "Restart=" not in service
+        assert f"OnCalendar=*-*-* {at} UTC\n" in timer
+    assert "SuccessExitStatus=2\n" in found["slipway-turn@.service"], "no reason is no fault"
+    elsewhere = ("--fleet", file, "--fleet-at", "/srv/slipway/fleet.yaml")
+    assert (
+        " /srv/slipway/fleet.yaml %i\n" in units(tmp_path / "elsewhere", *elsewhere, **WATCHED)["slipway-turn@.service"]
+    )
+
+
+def test_each_classifier_has_timers_or_a_reason_why_not(tmp_path: Path) -> None:
+    lane = Lane(lane="cpu", classifiers={"cats": "a", "dogs": "b", "owls": "c"}, shm_default_bytes=2**20)
+    step = tmp_path / "repository/post_1/1"
+    step.mkdir(parents=True)
+    (step / "decision.json").write_text('{"task": "multilabel", "thresholds": [0.5, 0.5], "top_k": 2}')
+    (step / "bundle.txt").write_text("c\n")
+    runs = {"cats": "runs/cats", "dogs": {"bundle": "bundles/dogs", "engines": "engines/dogs"}, "owls": "runs/owls"}
+
+    def daily(fleet_file: Path | None, **changes: Any) -> tuple[Daily, str]:
+        source = settings(tmp_path, tls=False, **changes)
+        found, notes = daily_of(
+            read_settings(source), lane, tmp_path / "repository", source=source, fleet_file=fleet_file
+        )
+        return found, "\n".join(notes)
+
+    found, said = daily(write_fleet(tmp_path, **runs), observe={}, labels={})
+    assert found == Daily(("cats", "dogs"), ("cats",))
+    assert said.startswith("No timer is for owls: ")
+    assert "classifiers.dogs.active: give the folder of a run" in said
+    found, said = daily(None, observe={})
+    assert found == Daily()
+    assert "chooses rows for labels: the settings have no labels:" in said
+    assert "for a turn: give --fleet" in said
+    assert daily(None) == (Daily(), "")
+
+
+def test_the_spool_may_be_in_the_memory_that_gateway_and_journal_share(tmp_path: Path) -> None:
+    here = {"observe": {"spool": "/run/slipway/spool"}}
+    for name, text in units(tmp_path, **here).items():
+        shares = name in ("slipway-gateway.service", "slipway-journal.service")
+        assert ("RuntimeDirectory=slipway\n" in text) == shares, name
+        assert "RuntimeDirectoryPreserve=yes" in text or "RuntimeDirectory" not in text, "the other one may run"
+        assert "ReadWritePaths" not in text, "a folder that nobody has made yet would end the unit"
+    assert "The spool is not below" not in (tmp_path / "out/README.md").read_text()
+    units(tmp_path / "disk", **WATCHED)
+    assert "The spool is not below /run/slipway" in (tmp_path / "disk/out/README.md").read_text()
+
+
 def test_systemd_finds_little_that_a_unit_may_do(tmp_path: Path) -> None:
     """By its own score, from 0 to 10; 1.8 when this was written, and 8.6 without the lines about rights."""
     for name in units(tmp_path, **WATCHED):
@@ -182,6 +263,8 @@ def test_systemd_finds_little_that_a_unit_may_do(tmp_path: Path) -> None:
         ("systemd", ("--program", "slipway"), "absolute path"),
         ("compose", ("--gateway-image", ENVOY, "--repositories", "a/b"), "absolute path"),
         ("systemd", ("--user", "a b"), "no spaces"),
+        ("systemd", ("--fleet", "fleet.yaml"), "has no observe:"),
+        ("systemd", ("--fleet-at", "/srv/fleet.yaml"), "needs --fleet"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(kind: str, words: tuple[str, ...], said: str, tmp_path: Path) -> None:

@@ -54,13 +54,15 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"{certificate}: a certificate to try with, valid for 90 days; clients must be given it (--cacert)")
         return print_json(arguments, {"certificate": str(certificate), "key": str(key)})
     from slipway.operations.gateway.plan import GatewayPlan  # not at the top: --help needs no library
+    from slipway.operations.gateway.settings import default_budgets
 
     if arguments.settings is None:
         raise SpecError("give a file of settings, such as gateway.yaml; slipway gateway --help shows one")
     plan = GatewayPlan.open(arguments.settings)
     plan.check()
     if arguments.check:
-        print(f"{arguments.settings}: {sentence(plan)}; Envoy accepts its configuration")
+        said = sentence(plan), "Envoy accepts its configuration", default_budgets(plan.settings, plan.models)
+        print(f"{arguments.settings}: {'; '.join(filter(None, said))}")
         _check_certificate(plan)
         return print_json(arguments, described(plan))
     return _run(arguments, plan)

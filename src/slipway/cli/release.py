@@ -106,7 +106,10 @@ def _divide(trial: "Trial", arguments: argparse.Namespace, **changes: int | str 
 
 
 def judge(arguments: argparse.Namespace) -> int:
+    from slipway.operations.gateway.settings import default_budgets  # not at the top: --help needs no library
+
     trial = _open(arguments)
+    budgets = default_budgets(trial.settings, trial.record.models)
     judged = trial.look()
     end = "; end its trial: " + command("slipway release rollback", arguments.gateway)
     while arguments.watch and not _is_over(trial, judged):
@@ -114,6 +117,8 @@ def judge(arguments: argparse.Namespace) -> int:
         time.sleep(POLL_S)
         judged = _next_look(trial) or judged
     _say(judged)
+    if budgets:
+        print(f"  {budgets}")
     acted = _act(trial, judged, arguments)
     verdict = judged.judgement.verdict
     facts = {"blocks": judged.blocks, "restarts": judged.restarts, "out_of_order": judged.out_of_order}

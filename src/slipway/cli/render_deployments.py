@@ -1,7 +1,7 @@
 """The sub-commands of `slipway render` that write deployments: kubernetes, kserve, compose, systemd, secrets, check."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,9 +71,11 @@ def compose(arguments: argparse.Namespace) -> None:
 
 
 def systemd(arguments: argparse.Namespace) -> None:
+    from slipway.cli.render_daily import daily_of
+    from slipway.contract import SpecError
     from slipway.operations.gateway.settings import read_settings
     from slipway.operations.rendering import plan
-    from slipway.operations.rendering.systemd import KIND, Box, systemd_files, written_folders
+    from slipway.operations.rendering.systemd import KIND, Box, spool_notes, systemd_files, written_folders
 
     settings = read_settings(arguments.settings)  # one that serves this machine alone needs no certificate
     repository = plan.repository_of(arguments.settings, settings, given=arguments.repository)
@@ -91,10 +93,16 @@ def systemd(arguments: argparse.Namespace) -> None:
         repository=str(repositories / repository.resolve().name),
         candidate=str(repositories / candidate.resolve().name) if candidate is not None else None,
         user=arguments.user,
+        fleet=arguments.fleet_at or (str(arguments.fleet.resolve()) if arguments.fleet is not None else None),
         written=written_folders(settings, source=arguments.settings, at=at),
     )
+    if arguments.fleet_at is not None and arguments.fleet is None:
+        raise SpecError(f"--fleet-at {arguments.fleet_at} needs --fleet, the same file on this machine")
+    daily, notes = daily_of(settings, server.lane, repository, source=arguments.settings, fleet_file=arguments.fleet)
+    notes += spool_notes(settings)
     other = plan.ServerNeeds.of(candidate) if candidate is not None else None
-    _write(arguments, systemd_files(settings, server, box, candidate=other), kind=KIND)
+    files = systemd_files(settings, server, box, candidate=other, daily=daily, notes=notes)
+    _write(arguments, files, kind=KIND, notes=notes)
 
 
 def secrets(arguments: argparse.Namespace) -> None:
@@ -173,11 +181,13 @@ def _plan(arguments: argparse.Namespace) -> "ClusterPlan":
     ).checked()
 
 
-def _write(arguments: argparse.Namespace, files: Mapping[str, str], *, kind: str) -> None:
+def _write(arguments: argparse.Namespace, files: Mapping[str, str], *, kind: str, notes: Sequence[str] = ()) -> None:
     from slipway.operations.rendering.files import write_files
 
     write_files(arguments.out, files, kind=kind, inputs=(arguments.settings,))
     print(f"{arguments.out}: {len(files)} files for {kind}; README.md there says what comes next")
+    for note in notes:
+        print(f"  {note}")
     print_json(arguments, {"folder": str(arguments.out), "files": sorted(files)})
 
 
@@ -219,7 +229,7 @@ def add_deployments(kinds: Actions) -> None:
     command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
     command.add_argument("--server-image", metavar=DIGEST, help="default: the image that slipway container build makes")
     command.add_argument("--weight", type=_percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
-    command = _command(kinds, "systemd", systemd, "write units for one box: servers, gateway, journal, watch")
+    command = _command(kinds, "systemd", systemd, "write units for one box: servers, gateway, journal, watch, timers")
     _add_box(command)
     command.add_argument(
         "--program",
@@ -228,6 +238,10 @@ def add_deployments(kinds: Actions) -> None:
         help="slipway on that box; default: %(default)s",
     )
     command.add_argument("--settings-at", metavar="FILE", help="path of FILE on that box; default: its path here")
+    command.add_argument(
+        "--fleet", type=Path, metavar="FLEET", help="fleet file: a timer looks for reasons for a turn each day"
+    )
+    command.add_argument("--fleet-at", metavar="PATH", help="path of FLEET on that box; default: its path here")
     command.add_argument("--user", default="slipway", metavar="NAME", help="user of the units; default: %(default)s")
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
     checking = add_action(kinds, "check", "find faults in a rendered folder that no schema of Kubernetes finds")

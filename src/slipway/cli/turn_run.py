@@ -44,12 +44,7 @@ class Turn:
         settings, fleet = GatewayPlan.open(gateway).settings, Fleet.read(fleet_file)
         if settings.observe is None:
             raise SpecError(f"{gateway}: observe: not given, so there is no journal to learn from; add observe: {{}}")
-        if fleet.lane != "cpu":
-            raise SpecError(
-                f"{fleet_file}: lane: {fleet.lane}; a turn builds for the cpu lane. Train and compile by hand, and "
-                "name the run in release.candidate"
-            )
-        run, path, base = _active(fleet, fleet_file, classifier)
+        run, path, base = active_run(fleet, fleet_file, classifier)
         base_run = fleet_file.parent / base if base is not None else None
         stable = stable_repository(settings)
         return cls(gateway, fleet_file, classifier, settings, fleet, stable, run, path, base_run)
@@ -100,8 +95,17 @@ class Turn:
         return None if self.base_run is None else Choice.read(self.base_run / "engines/choice.json").chosen
 
 
-def _active(fleet: Fleet, source: Path, classifier: str) -> tuple[str, tuple[str, ...], str | None]:
-    """The active run of a classifier, its keys in the fleet file, and the run of its base."""
+def active_run(fleet: Fleet, source: Path, classifier: str) -> tuple[str, tuple[str, ...], str | None]:
+    """The active run of a classifier, its keys in the fleet file, and the run of its base.
+
+    Raises:
+        SpecError: no turn can be made for it by this fleet file.
+    """
+    if fleet.lane != "cpu":
+        raise SpecError(
+            f"{source}: lane: {fleet.lane}; a turn builds for the cpu lane. Train and compile by hand, and name the "
+            "run in release.candidate"
+        )
     for name, base in fleet.bases.items():
         if classifier in base.named:
             return base.named[classifier], ("bases", name, "heads", classifier), base.base

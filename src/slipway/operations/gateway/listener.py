@@ -11,7 +11,7 @@ from slipway.operations.gateway.access_logs import METADATA, access_logs
 from slipway.operations.gateway.placement import HERE, Mounted, Placement
 from slipway.operations.gateway.routes import ROUTES, Node, file_source, watched
 from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings, Tls
-from slipway.operations.gateway.tap import tap_filter
+from slipway.operations.gateway.tap import private_filter, tap_filter
 
 LISTENER = "slipway"
 CERTIFICATE, KEYS = "gateway", "keys.yaml"
@@ -232,7 +232,7 @@ def _filters(settings: GatewaySettings, keys: Node, models: Iterable[str]) -> li
         _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),
         _filter("lua", "Lua", {"default_source_code": {"inline_string": guard(settings, models)}}),
         _filter("rbac", "RBAC", _only_checked()),
-        *([tap_filter(settings)] if settings.observe else []),
+        *([private_filter(), tap_filter(settings)] if settings.observe else []),
         _filter("router", "Router", {}),
     ]
 

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -16,6 +17,7 @@ from slipway.operations.labels.settings import Labels
 from slipway.operations.watch.settings import WatchSettings
 from slipway.serving.command import HOST, Ports
 from slipway.system.home import user_folder
+from slipway.system.text import few
 
 KEY_HEADER = "slipway-key"
 """Header (HTTP) or metadata (gRPC) with a team's key."""
@@ -292,3 +294,10 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 def budget_edges_ms(settings: GatewaySettings) -> list[float]:
     """The classifiers' budgets, that of the spec's default included."""
     return sorted({LatencyGate().p99_ms, *settings.budgets_ms.values()})
+
+
+def default_budgets(settings: GatewaySettings, models: Iterable[str]) -> str:
+    """A sentence on the models whose latency counts at the default budget; empty if `budgets_ms` names each of them."""
+    names = sorted(set(models) - settings.budgets_ms.keys())
+    budget = f"latency budget {LatencyGate().p99_ms:g} ms by default for {few(names)}; budgets_ms sets it"
+    return budget if names else ""

@@ -15,7 +15,7 @@ from slipway.operations.labels.settings import HERE, LabelStudio
 
 NOT_FOUND = 404
 TRIED = "1.23"
-"""Version with which this was tried."""
+"""Version with which this was tried, in any patch release."""
 MOST_BYTES = 256 * 2**20
 _BLOCK_BYTES = 2**16
 
@@ -89,6 +89,11 @@ class Rest:
         if not isinstance(found, str):
             raise ServingError(
                 f"{self.url}: not a Label Studio: /api/version names no release; look at label_studio.url"
+            )
+        if found.split(".")[:2] != TRIED.split("."):
+            raise ServingError(
+                f"{self.url}: Label Studio {found}; this was tried with {TRIED} alone, and another version may change "
+                f"what an answer means; run {TRIED}, in any patch release (docs/labels.md)"
             )
         return found
 

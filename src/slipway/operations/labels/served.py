@@ -1,6 +1,6 @@
 """The classifier that labels are for: the bundle that the repository serves, and the labels that it knows."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +53,22 @@ class Served:
         return {*self.labels, *(label for (label,) in given)}
 
 
+def with_several_labels(repository: Path) -> set[str]:
+    """Ids of the bundles in a repository that give several labels for an image."""
+    return {bundle for bundle, path in _decisions(repository) if Decision.read(path).task == "multilabel"}
+
+
 def _has_several_labels(repository: Path, bundle: str) -> bool:
-    """Whether the decision of this bundle is one of several labels; it is in the bundle's last step, or beside its
-    head."""
+    path = next((path for found, path in _decisions(repository) if found == bundle), None)
+    return path is not None and Decision.read(path).task == "multilabel"
+
+
+def _decisions(repository: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the id of each bundle, and the file of its decision: in the bundle's last step, or beside its head."""
     for path in repository.glob("*/1/**/decision.json"):
         of = path.with_name("bundle.txt")
-        if of.is_file() and of.read_text(encoding="utf-8").strip() == bundle:
-            return Decision.read(path).task == "multilabel"
-    return False
+        if of.is_file():
+            yield of.read_text(encoding="utf-8").strip(), path
 
 
 def repository_of(settings: GatewaySettings, *, source: Path) -> Path:

@@ -206,10 +206,18 @@ class Latency(Contract):
     budget_ms: float
     over_budget: int | None
     """Requests over the latency budget; None if the gateway does not count at the budget."""
+    is_default_budget: bool = False
+    """Whether `budgets_ms` of gateway.yaml does not name the ensemble, so that the default counts."""
 
     @property
     def per_second(self) -> float | None:
         return self.requests / self.seconds if self.seconds else None
+
+    @property
+    def budget(self) -> str:
+        """The budget in words."""
+        by_default = " by default (budgets_ms sets it)" if self.is_default_budget else ""
+        return f"{self.budget_ms:g} ms{by_default}"
 
     @property
     def when(self) -> str:

@@ -69,7 +69,7 @@ class LatencyReader:
         self._found = {
             name: latency_of(
                 one.since(before.get(name, NONE)),
-                budget_ms=self._settings.budgets_ms.get(name, LatencyGate().p99_ms),
+                budget_ms=self._settings.budgets_ms.get(name),
                 seconds=None if since_s is None else read_s - since_s,
             )
             for name, one in now.items()
@@ -101,20 +101,23 @@ def counts_of(text: str) -> dict[str, Counted]:
     return {model: Counted(total, dict(within[model])) for model, total in requests.items()}
 
 
-def latency_of(counted: Counted, *, budget_ms: float, seconds: float | None) -> Latency:
+def latency_of(counted: Counted, *, budget_ms: float | None, seconds: float | None) -> Latency:
     """The latency of these requests.
 
     Args:
+        budget_ms: the latency budget; None for the default.
         seconds: in which they came; None for all since the gateway started.
     """
-    within = counted.within.get(budget_ms)
+    counted_at_ms = LatencyGate().p99_ms if budget_ms is None else budget_ms
+    within = counted.within.get(counted_at_ms)
     return Latency(
         requests=counted.requests,
         seconds=seconds,
         p50_ms=_percentile(counted, 0.50),
         p99_ms=_percentile(counted, 0.99),
-        budget_ms=budget_ms,
+        budget_ms=counted_at_ms,
         over_budget=None if within is None else max(0, counted.requests - within),
+        is_default_budget=budget_ms is None,
     )
 
 

@@ -52,7 +52,7 @@ def latency_text(latency: Latency | None) -> str:
         return f"no request {latency.when}"
     p99 = f"at most {latency.p99_ms:g} ms" if latency.p99_ms is not None else "over the last edge"
     over = f"; {percent(latency.over_budget / latency.requests)} over it" if latency.over_budget is not None else ""
-    return f"{p99} {latency.when}, budget {latency.budget_ms:g} ms{over}"
+    return f"{p99} {latency.when}, budget {latency.budget}{over}"
 
 
 def _state(facts: Facts) -> Badge:

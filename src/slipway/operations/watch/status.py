@@ -138,7 +138,7 @@ def _lines(facts: Facts) -> list[str]:
     if facts.latency is not None and facts.latency.p99_ms is not None:
         lines.append(
             f"  P99 at the gateway {facts.latency.when}: at most {facts.latency.p99_ms:g} ms, "
-            f"budget {facts.latency.budget_ms:g} ms"
+            f"budget {facts.latency.budget}"
         )
     if facts.watched is not None:
         lines += _watched_lines(facts.watched)
