@@ -89,6 +89,10 @@ WRONG_BODIES = {
     "an id that is a number": (*_binary(beside=b', "id": 5'), "'id'"),
     "parameters that are a list": (*_binary(beside=b', "parameters": []'), "request params"),
     "a priority that is text": (*_binary(beside=b', "parameters": {"priority": "x"}'), "'priority'"),
+    "a sequence of 129 letters": (
+        *_binary(beside=b', "parameters": {"sequence_id": "%b"}' % (b"x" * 129)),
+        "correlation ID",
+    ),
     "outputs that are text": (*_binary(beside=b', "outputs": "LABEL"'), "'outputs'"),
     "an output without a name": (*_binary(beside=b', "outputs": [{}]'), "'name'"),
     "an unknown output": (*_binary(beside=b', "outputs": [{"name": "X"}]'), "unexpected inference output 'X'"),

@@ -267,13 +267,14 @@ function envoy_on_request(handle)
   end
 end
 
--- How tritonserver begins its message about malformed JSON, or about a JSON value of the wrong type. Its status for both
--- is 500, as for its own faults, whose messages begin otherwise: "in ensemble 'colours', …".
-local UNREADABLE = {
-  "failed to parse the request JSON buffer", "Unable to parse ", "attempt to access ", "failed to get request params"}
+-- How tritonserver begins its message about malformed JSON, or about a JSON value that it cannot use. Its status is then
+-- 500 or 501, as for its own faults, whose messages begin otherwise: "in ensemble 'colours', …".
+local UNREADABLE = {"failed to parse the request JSON buffer", "Unable to parse ", "attempt to access ",
+  "failed to get request params", "string correlation ID "}
 
 function envoy_on_response(handle)
-  if handle:headers():get(":status") ~= "500" then return end
+  local status = handle:headers():get(":status")
+  if status ~= "500" and status ~= "501" then return end
   local body = handle:body()
   local length = body and math.min(body:length(), 64) or 0
   local said = length > 0 and body:getBytes(0, length):match('^{"error":"(.*)') or ""
