@@ -1,60 +1,16 @@
 """HTTP bodies that are wrong in themselves: each gets an error that names the reason, or an answer."""
 
-import gzip
 import http.client
 import json
 import socket
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from slipway.steps.guard import EMPTY, OK, TOO_LARGE, UNSUPPORTED
-from tests.support.v2_requests import RED, element
-
-
-def _described(**changes: Any) -> bytes:
-    tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [1, 1], "data": ["a"], **changes}
-    return json.dumps({"inputs": [{name: value for name, value in tensor.items() if value is not None}]}).encode()
-
-
-def _binary(size: Any) -> tuple[bytes, dict[str, str]]:
-    description = _described(data=None, parameters={"binary_data_size": size})
-    return description + element(RED), {"Inference-Header-Content-Length": str(len(description))}
-
-
-WRONG_BODIES = {
-    "not JSON": (b'{"inputs":', {}, "failed to parse"),
-    "bytes that are no text": (b"\xff\xfe{}", {}, "failed to parse"),
-    "an image": (RED, {}, "failed to parse"),
-    "a list": (b"[]", {}, "'inputs'"),
-    "no inputs": (b"{}", {}, "'inputs'"),
-    "inputs that are no list": (b'{"inputs": {}}', {}, "'inputs'"),
-    "a name that is a number": (_described(name=5), {}, "'name'"),
-    "a shape that is text": (_described(shape="x"), {}, "'shape'"),
-    "a shape with a fraction": (_described(shape=[1.5, 1]), {}, "'shape'"),
-    "a shape over 64 bits": (_described(shape=[2**64, 1]), {}, "'shape'"),
-    "no data": (_described(data=None), {}, "Input must set only one"),
-    "an empty list of data": (_described(data=[]), {}, "expected 1 string elements"),
-    "more data than the shape": (_described(data=["a"] * 9), {}, "unexpected number of string elements"),
-    "numbers for images": (_described(data=[5]), {}, "JSON bytes array"),
-    "an object for images": (_described(data={"b64": "x"}), {}, "'data'"),
-    "an id that is a number": (_described()[:-1] + b', "id": 5}', {}, "'id'"),
-    "an unknown output": (_described()[:-1] + b', "outputs": [{"name": "X"}]}', {}, "unexpected inference output 'X'"),
-    "more bytes announced than sent": (*_binary(10**6), "unexpected size for input 'IMAGE'"),
-    "fewer bytes announced than sent": (*_binary(5), "unexpected additional input data"),
-    "a negative size": (*_binary(-5), "'binary_data_size'"),
-    "a header length past the end": (RED, {"Inference-Header-Content-Length": "1000000"}, "inference header size"),
-    "a negative header length": (RED, {"Inference-Header-Content-Length": "-5"}, "inference header size"),
-    "an unknown compression": (_described(), {"Content-Encoding": "br"}, "Unsupported compression"),
-    "blanks, compressed a thousandfold": (gzip.compress(b" " * 10**7), {"Content-Encoding": "gzip"}, "failed to parse"),
-    "100 MB of zeros in 100 kB": (gzip.compress(bytes(10**8)), {"Content-Encoding": "gzip"}, "failed to parse"),
-    "the same, deflated": (zlib.compress(bytes(10**8)), {"Content-Encoding": "deflate"}, "failed to parse"),
-    "compressed twice": (gzip.compress(gzip.compress(_described())), {"Content-Encoding": "gzip"}, "failed to parse"),
-    "10,000 lists in each other": (b"[" * 10_000, {}, "failed to parse"),
-    "10,000 objects in each other": (b'{"inputs":' * 10_000, {}, "failed to parse"),
-}
+from tests.support.v2_requests import RED
+from tests.support.wrong_requests import WRONG_BODIES, as_json
 
 
 @pytest.mark.parametrize(("body", "headers", "reason"), WRONG_BODIES.values(), ids=WRONG_BODIES.keys())
@@ -71,7 +27,7 @@ def test_a_wrong_http_body_is_an_error_that_names_the_reason(
 
 @pytest.mark.parametrize("depth", [1, 100, 10_000])
 def test_data_in_lists_in_each_other_is_taken_as_the_image_that_it_holds(unharmed: Any, depth: int) -> None:
-    nested = _described().replace(b'["a"]', b"[" * depth + b'"a"' + b"]" * depth)
+    nested = as_json().replace(b'["a"]', b"[" * depth + b'"a"' + b"]" * depth)
     assert _status(unharmed, nested, {}) == UNSUPPORTED
 
 

@@ -12,6 +12,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonclient.utils import InferenceServerException
 
 from tests.support.v2_requests import IMAGE, RED, Input, element, message, post
+from tests.support.wrong_requests import UNKNOWN, WRONG_INPUTS
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 
@@ -25,39 +26,6 @@ def error_of(unharmed: Any, send: Any, protocol: str, request: ModelInferRequest
     status, body = post(unharmed, request)
     assert status in {400, 404, 500}
     return str(json.loads(body)["error"])
-
-
-WRONG_INPUTS = {
-    "no input": ([], "expected 1 inputs but got 0"),
-    "another name": ([("image", *IMAGE[1:])], "unexpected inference input 'image'"),
-    "an extra input": ([IMAGE, ("X", "FP32", (1, 1), bytes(4))], "expected 1 inputs but got 2"),
-    "the input twice": ([IMAGE, IMAGE], "input 'IMAGE' already exists"),
-    "FP32": ([("IMAGE", "FP32", (1, 1), bytes(4))], "data-type is 'FP32'"),
-    "UINT8": ([("IMAGE", "UINT8", (1, len(RED)), RED)], "data-type is 'UINT8'"),
-    "an unknown type": ([("IMAGE", "CAT", (1, 1), element(RED))], "expects 'BYTES'"),
-    "no type": ([("IMAGE", "", (1, 1), element(RED))], "expects 'BYTES'"),
-    "rank 0": ([("IMAGE", "BYTES", (), element(RED))], "has no shape"),
-    "rank 1": ([("IMAGE", "BYTES", (1,), element(RED))], "unexpected shape"),
-    "rank 3": ([("IMAGE", "BYTES", (1, 1, 1), element(RED))], "unexpected shape"),
-    "two images in a row": ([("IMAGE", "BYTES", (1, 2), element(RED) * 2)], "unexpected shape"),
-    "a negative dimension": ([("IMAGE", "BYTES", (1, -1), element(RED))], "should be specified"),
-    "a negative batch": ([("IMAGE", "BYTES", (-1, 1), element(RED))], "string elements"),
-    "a batch over the limit": ([("IMAGE", "BYTES", (9, 1), element(RED) * 9)], "batch-size must be <= 8"),
-    "an enormous shape": ([("IMAGE", "BYTES", (2**62, 2**62), element(RED))], "unexpected shape"),
-    "no bytes": ([("IMAGE", "BYTES", (1, 1), b"")], "expected 1 string elements"),
-    "fewer images than the shape": ([("IMAGE", "BYTES", (2, 1), element(RED))], "expected 2 string elements"),
-    "more images than the shape": ([("IMAGE", "BYTES", (1, 1), element(RED) * 2)], "unexpected number of string"),
-    "half a length prefix": ([("IMAGE", "BYTES", (1, 1), b"\1\0")], "incomplete string length"),
-    "a prefix that says too much": ([("IMAGE", "BYTES", (1, 1), element(RED, 10**6))], "incomplete string data"),
-    "a prefix that says 4 GiB": ([("IMAGE", "BYTES", (1, 1), element(RED, 2**32 - 1))], "incomplete string data"),
-    "a prefix that says too little": ([("IMAGE", "BYTES", (1, 1), element(RED, 9))], "string"),
-    "a lie after a good one": ([("IMAGE", "BYTES", (2, 1), element(RED) + element(RED, 10**6))], "incomplete string"),
-    "one that swallows the next": (
-        [("IMAGE", "BYTES", (2, 1), element(RED, 2 * len(RED) + 4) + element(RED))],
-        "expected 2 string elements",
-    ),
-    "a byte after the last": ([("IMAGE", "BYTES", (1, 1), element(RED) + b"x")], "incomplete string length"),
-}
 
 
 OVER_HTTP = {"a negative dimension": "'shape'", "a negative batch": "'shape'"}
@@ -84,18 +52,6 @@ def test_a_batch_size_that_triton_cuts_to_zero_is_answered_for_the_one_image(sen
     answer = send(message(("IMAGE", "BYTES", (batch, 1), element(RED)), outputs=["LABEL"]))
     assert list(answer.outputs[0].shape) == [2], "Triton 2.51 takes it for a request without a batch dimension"
     assert b"red" in answer.raw_output_contents[0]
-
-
-UNKNOWN = {
-    "a model": ({"model": "cats"}, "'cats' is not found"),
-    "no model": ({"model": ""}, "is not found"),
-    "a path as model": ({"model": "../colours"}, "is not found"),
-    "a version": ({"model_version": "2"}, "version 2 is not found"),
-    "a word as version": ({"model_version": "abc"}, "integral value"),
-    "version -1": ({"model_version": "-1"}, "invalid model version"),
-    "a version of 25 digits": ({"model_version": "9" * 25}, "integral value"),
-    "an output": ({"outputs": ["LABEL", "CAT"]}, "unexpected inference output 'CAT'"),
-}
 
 
 NOT_A_PATH = {"no model", "a path as model", "a word as version", "version -1"}

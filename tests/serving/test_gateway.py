@@ -105,13 +105,7 @@ def test_what_a_balancer_and_a_client_ask_besides_is_answered(gateway: Asked, st
     assert stub.ServerLive(triton.ServerLiveRequest(), metadata=grpc_key()).live
     assert stub.ModelReady(triton.ModelReadyRequest(name="colours"), metadata=grpc_key()).ready
     assert stub.ModelMetadata(triton.ModelMetadataRequest(name="colours"), metadata=grpc_key()).name == "colours"
-    for path in (
-        "/v2",
-        "/v2/health/live",
-        "/v2/models/colours",
-        "/v2/models/colours/ready",
-        "/v2/models/colours/config",
-    ):
+    for path in ("/v2/health/live", "/v2/models/colours", "/v2/models/colours/ready", "/v2/models/colours/config"):
         assert gateway.http("GET", path)[0] == 200, path
     code, _, headers = gateway.http("POST", INFER, RED, BINARY)
     assert (code, headers["slipway-arm"]) == (200, "stable")

@@ -1,10 +1,14 @@
-"""Requests that could end tritonserver 2.51, or step around its interface, do not pass the gateway."""
+"""Requests that could end tritonserver 2.51, step around its interface, or are wrong, do not pass the gateway."""
 
 import json
 import socket
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -13,10 +17,24 @@ from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from slipway.operations.gateway.settings import KEY_HEADER
-from tests.serving.test_bad_bodies import WRONG_BODIES
-from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy
-from tests.support.hostile import BAD, BROKEN_GRPC, HOSTILE_GRPC, HOSTILE_HTTP, INFER, LOST, class_count, raw, said_of
-from tests.support.v2_requests import IMAGE, RED, message
+from slipway.serving import Ports
+from tests.serving.conftest import EXAMPLE
+from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy, running_gateway, write_gateway
+from tests.support.hostile import (
+    BAD,
+    BINARY,
+    BROKEN_GRPC,
+    HOSTILE_GRPC,
+    HOSTILE_HTTP,
+    INFER,
+    LOST,
+    WRONG_GRPC,
+    WRONG_HTTP,
+    class_count,
+    raw,
+    said_of,
+)
+from tests.support.v2_requests import IMAGE, RED, http_request, message
 
 pytestmark = needs_envoy
 
@@ -36,10 +54,64 @@ def test_a_hostile_http_request_is_refused_with_a_sentence(
 
 
 @pytest.mark.usefixtures("unharmed")
-def test_every_body_that_tritonserver_refuses_is_refused_through_the_gateway_too(gateway: Asked) -> None:
-    for name, (body, headers, _) in WRONG_BODIES.items():
-        code, _, _ = gateway.http("POST", INFER, body, {"Content-Type": "application/octet-stream", **headers})
-        assert 400 <= code <= 501, name
+def test_every_wrong_http_request_is_the_clients_fault_by_its_status(gateway: Asked) -> None:
+    wrong = {}
+    for name, request in WRONG_HTTP.items():
+        code, said, _ = gateway.http(*request)
+        if not (400 <= code < 500 and json.loads(said)["error"]):
+            wrong[name] = code, said
+        assert gateway.http("POST", INFER, RED, BINARY)[0] == 200, name
+    assert wrong == {}
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_every_wrong_grpc_request_is_the_clients_fault_by_its_code(stub: GRPCInferenceServiceStub) -> None:
+    wrong = {}
+    for name, request in WRONG_GRPC.items():
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.ModelInfer(request, metadata=grpc_key(), timeout=5)
+        if raised.value.code() not in {BAD, LOST}:
+            wrong[name] = raised.value.code(), raised.value.details()
+        assert stub.ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=5).outputs, name
+    assert wrong == {}
+
+
+class Echo(BaseHTTPRequestHandler):
+    """A server that answers with the body of the request, and the status in its header `answer`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"] or 0))
+        self.send_response(int(self.headers["answer"]))
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_of_the_servers_faults_only_those_that_speak_of_the_request_become_the_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        ports = replace(Ports.free(), http=server.server_port)
+        path = write_gateway(tmp_path / "gateway", ports=ports, repository=str(EXAMPLE))
+        with running_gateway(path) as asked:
+            for status, body, code in (
+                (500, b'{"error":"Unable to parse \'id\': attempt to access JSON non-string as string"}', 400),
+                (500, b'{"error":"in ensemble \'colours\', Unable to parse the image"}', 500),
+                (500, b"Unable to parse 'id'", 500),
+                (500, b"", 500),
+                (503, b'{"error":"Unable to parse \'id\'"}', 503),
+            ):
+                found, said, _ = asked.http("POST", INFER, body, {**BINARY, "answer": str(status)})
+                assert (found, said) == (code, body)
+            assert 'envoy_slipway_answers{model="colours",arm="stable",team="pets",code="400"' in asked.metrics()[1]
+        server.shutdown()
 
 
 @pytest.mark.usefixtures("unharmed")
@@ -131,6 +203,12 @@ def test_class_count_on_probabilities_passes_over_grpc(stub: GRPCInferenceServic
     assert b"red" in answer.raw_output_contents[0]
 
 
+def connected(gateway: Asked) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=gateway.certificate)
+    host, _, port = gateway.host_port.partition(":")
+    return context.wrap_socket(socket.create_connection((host, int(port)), 20), server_hostname=host)
+
+
 def in_chunks(gateway: Asked, body: bytes, *also: str) -> bytes:
     """The answer to a body that comes in chunks of one byte each, after a head with more lines."""
     head = [f"POST {INFER} HTTP/1.1", "host: x", f"{KEY_HEADER}: {KEYS['pets']}", "connection: close", *also]
@@ -140,9 +218,7 @@ def in_chunks(gateway: Asked, body: bytes, *also: str) -> bytes:
         "content-type: application/octet-stream",
     ]
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
-    context = ssl.create_default_context(cafile=gateway.certificate)
-    host, _, port = gateway.host_port.partition(":")
-    with context.wrap_socket(socket.create_connection((host, int(port)), 20), server_hostname=host) as connection:
+    with connected(gateway) as connection:
         connection.sendall("\r\n".join([*head, "", ""]).encode() + chunks)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -153,3 +229,17 @@ def test_a_body_in_chunks_of_a_byte_reaches_the_server_as_one(gateway: Asked) ->
     assert in_chunks(gateway, RED).startswith(b"HTTP/1.1 200"), "a good image"
     assert in_chunks(gateway, bytes(200_000)).startswith(b"HTTP/1.1 200"), "no image: STATUS says so"
     assert in_chunks(gateway, RED, f"content-length: {len(RED)}").startswith(b"HTTP/1.1 400"), "two lengths"
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_clients_that_go_away_harm_nobody(gateway: Asked, stub: GRPCInferenceServiceStub) -> None:
+    for _ in range(10):
+        call = stub.ModelInfer.future(message(IMAGE), metadata=grpc_key())
+        time.sleep(0.002)
+        call.cancel()
+    head, body = http_request(RED)
+    head = head.removesuffix(b"\r\n") + f"{KEY_HEADER}: {KEYS['pets']}\r\n\r\n".encode()
+    for sent in (head[:20], head, head + body[: len(body) // 2], head + body):
+        for _ in range(5):
+            with connected(gateway) as connection:
+                connection.sendall(sent)

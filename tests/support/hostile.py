@@ -1,4 +1,7 @@
-"""Requests that could end tritonserver 2.51, or step around its interface; the gateway refuses every one."""
+"""Requests that could end tritonserver 2.51, or step around its interface, and those that are wrong in themselves.
+
+The gateway refuses each of the former; it or the server behind it refuses each of the latter.
+"""
 
 import json
 from collections.abc import Callable
@@ -9,7 +12,8 @@ from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.support.gateways import Asked, grpc_key
-from tests.support.v2_requests import IMAGE, RED, element, message
+from tests.support.v2_requests import IMAGE, RED, element, message, over_http
+from tests.support.wrong_requests import UNKNOWN, WRONG_BODIES, WRONG_INPUTS
 
 BINARY = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
 INFER = "/v2/models/colours/infer"
@@ -20,6 +24,7 @@ SHARED = b'{"inputs": [{"name": "IMAGE", "parameters": {"shared_memory_region": 
 NEGATIVE = (
     b'{"inputs": [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size" :\n -4}}]}'
 )
+TERABYTE = b'{"inputs": [{"name": "IMAGE", "shape": [1, 274877906944], "datatype": "FP32", "data" :\n [1]}]}'
 HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
     "200,000 lists in each other": ("POST", INFER, b"[" * 200_000, {}, 400),
     "ten million of them": (
@@ -46,6 +51,13 @@ HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
         {"Inference-Header-Content-Length": str(len(NEGATIVE))},
         400,
     ),
+    "a number, and the shape of a terabyte": (
+        "POST",
+        INFER,
+        TERABYTE,
+        {"Inference-Header-Content-Length": str(len(TERABYTE))},
+        400,
+    ),
     "a step": ("POST", "/v2/models/post_1d13e485f590/infer", RED, BINARY, 404),
     "a step's configuration": ("GET", "/v2/models/post_1d13e485f590/config", None, {}, 404),
     "a name that is a path": ("POST", "/v2/models/..%2f..%2fx/infer", RED, BINARY, 400),
@@ -58,6 +70,7 @@ HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
     "shared memory's list": ("GET", "/v2/systemsharedmemory/status", None, {}, 403),
     "statistics": ("GET", "/v2/models/stats", None, {}, 404),
     "metrics": ("GET", "/metrics", None, {}, 403),
+    "the server's metadata": ("GET", "/v2", None, {}, 403),
     "generate": ("POST", "/v2/models/colours/generate", b"{}", {}, 403),
     "a form in a GET": ("GET", "/v2/models/colours", b"a=" + bytes(1_000_000), FORM, 400),
     "a body of readiness": ("GET", "/v2/health/live", b"x", {}, 400),
@@ -92,6 +105,13 @@ def in_the_description(request: triton.ModelInferRequest) -> None:
     request.inputs[0].contents.bytes_contents.append(bytes(100_000))
 
 
+def a_terabyte(request: triton.ModelInferRequest) -> None:
+    tensor = request.inputs[0]
+    tensor.datatype, tensor.shape[:] = "FP32", (1, 2**38)
+    tensor.contents.fp32_contents.append(1)
+    request.ClearField("raw_input_contents")
+
+
 def admin(call: str, request: Any) -> Callable[[GRPCInferenceServiceStub], Any]:
     return lambda stub: getattr(stub, call)(request, metadata=grpc_key(), timeout=5)
 
@@ -112,6 +132,7 @@ HOSTILE_GRPC: dict[str, tuple[Callable[[GRPCInferenceServiceStub], Any], grpc.St
     "class_count on a label": (changed(class_count, outputs=["LABEL"]), NO),
     "shared memory": (changed(shared_memory), NO),
     "an image in the description": (changed(in_the_description), BAD),
+    "a number, and the shape of a terabyte": (changed(a_terabyte), BAD),
     "a compressed message": (
         lambda stub: stub.ModelInfer(message(IMAGE), metadata=grpc_key(), compression=grpc.Compression.Gzip),
         BAD,
@@ -123,6 +144,7 @@ HOSTILE_GRPC: dict[str, tuple[Callable[[GRPCInferenceServiceStub], Any], grpc.St
     "tracing": (admin("TraceSetting", triton.TraceSettingRequest()), NO),
     "shared memory's list": (admin("SystemSharedMemoryStatus", triton.SystemSharedMemoryStatusRequest()), NO),
     "statistics": (admin("ModelStatistics", triton.ModelStatisticsRequest()), NO),
+    "the server's metadata": (admin("ServerMetadata", triton.ServerMetadataRequest()), NO),
     "a step's configuration": (admin("ModelConfig", triton.ModelConfigRequest(name="post_1d13e485f590")), LOST),
     "too large": (
         lambda stub: stub.ModelInfer(
@@ -148,6 +170,16 @@ BROKEN_GRPC = {
     "1.5 million empty inputs": _GOOD + b"\x2a\x00" * 1_500_000,
 }
 """Bodies of `ModelInfer` that protobuf would not write."""
+
+WRONG_GRPC: dict[str, triton.ModelInferRequest] = {
+    name: message(*inputs) for name, (inputs, _) in WRONG_INPUTS.items()
+} | {f"an unknown name: {name}": message(IMAGE, **given) for name, (given, _) in UNKNOWN.items()}
+WRONG_HTTP: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
+    name: ("POST", *over_http(request)) for name, request in WRONG_GRPC.items()
+} | {
+    f"a body: {name}": ("POST", INFER, body, {"Inference-Header-Content-Length": str(len(body)), **headers})
+    for name, (body, headers, _) in WRONG_BODIES.items()
+}
 
 
 def raw(gateway: Asked, body: bytes, *, call: str = "ModelInfer") -> grpc.StatusCode:

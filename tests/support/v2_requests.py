@@ -34,8 +34,8 @@ def message(*inputs: Input, model: str = "colours", outputs: Sequence[str] = (),
     return request
 
 
-def post(server: Any, request: ModelInferRequest) -> tuple[int, bytes]:
-    """Send the same over HTTP: status and body of the response."""
+def over_http(request: ModelInferRequest) -> tuple[str, bytes, dict[str, str]]:
+    """The same request over HTTP: path, body and headers of the POST."""
     tensors = [
         {
             "name": tensor.name,
@@ -52,13 +52,17 @@ def post(server: Any, request: ModelInferRequest) -> tuple[int, bytes]:
         described["outputs"] = [{"name": output.name} for output in request.outputs]
     description = json.dumps(described).encode()
     version = f"/versions/{request.model_version}" if request.model_version else ""
-    connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=30)
-    connection.request(
-        "POST",
+    return (
         f"/v2/models/{request.model_name}{version}/infer",
         description + b"".join(request.raw_input_contents),
         {"Inference-Header-Content-Length": str(len(description))},
     )
+
+
+def post(server: Any, request: ModelInferRequest) -> tuple[int, bytes]:
+    """Send a request to a server over HTTP: status and body of the response."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=30)
+    connection.request("POST", *over_http(request))
     response = connection.getresponse()
     answer = response.status, response.read()
     connection.close()

@@ -18,7 +18,7 @@ from benchmarks.studies.lifecycle.result import Found, Hostile, Journalled
 from benchmarks.studies.robustness.launcher import Launcher, launched
 from benchmarks.studies.study import ROOT
 from tests.support.gateways import Asked, grpc_key, running_gateway, write_gateway
-from tests.support.hostile import BROKEN_GRPC, HOSTILE_GRPC, HOSTILE_HTTP, raw
+from tests.support.hostile import BROKEN_GRPC, HOSTILE_GRPC, HOSTILE_HTTP, WRONG_GRPC, WRONG_HTTP, raw
 from tests.support.journals import Journal, Traffic, pictures, tapped, tmpfs, until
 from tests.support.v2_requests import IMAGE, message
 
@@ -61,11 +61,12 @@ def try_faults(work: Path, found: Found, *, kills: int, seed: int) -> None:
 
 
 def _send_hostile(asked: Asked, server: Launcher) -> Hostile:
-    """Send every hostile request once, and see whether the server still is the one that it was."""
+    """Send every hostile or wrong request once, and see whether the server still is the one that it was."""
     pid, codes, passed = server.server_pid(), Counter[str](), []
     over_grpc = dict(_over_grpc(asked))
-    for name, (method, path, body, headers, _) in HOSTILE_HTTP.items():
-        code, _, _ = asked.http(method, path, body, headers)
+    over_http = {name: case[:4] for name, case in HOSTILE_HTTP.items()} | WRONG_HTTP
+    for name, request in over_http.items():
+        code, _, _ = asked.http(*request)
         codes[str(code)] += 1
         if not 400 <= code < 500:
             passed.append(f"{name}: {code}")
@@ -76,7 +77,7 @@ def _send_hostile(asked: Asked, server: Launcher) -> Hostile:
     asked.stub().ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=5)  # else it raises, and nothing is published
     restarts = len(server.events("restarting")) + (server.server_pid() != pid)
     return Hostile(
-        http=len(HOSTILE_HTTP),
+        http=len(over_http),
         grpc=len(over_grpc),
         codes=dict(codes),
         not_refused=tuple(passed),
@@ -87,7 +88,10 @@ def _send_hostile(asked: Asked, server: Launcher) -> Hostile:
 def _over_grpc(asked: Asked) -> Iterator[tuple[str, grpc.StatusCode]]:
     stub = asked.stub()
     calls = {name: call for name, (call, _) in HOSTILE_GRPC.items()}
-    calls |= {f"a deadline of {ms} ms": partial(_in_time, ms=ms) for ms in DEADLINES_MS}
+    calls |= {name: partial(_infer, request=request) for name, request in WRONG_GRPC.items()}
+    calls |= {
+        f"a deadline of {ms} ms": partial(_infer, request=message(IMAGE), timeout_s=ms / 1000) for ms in DEADLINES_MS
+    }
     for name, call in calls.items():
         try:
             call(stub)
@@ -99,8 +103,8 @@ def _over_grpc(asked: Asked) -> Iterator[tuple[str, grpc.StatusCode]]:
         yield f"a message with {name}", raw(asked, body)
 
 
-def _in_time(stub: Any, *, ms: int) -> Any:
-    return stub.ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=ms / 1000)
+def _infer(stub: Any, *, request: Any, timeout_s: float = 5) -> Any:
+    return stub.ModelInfer(request, metadata=grpc_key(), timeout=timeout_s)
 
 
 def _journalled(one: Journal, *, answers: int, failed: int) -> Journalled:

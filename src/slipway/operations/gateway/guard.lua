@@ -5,10 +5,11 @@
 
 local SERVICE = "/inference.GRPCInferenceService/"
 local MODEL_CALLS = {ModelInfer = true, ModelReady = true, ModelMetadata = true, ModelConfig = true}
-local SERVER_CALLS = {ServerLive = true, ServerReady = true, ServerMetadata = true}
+local SERVER_CALLS = {ServerLive = true, ServerReady = true}
 local GRPC_CODES = {[400] = 3, [403] = 7, [404] = 5, [408] = 4, [413] = 8, [415] = 3, [500] = 13}
 local SECONDS = {H = 3600, M = 60, S = 1, m = 1e-3, u = 1e-6, n = 1e-9}
 local CONTENT_TYPES = {[""] = true, ["application/octet-stream"] = true, ["application/json"] = true}
+local ONLY = "the gateway forwards inference, readiness, metadata and configuration of classifiers alone"
 local BYTES = 2
 local SAMPLED = "slipway-sampled"
 
@@ -131,7 +132,7 @@ end
 
 local function check_grpc(handle, headers, call)
   if not (MODEL_CALLS[call] or SERVER_CALLS[call]) then
-    refuse(403, "the gateway forwards inference, readiness and metadata alone")
+    refuse(403, ONLY)
   end
   check_deadline(headers)
   local encoding = headers:get("grpc-encoding")
@@ -187,10 +188,8 @@ local function check_http_infer(handle, headers, model)
   if text:find("\\", 1, true) or text:find("classification", 1, true) then
     refuse(403, "class_count and escaped text do not pass over HTTP; ask for class_count over gRPC")
   end
-  for size in text:gmatch('"binary_data_size"%s*:%s*([^%s,}%]]*)') do
-    if not size:match("^%d+$") then
-      refuse(400, "binary_data_size is " .. size:sub(1, 20) .. "; give the number of the tensor's bytes, 0 or more")
-    end
+  if text:find('"data"%s*:') then  -- 2.51 ends where the memory that the shape names is not there
+    refuse(400, "tensors in JSON do not pass; send their bytes behind the JSON, with binary_data_size")
   end
   local _, depth = text:gsub("[%[{]", "")
   if depth > LIMITS.brackets then
@@ -212,9 +211,9 @@ local function check_http(handle, headers, path)
       check_model(model)
       return nil
     end
-    if path == "/v2" or path == "/v2/health/live" or path == "/v2/health/ready" then return nil end
+    if path == "/v2/health/live" or path == "/v2/health/ready" then return nil end
   end
-  refuse(403, "the gateway forwards inference, readiness and metadata of classifiers alone")
+  refuse(403, ONLY)
 end
 
 -- The sample of the journal: a request is chosen with probability min(share, per_second / rate). The rate is that of the
@@ -247,7 +246,7 @@ function envoy_on_request(handle)
   local fine, result = pcall(function()
     if is_grpc then
       if path:sub(1, #SERVICE) ~= SERVICE or headers:get(":method") ~= "POST" then
-        refuse(403, "the gateway forwards inference, readiness and metadata alone")
+        refuse(403, ONLY)
       end
       return check_grpc(handle, headers, path:sub(#SERVICE + 1))
     end
@@ -265,5 +264,21 @@ function envoy_on_request(handle)
   if result and LIMITS.share then
     local sampled, why = pcall(sample, handle)
     if not sampled then handle:logErr("guard: the journal's sample: " .. tostring(why)) end
+  end
+end
+
+-- How tritonserver begins its message about malformed JSON, or about a JSON value that it cannot use. Its status is then
+-- 500 or 501, as for its own faults, whose messages begin otherwise: "in ensemble 'colours', …".
+local UNREADABLE = {"failed to parse the request JSON buffer", "Unable to parse ", "attempt to access ",
+  "failed to get request params", "string correlation ID "}
+
+function envoy_on_response(handle)
+  local status = handle:headers():get(":status")
+  if status ~= "500" and status ~= "501" then return end
+  local body = handle:body()
+  local length = body and math.min(body:length(), 64) or 0
+  local said = length > 0 and body:getBytes(0, length):match('^{"error":"(.*)') or ""
+  for _, words in ipairs(UNREADABLE) do
+    if said:sub(1, #words) == words then handle:headers():replace(":status", "400") end
   end
 end
