@@ -172,7 +172,7 @@ def summary(
 
 
 def table(releases: list[Judged], labelled: list[JudgedByLabels]) -> Iterator[str]:
-    yield f"{'release':56}{'rolled back':>20}{'promoted':>20}{'too few':>9}   bar"
+    yield f"{'release':56}{'rolled back':>20}{'promoted':>20}{'too few':>9}{'false':>7}   bar"
     for one in releases:
         yield _row(one, one.rolled_back_s, one.promoted_s, unit="s")
     for other in labelled:
