@@ -72,12 +72,13 @@ def test_a_watch_goes_on_after_a_slow_look_and_rolls_back(
 ) -> None:
     found = Trial.open(release.gateway).judged()
     worse = found.judgement.model_copy(update={"verdict": ReleaseVerdict.WORSE})
-    looks: list[Callable[[Trial], Judged]] = [
-        lambda _: found,
-        Trial.look,
-        lambda _: replace(found, judgement=worse),
-    ]
-    monkeypatch.setattr(Trial, "look", lambda self: looks.pop(0)(self))
+    slow = Trial.look
+    looks: list[Callable[[Trial], Judged]] = [lambda _: found, slow, lambda _: replace(found, judgement=worse)]
+
+    def look(self: Trial) -> Judged:
+        return looks.pop(0)(self)
+
+    monkeypatch.setattr(Trial, "look", look)
     with soon(), pytest.raises(ServingError, match="weight 0 is written, and in force once the gateway answers again"):
         release("judge", "--watch")
     assert "does not answer: timed out" in capsys.readouterr().out
@@ -90,20 +91,22 @@ def test_the_care_of_a_slow_envoy_takes_it_for_silent(release: ReleaseFolder) ->
         assert not gateway._listening()
 
 
+ASKED: dict[str, Callable[[int], object]] = {
+    "gateway": lambda port: metrics.fetch(watch_settings(Path()).model_copy(update={"metrics_port": port}), ""),
+    "supervisor": lambda port: request_reload(port, timeout_s=TIMEOUT_S),
+    "server": lambda port: over_http(f"127.0.0.1:{port}", "digits", timeout_s=TIMEOUT_S),
+}
+
+
 @pytest.mark.parametrize("handle", SLOW.values(), ids=SLOW)
-@pytest.mark.parametrize("asked", ["gateway", "supervisor", "server"])
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
 def test_a_question_ends_whatever_comes_slowly(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, handle: Handle
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[int], object], handle: Handle
 ) -> None:
     monkeypatch.setenv(VARIABLE, "a-key")
     monkeypatch.setattr(metrics, "TIMEOUT_S", TIMEOUT_S)
     with soon(), listening(handle) as port, pytest.raises(ServingError, match="timed out"):
-        if asked == "gateway":
-            metrics.fetch(watch_settings(tmp_path).model_copy(update={"metrics_port": port}), "")
-        elif asked == "supervisor":
-            request_reload(port, timeout_s=TIMEOUT_S)
-        else:
-            over_http(f"127.0.0.1:{port}", "digits", timeout_s=TIMEOUT_S)
+        ask(port)
 
 
 def test_an_answer_in_time_is_read_as_a_whole() -> None:
