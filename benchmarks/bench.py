@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     )
     files = [out / f"{name}.json" for name in ("gate", "capacity", "perf_analyzer", "verdict")]
     price = ("--engine", chosen.engine.path, "--price", arguments.price)
-    step("report", "benchmarks/report.py", *files, *price, "--out", out / "report.html")
+    step("report", "benchmarks/speed.py", *files, *price, "--out", out / "report.html")
     print(f"\n{time.monotonic() - started:.0f} s; look at {out}/report.html")
 
 

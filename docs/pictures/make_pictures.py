@@ -25,6 +25,7 @@ NAMES = {
     "mlserver": "MLServer",
     "tutorial": "tutorial: FastAPI, PIL, ONNX Runtime",
 }
+SKILLED = "_skilled"
 RESULTS = ("digits-int8-cpu", "digits-capacity-cpu")
 PAGES = {"report": 980, "latency": 1190}
 """Pixels from the top of each page that its picture shows."""
@@ -97,18 +98,23 @@ def flow(out: Path) -> None:
 @styled
 def peers(result: Path, out: Path) -> None:
     """How many times the rate of each peer Slipway's fused layout holds: the mean and two standard errors."""
-    ratios = PeersResult.read(result).times_the_capacity
-    chart = axes(7.5, 2.6)
-    for row, peer in enumerate(reversed(NAMES)):
-        found = ratios[peer]
-        colour = TONES["good" if found.low > 1 else "bad" if found.mean < 1 else "warn"]
-        spread = [[found.mean - found.low], [found.high - found.mean]]
-        chart.errorbar(found.mean, row, xerr=spread, fmt="o", color=colour, capsize=3)
-        chart.text(found.mean, row + 0.2, f"{found.mean:.2f}", ha="center", color=TEXT)
+    measured = PeersResult.read(result)
+    chart = axes(7.5, 3.4)
+    forms = (("", "o", 0.15, "our step files inside"), (SKILLED, "D", -0.15, "as a skilled team would write it"))
+    for ending, marker, above, label in forms:
+        for row, peer in enumerate(reversed(NAMES)):
+            if (found := measured.times_the_capacity.get(peer + ending)) is None:
+                continue
+            colour = TONES["good" if found.low > 1 else "bad" if found.high < 1 else "warn"]
+            spread = [[found.mean - found.low], [found.high - found.mean]]
+            chart.errorbar(found.mean, row + above, xerr=spread, fmt=marker, markersize=5, color=colour, capsize=3)
+            chart.text(found.high * 1.04, row + above, f"{found.mean:.2f}", va="center", color=TEXT)
+        chart.plot([], [], marker, color=DIM, markersize=5, label=label)
+    chart.legend(loc="upper right", frameon=False)
     chart.axvline(1, color=DIM, linewidth=1)
     chart.set(
         xscale="log",
-        xlabel="Slipway's rate within P99 < 50 ms, layout fused, pinned, batches of 1,\n"
+        xlabel=f"Slipway's rate within P99 < 50 ms, layout fused, {measured.settings['slipway_fused']},\n"
         "÷ the peer's (right of 1 is better)",
     )
     chart.set_xticks([0.7, 1, 2, 4, 8], ["0.7", "1", "2", "4", "8"])

@@ -17,7 +17,7 @@ from slipway.client import Client, ForbiddenError, ModelError, Options, Overload
 from slipway.contract import Lane, SpecError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import ServerPorts
-from slipway.operations.release.force import put_in_force
+from slipway.operations.release.apply_weights import put_in_force
 from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE
 from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy

@@ -18,8 +18,8 @@ from slipway.repository import assemble
 from slipway.repository import heads as heads_of_a_base
 from slipway.serving import Ports, serve
 from slipway.serving.doctor.examine import examine
+from slipway.serving.load_many import MANY
 from slipway.serving.process import stubs
-from slipway.serving.together import MANY
 from slipway.steps.guard import PLACEHOLDER
 from tests.serving.test_reload import reload
 from tests.support.asking import asking, get, wait_until

@@ -72,7 +72,7 @@ def test_after_kills_of_the_collector_the_rows_are_the_sampled_answers(journal: 
         assert found["rows"] == traffic.answers
         assert found["parity"] == {"equal": traffic.answers}
         assert (found["spool_files"], found["dropped"]) == (0, 0)
-        with Store.open(one.settings.journal, make=False) as store:
+        with Store.of(one.settings, make=False) as store:
             kept = {name for (name,) in store.query("SELECT DISTINCT sha256 FROM rows WHERE kept = 1")}
             refused = store.query("SELECT count(*), count(sha256) FROM rows WHERE status != 0")
             prune(store, image_days=30, row_days=365, now_s=time.time())
@@ -197,7 +197,7 @@ def test_the_sample_is_as_large_as_asked_and_weighs_back_to_all_requests(journal
         time.sleep(0.3)
         assert errors == 0
         one.empty()
-        with Store.open(one.settings.journal, make=False) as store:
+        with Store.of(one.settings, make=False) as store:
             chances = np.array([chance for (chance,) in store.query("SELECT sampled_with FROM rows")])
         assert chances.max() == pytest.approx(0.4)
         # The first ones are sampled by their share, until the rate is known; by the share alone it were 400.

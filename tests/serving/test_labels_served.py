@@ -16,7 +16,7 @@ from slipway.contract.evidence.evaluation import LabelBundleEvaluation, read_bun
 from slipway.engines import build_engine, quantize
 from slipway.engines.current import installed, stale
 from slipway.engines.graph import Graph
-from slipway.engines.rows import read_rows
+from slipway.engines.predictions_csv import read_rows
 from slipway.repository import Classifier, assemble
 from slipway.system.files import sha256_file
 from slipway.training import export, train

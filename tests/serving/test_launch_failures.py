@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 Launch = Callable[..., Any]
 Refused = Callable[..., str]
 Changed = Callable[[str, str], Path]
-HANGS_S = 600
+HANGS_S = 300
 """A launcher that has not ended by then never would: the model that hangs sleeps for longer."""
 
 
@@ -36,7 +36,7 @@ def refused(launch: Launch) -> Refused:
 
 @pytest.mark.parametrize(
     ("kind", "body", "says"),
-    [("post", "raise ValueError('the dog')", "ValueError: the dog"), ("engine", "os._exit(3)", "")],
+    [("post", "raise ValueError('the dog')", "ValueError: the dog"), ("engine", "os._exit(3)", "is not healthy")],
     ids=["raises", "ends its process"],
 )
 def test_a_model_that_does_not_load_is_named_with_the_servers_own_reason(

@@ -60,7 +60,7 @@ class Box:
         until(are_there)
 
     def rows(self) -> list[tuple[Any, ...]]:
-        with Store.open(self.folder / "journal", make=False) as store:
+        with Store.of(read_settings(self.settings), make=False) as store:
             return store.query(
                 "SELECT id, request, bundle, label, score, probability, sha256, kept FROM rows ORDER BY id"
             )

@@ -11,7 +11,7 @@ from typing import Any, Self
 import grpc
 import pytest
 
-from slipway.operations.gateway.made import new_key, self_signed
+from slipway.operations.gateway.new_secrets import new_key, self_signed
 from slipway.operations.gateway.settings import KEY_HEADER
 from slipway.system.yaml_json import dump_yaml, read_plain
 from tests.serving.conftest import EXAMPLE

@@ -89,7 +89,7 @@ def watch(journal: Journal, asked: list[tuple[str, bytes]]) -> dict[str, Any]:
     assert [result.error for result in results] == [None] * len(asked)
     time.sleep(0.3)  # Envoy writes a tap after its answer
     journal.empty()
-    run_watch(journal.settings, journal.settings_file, ended=threading.Event(), say=lambda _: None, once=True)
+    run_watch(journal.settings, ended=threading.Event(), say=lambda _: None, once=True)
     found: dict[str, Any] = call("status", journal)["classifiers"][0]
     return found
 

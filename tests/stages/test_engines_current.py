@@ -16,7 +16,7 @@ from slipway.contract.engine import plan_name
 from slipway.engines import compare
 from slipway.engines.current import Compiler, installed, stale, stale_graph
 from slipway.engines.graph import Graph, served_graph
-from slipway.engines.rows import PREDICTIONS
+from slipway.engines.predictions_csv import PREDICTIONS
 from slipway.engines.tensorrt_library import compute_capability
 from slipway.system.files import sha256_bytes, sha256_file
 from tests.support.cards import H100

@@ -14,6 +14,7 @@ from slipway.contract.dataset import Dataset
 from slipway.evaluation.predict import predict
 from slipway.operations.labels.explained import read_row
 from slipway.steps.engine_openvino import Engine
+from slipway.system.text import command
 from tests.support.coloured_runs import coloured_run
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.scripts import run_here
@@ -86,7 +87,8 @@ def test_a_refused_image_and_a_row_that_is_not_there_are_told(journal: LabelledJ
     assert "No image: refused images are not kept" in page
     assert "No training images: the image was refused." in page
     done = run_here("explain", str(journal.settings), "99", cwd=journal.folder, check=False)
-    assert "row 99 is not in the journal" in done.stderr
+    last = command("slipway journal rows", journal.settings)
+    assert f"row 99 is not in the journal; {last} shows the last ones" in done.stderr
     done = run_here(
         "explain", str(journal.settings), str(row), "--run", str(bundle.path.parent), cwd=journal.folder, check=False
     )

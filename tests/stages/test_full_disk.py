@@ -16,7 +16,6 @@ import torch
 from slipway.contract import SpecError, StorageError
 from slipway.engines import build_engine
 from slipway.operations.journal.backup import back_up
-from slipway.operations.journal.store import Store
 from slipway.system.files import complete_folder
 from slipway.system.targets import check_file, check_folder, storage_error, write_file
 from slipway.training import train
@@ -25,7 +24,7 @@ from slipway.training.learn.callbacks import WholeCheckpoints
 from slipway.training.search.hyperparameters import search
 from slipway.training.search.label_errors import find_label_errors
 from tests.support.colour_training import small_spec, write_colours
-from tests.support.journal_rows import add_rows, made_row
+from tests.support.journal_rows import add_rows, journal_in, made_row
 from tests.support.targets import ABSENT, SPACE, STAGES, bundle, make_data, spec
 
 
@@ -140,7 +139,7 @@ def test_a_search_that_finds_the_disk_full_says_so(full: Path) -> None:
 
 
 def test_a_backup_on_a_full_disk_names_that_disk_and_not_the_journals(full: Path, tmp_path: Path) -> None:
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         add_rows(store, [made_row(str(number)) for number in range(1000)])
         with pytest.raises(StorageError, match=r"full/backup: .*No space left on device; free some space, or"):
             back_up(store, full / "backup", progress=lambda _: None)

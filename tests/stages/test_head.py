@@ -16,7 +16,7 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import BundleMeasured, EngineMeasured
 from slipway.engines.base_engines import run_of
-from slipway.engines.rows import read_rows
+from slipway.engines.predictions_csv import read_rows
 from slipway.evaluation.predict import predict_served
 from slipway.repository import BaseHeads, assemble
 from slipway.repository.fleet import open_base

@@ -12,6 +12,7 @@ import pytest
 
 from slipway.serving import Ports
 from tests.support.played_image import PlayedImage, install_dali, python_3_12
+from tests.support.processes import running_process
 from tests.support.scripts import ROOT
 
 pytestmark = [
@@ -78,16 +79,14 @@ def test_the_cpu_image_serves_the_example_by_its_own_entry_point(play: Play, tmp
     flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
     command = [slipway, "serve", EXAMPLE, *options, *flags]
     messages = tmp_path / "messages"
-    with messages.open("wb") as file, subprocess.Popen(command, env=image.environment, stderr=file) as launcher:
-        try:
-            deadline = time.monotonic() + 120
-            while not answers(f"http://127.0.0.1:{ports.status}/ready"):
-                assert launcher.poll() is None, messages.read_text()
-                assert time.monotonic() < deadline, messages.read_text()
-                time.sleep(0.5)
-        finally:
-            launcher.terminate()
-    assert launcher.returncode == 0, messages.read_text()
+    with messages.open("wb") as file, running_process(command, env=image.environment, stderr=file) as launcher:
+        deadline = time.monotonic() + 120
+        while not answers(f"http://127.0.0.1:{ports.status}/ready"):
+            assert launcher.poll() is None, messages.read_text()
+            assert time.monotonic() < deadline, messages.read_text()
+            time.sleep(0.5)
+        launcher.terminate()
+        assert launcher.wait(60) == 0, messages.read_text()
 
 
 def answers(url: str) -> bool:

@@ -16,7 +16,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.evaluation import PrimaryMetrics, read_bundle_evaluation
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW
 from slipway.contract.spec import AccuracyGate, DecisionPolicy, ThresholdPolicy
-from slipway.engines.rows import flips, gate_rows, make_rows
+from slipway.engines.predictions_csv import flips, gate_rows, make_rows
 from slipway.evaluation.bundle import evaluate_label_bundle
 from slipway.evaluation.fit import answer, fit_labels, fit_thresholds, refit_decision
 from slipway.evaluation.fit import given as given_by

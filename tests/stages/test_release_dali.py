@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import Preprocess
-from slipway.contract.releases import NEWEST, OLDEST_DALI, RELEASES
+from slipway.contract.nvidia_releases import NEWEST, OLDEST_DALI, RELEASES
 from slipway.repository import assemble
 from tests.support.dali_backend import SERIALISE
 from tests.support.dali_environment import CODECS, python_with_dali

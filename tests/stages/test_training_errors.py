@@ -35,10 +35,10 @@ SCRIPTS = (
     "training/make_parity.py",
     "training/make_pages.py",
     "training/inspect_data.py",
-    "training/inspect_augmentation.py",
+    "training/augmentations.py",
     "training/train.py",
     "training/export.py",
-    "training/find_label_errors.py",
+    "training/label_errors.py",
     "training/search.py",
     "build/import_bundle.py",
     "build/quantize.py",
@@ -47,8 +47,6 @@ SCRIPTS = (
 MODULES = {
     **{script: f"slipway.cli.{Path(script).stem}" for script in SCRIPTS},
     "training/inspect_data.py": "slipway.cli.inspect",
-    "training/inspect_augmentation.py": "slipway.cli.augmentations",
-    "training/find_label_errors.py": "slipway.cli.label_errors",
 }
 PNG = encode(Image.new("RGB", (2, 2)), "PNG")
 HALF_A_PNG = next(case.data for case in corpus() if case.name == "PNG with half of its data")

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slipway.cli import turn_build, turn_release, up
+from slipway.cli.turn_status import READY
 from slipway.contract import Fleet, Lane
 from slipway.contract.evidence.gate import OldTest
 from slipway.engines.old_test import answering, compare_on_old_test
@@ -95,7 +97,7 @@ def test_a_turn_makes_a_candidate_with_the_new_class_last_and_stops_where_a_pers
     assert grown.new_classes == (FOREIGN[0],)
     assert turn.new_bundle.labels == (*turn.bundle.labels, FOREIGN[0])
     assert (turn.folder / "fleet.yaml").read_text() == f"{FLEET}release:\n  candidate:\n    shades: runs/shades-2\n"
-    release = read_record(turn.folder / "cpu")
+    release = read_record(turn.folder / "cpu", gateway=turn.folder / "gateway/gateway.yaml")
     assert release is not None
     assert release.candidate.bundles == {"shades": turn.new_bundle.id}
     assert Lane.read(turn.folder / "cpu/lane.json").classifiers == {"shades": turn.bundle.id}
@@ -116,7 +118,9 @@ def test_a_turn_makes_a_candidate_with_the_new_class_last_and_stops_where_a_pers
     assert "✓ candidate: current" in again.stdout
     (turn.folder / "fleet.yaml").write_text(FLEET.replace("runs/shades", "runs/shades-2"))
     assert "make the run active that is served" in turn.done("run").stderr, "the fleet file alone promotes nothing"
-    assert turn.run(action="status")[1]["record"]["outcome"] is None
+    step, waits_for = waiting(turn)
+    assert step == "end"
+    assert waits_for.startswith("a person: fleet.yaml: shades: the active run runs/shades-2 is bundle ")
 
 
 @pytest.mark.parametrize(
@@ -147,10 +151,35 @@ def test_a_turn_that_is_ended_after_each_stage_goes_on_with_the_next(
     monkeypatch.setattr(up, "step", run)
     called.clear()
     if len(stages) == 1:
-        assert waiting(turn) == ("candidate", "nothing but the command below")
+        assert waiting(turn) == ("candidate", READY)
+        folder = read_settings(turn.folder / "gateway/gateway.yaml").folder
+        with only_operator(folder, "turn of cats", file="turn.lock"):
+            step, waits_for = waiting(turn)
+        assert step == "candidate"
+        assert re.match(r"a run that is at work: .* \(turn of cats\) since 20.*, in process \d+$", waits_for)
     assert turn.done("run").returncode == 2
     assert "labels dataset" not in called
     assert len([*(turn.folder / "runs").iterdir()]) == 2, "one new run, whoever calls it"
+
+
+def test_status_says_what_a_person_mends_and_what_ends_a_turn_after_the_promotion(turn: TurnFolder) -> None:
+    turn.add_rows()
+    turn.done("run", "--approved-by", "A. Lee")
+    gateway = turn.folder / "gateway/gateway.yaml"
+    release = Trial.open(gateway).record
+    settings = yaml.safe_load(gateway.read_text())
+    del settings["candidate"]
+    gateway.write_text(yaml.safe_dump(settings))
+    step, waits_for = waiting(turn)
+    assert step == "candidate's server"
+    assert waits_for.startswith("a person: gateway/gateway.yaml: candidate: not given; write the ports")
+    shutil.rmtree(turn.folder / "cpu")
+    shutil.copytree(release.candidate.path, turn.folder / "cpu")
+    assert waiting(turn) == ("end", f"{READY}, which makes runs/shades-2 active in fleet.yaml")
+    (turn.folder / "fleet.yaml").write_text(FLEET.replace("runs/shades", "runs/shades-2"))
+    assert waiting(turn) == ("end", f"{READY}, which ends the turn")
+    code, told = turn.run()
+    assert (code, told["record"]["outcome"]) == (0, "promoted")
 
 
 def test_two_turns_at_once_are_refused(turn: TurnFolder) -> None:
@@ -245,7 +274,8 @@ def test_the_old_test_split_is_compared_image_by_image(turn: TurnFolder) -> None
 def judged(turn: TurnFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`judged("fine")` lets the candidate's server answer, and its disagreements have this verdict.
 
-    Without `is_compared` the verdict comes from the counts alone. `rollback=1` lets the judge roll back.
+    The counts have the verdict of `counts`; without `is_compared` there are no disagreements. `hours` have passed.
+    `rollback=1` lets the judge roll back.
     """
     turn.add_rows()
     run = up.step
@@ -260,13 +290,17 @@ def judged(turn: TurnFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
 
     codes: dict[str, int] = {}
 
-    def judged(verdict: str, *, is_compared: bool = True, **exit_codes: int) -> None:
+    def judged(
+        verdict: str, *, counts: str = "too_few", is_compared: bool = True, hours: float = 0, **exit_codes: int
+    ) -> None:
         def with_verdict(trial: Trial) -> Judged:
             found = look(trial)
             *others, last = found.judgement.series
             said = {"verdict": ReleaseVerdict(verdict), "reason": f"it is {verdict}"}
+            others = [one.model_copy(update={"verdict": ReleaseVerdict(counts)}) for one in others]
             series = (*others, last.model_copy(update=said)) if is_compared else tuple(others)
-            return replace(found, judgement=found.judgement.model_copy(update={**said, "series": series}))
+            whole = {**said, "series": series, "hours": hours, "expired": verdict == "too_few" and hours >= 24}
+            return replace(found, judgement=found.judgement.model_copy(update=whole))
 
         codes.update(exit_codes)
         monkeypatch.setattr(Trial, "judged", with_verdict)
@@ -298,25 +332,31 @@ def test_without_a_comparison_no_user_gets_an_answer_of_the_candidate(
     judged("too_few")
     done = turn.done("run", "--approved-by", "A. Lee")
     assert (done.returncode, called[-1]) == (2, "release compare")
-    collect = "let slipway journal run gateway/gateway.yaml collect at least "
+    collect = "let slipway journal run gateway/gateway.yaml collect "
     found = re.search(
-        r"the journal has (\d+) images for it, \1 of them not compared yet: "
+        r"the journal has (\d+) images of shades, \1 of them not compared yet: "
         rf"slipway release compare gateway/gateway.yaml --images \1, and {collect}[1-9]",
         done.stdout,
     )
     assert found is not None, done.stdout
+    everything = "INSERT OR IGNORE INTO compared SELECT id, ?, 0, label, 1, 1.0 FROM rows"
     with turn.open() as store:
-        store.write("INSERT INTO compared SELECT id, ?, 0, label, 1, 1.0 FROM rows", [(turn.new_bundle.id,)])
-    decided = f"all {found[1]} images that the journal has for it are compared: {collect}"
+        store.write(everything, [(turn.new_bundle.id,)])
+    decided = f"all {found[1]} images of shades that the journal has are compared: {collect}"
     assert decided in turn.done("run").stdout
     step, waits_for = waiting(turn)
     assert step == "comparison"
     assert decided in waits_for
+    turn.add_rows(seed=9)
+    assert waiting(turn) == ("comparison", READY), "the next comparison takes the new images"
     with turn.open() as store:
+        store.write(everything, [(turn.new_bundle.id,)])
         rows = store.query("SELECT row FROM compared JOIN labels USING (row) ORDER BY row LIMIT 5")
         store.write("UPDATE compared SET label = 'other' WHERE row = ?", rows)
-        store.write("INSERT INTO asked VALUES (?, 'differs', 1.0)", rows)
         store.write("DELETE FROM labels WHERE row = ?", rows[2:])
+    assert waiting(turn) == ("comparison", READY), "the next comparison asks for three of them"
+    with turn.open() as store:
+        store.write("INSERT INTO asked VALUES (?, 'differs', 1.0)", rows)
     step, waits_for = waiting(turn)
     assert (
         "a person: people label what the versions differ in (2 of 5 labels given): slipway labels push "
@@ -336,20 +376,41 @@ def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, ju
     done = turn.done("run", "--approved-by", "A. Lee")
     assert done.returncode == 2
     assert called[-3:] == ["release compare", "release weight", "release judge"]
-    promote = "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME"
-    assert promote in done.stdout
-    assert waiting(turn) == ("comparison", "nothing but the command below"), "nobody has given it a weight"
-    write_routes(read_settings(turn.folder / "gateway/gateway.yaml"), Traffic(weight_percent=5))
-    assert waiting(turn) == ("verdict", f"a person: the candidate is fine, and {promote}")
-    judged("too_few")
-    assert waiting(turn) == ("verdict", "time and traffic, while the command below judges: it is too_few")
-    write_routes(read_settings(turn.folder / "gateway/gateway.yaml"), Traffic())
+    assert "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME" in done.stdout
     judged("fine", judge=1)
     code, told = turn.run()
     assert (code, told["record"]["outcome"]) == (1, None), "a verb that fails is no verdict"
     judged("fine", judge=1, rollback=1)
     code, told = turn.run()
     assert (code, told["record"]["outcome"]) == (1, "worse")
+
+
+def test_the_status_of_a_trial_says_who_or_what_decides(turn: TurnFolder, judged: Callable[..., None]) -> None:
+    judged("fine")
+    turn.done("run", "--approved-by", "A. Lee")
+    gateway = turn.folder / "gateway/gateway.yaml"
+    assert waiting(turn) == ("comparison", READY), "nobody has given it a weight"
+    write_routes(read_settings(gateway), Traffic(weight_percent=5))
+    promote = "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME"
+    assert waiting(turn) == ("verdict", f"a person: the candidate is fine, and {promote}")
+    judged("too_few")
+    judging = "while turn run judges: it is too_few"
+    assert waiting(turn) == ("verdict", f"traffic, and labels or compared images, {judging}")
+    judged("too_few", counts="fine")
+    assert waiting(turn) == ("verdict", f"labels or compared images, {judging}")
+    end = "end the trial: slipway release rollback gateway/gateway.yaml"
+    judged("too_few", hours=24)
+    assert waiting(turn) == ("verdict", f"a person: it is too_few; {end}")
+    judged("worse")
+    assert waiting(turn) == ("verdict", f"{READY}: it is worse")
+    record = Trial.open(gateway).record
+    by_hand = record.settings.model_copy(update={"approval": "automatic", "rollback": "human"})
+    record.model_copy(update={"settings": by_hand}).keep()
+    assert waiting(turn) == ("verdict", f"a person: it is worse; {end}")
+    judged("fine")
+    assert waiting(turn) == ("verdict", f"{READY}: it is fine")
+    judged("fine", hours=24)
+    assert waiting(turn) == ("verdict", f"a person: the candidate is fine, and {promote}"), "too late for the judge"
 
 
 def test_a_candidate_that_somebody_took_back_gets_requests_by_a_person_alone(

@@ -214,7 +214,7 @@ UP = ("up", "spec.yaml", "--run", "run", "--repository", "repository")
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
     """`slipway up` as users run it: each stage is a process."""
     command = [sys.executable, "-m", "slipway", *UP]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
 
 
 def run_in_process(folder: Path) -> subprocess.CompletedProcess[str]:

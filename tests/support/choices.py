@@ -1,4 +1,4 @@
-"""The choice of a run with a single engine for each GPU, as if it had been measured."""
+"""The choice of a run's only engine, or of its only plan for a GPU, as if measured."""
 
 from pathlib import Path
 from typing import Any

@@ -14,7 +14,7 @@ import grpc
 import pytest
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from slipway.operations.gateway.made import self_signed
+from slipway.operations.gateway.new_secrets import self_signed
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.process import Gateway
 from slipway.operations.gateway.settings import KEY_HEADER

@@ -1,6 +1,8 @@
 """Rows of a journal without a server."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,11 @@ from slipway.operations.journal.rows import Row
 from slipway.operations.journal.store import Store, sha256_of
 
 BUNDLE = "bundle-1"
+
+
+def journal_in(folder: Path, *, make: bool) -> AbstractContextManager[Store]:
+    """The journal in a folder, of a gateway whose settings are in `gateway.yaml`."""
+    return Store.open(folder, make=make, settings_file=Path("gateway.yaml"))
 
 
 def made_row(request: str, **changes: Any) -> Row:

@@ -66,7 +66,7 @@ class Journal:
 
     def rows(self) -> int:
         try:
-            with Store.open(self.settings.journal, make=False) as store:
+            with Store.of(self.settings, make=False) as store:
                 return int(store.query("SELECT count(*) FROM rows")[0][0])
         except SlipwayError:  # not made yet
             return 0

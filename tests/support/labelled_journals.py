@@ -32,7 +32,7 @@ class LabelledJournal:
 
     @contextmanager
     def open(self) -> Iterator[Store]:
-        with Store.open(read_settings(self.settings).journal, make=True) as store:
+        with Store.of(read_settings(self.settings), make=True) as store:
             yield store
 
     def add(self, rows: Sequence[Row], images: Sequence[bytes] = ()) -> list[int]:

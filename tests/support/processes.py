@@ -30,7 +30,11 @@ def running_process(command: Sequence[str | Path], **options: Any) -> Iterator[s
 def wait_for_words(process: subprocess.Popen[Any], log: Path, words: str, *, within_s: float = SAYS_S) -> None:
     """Wait until `process` has written the words to `log`; if it ends or takes too long, fail with the log's end."""
     deadline = time.monotonic() + within_s
-    while words not in (said := log.read_text(errors="replace")):
-        assert process.poll() is None, f"it ended with {process.returncode} before it said {words!r}: {said[-4000:]}"
+    while True:
+        code = process.poll()  # before the log is read: the last words of one that has ended are there by then
+        said = log.read_text(errors="replace")
+        if words in said:
+            return
+        assert code is None, f"it ended with {code} before it said {words!r}: {said[-4000:]}"
         assert time.monotonic() < deadline, f"it did not say {words!r} within {within_s:.0f} s: {said[-4000:]}"
         time.sleep(0.05)

@@ -62,7 +62,7 @@ def run_study(name: str, *arguments: str | Path, cwd: Path, check: bool = True) 
 def _run(
     command: list[str], *, cwd: Path, check: bool, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False)
     return _checked(done, check=check)
 
 

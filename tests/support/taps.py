@@ -14,6 +14,7 @@ from slipway.operations.journal.collector import Collector
 from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.store import Store
 from slipway.operations.journal.trace import _wrapper
+from tests.support.journal_rows import journal_in
 
 RECORDED = Path(__file__).parents[1] / "assets" / "taps"
 """Written by Envoy 1.40 in front of `model_repository/example`."""
@@ -115,5 +116,5 @@ class Parts:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Parts]:
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         yield Parts(tmp_path, store)

@@ -65,7 +65,7 @@ class TurnFolder:
         return Bundle.open(self.folder / "runs/shades-2/bundle")
 
     def open(self) -> Any:
-        return Store.open(read_settings(self.folder / "gateway/gateway.yaml").journal, make=True)
+        return Store.of(read_settings(self.folder / "gateway/gateway.yaml"), make=True)
 
     def label_asked(self) -> int:
         """Label what is asked, as it is; returns how many rows that were."""

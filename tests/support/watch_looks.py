@@ -11,15 +11,14 @@ from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Drift, DriftAlarm, Facts, Watched
 from slipway.operations.watch.run import Watch
 from slipway.operations.watch.state import WatchState
+from tests.support.journal_rows import journal_in
 from tests.support.watch_rows import made_reference, watch_settings
-
-FILE_OF_SETTINGS = Path("gateway.yaml")
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[Store]:
     """A journal without a reference."""
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         yield store
 
 
@@ -43,7 +42,7 @@ def look(store: Store, said: list[str] | None = None, **watch: Any) -> Facts:
 
 def looks(store: Store, said: list[str] | None = None, **watch: Any) -> tuple[Facts, ...]:
     say = (said if said is not None else []).append
-    return Watch(store, watch_settings(store.folder, **watch), FILE_OF_SETTINGS, say=say).look()
+    return Watch(store, watch_settings(store.folder, **watch), say=say).look()
 
 
 def watched_in(facts: Facts) -> Watched:

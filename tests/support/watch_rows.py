@@ -92,5 +92,5 @@ def watch_settings(folder: Path, **watch: Any) -> GatewaySettings:
             "observe": {"journal": str(folder)},
             "watch": {"reference_rows": 1000, **watch},
         },
-        source="test",
+        source="gateway.yaml",
     )

@@ -16,7 +16,7 @@ import pytest
 from slipway.cli.container import parser
 from slipway.contract import Bundle, Lane, SlipwayError
 from slipway.contract.lane import MOST_GPUS
-from slipway.contract.releases import NEWEST, RELEASES
+from slipway.contract.nvidia_releases import NEWEST, RELEASES
 from slipway.lint.models import read_models
 from slipway.repository import Classifier, assemble
 from slipway.system.files import complete_folder

@@ -11,7 +11,7 @@ import pytest
 
 from slipway.cli.container import main, parser
 from slipway.contract import ServingError
-from slipway.contract.releases import NEWEST
+from slipway.contract.nvidia_releases import NEWEST
 from tests.support.scripts import ROOT
 
 

@@ -14,7 +14,7 @@ from slipway.contract import Lane, SpecError, StorageError
 from slipway.operations.gateway.binary import find_envoy, reason, validate
 from slipway.operations.gateway.configuration import bootstrap, clusters, static_bootstrap, write_configuration
 from slipway.operations.gateway.listener import guard, listener, public_models
-from slipway.operations.gateway.made import new_key, self_signed
+from slipway.operations.gateway.new_secrets import new_key, self_signed
 from slipway.operations.gateway.plan import GatewayPlan, Served
 from slipway.operations.gateway.routes import Traffic, read_traffic, replace, route_configuration, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_keys, read_settings
@@ -152,6 +152,7 @@ def test_with_a_server_of_its_own_the_file_may_not_name_another(tmp_path: Path) 
 
     stable = {"grpc": ports.grpc, "http": ports.http, "status": ports.status}
     assert vars(opened().settings.stable) == {**stable, "metrics": None}
+    assert opened().settings.file == opened().source
     assert opened(stable={**stable, "metrics": ports.metrics}).settings.stable.metrics_port == ports.metrics
     with pytest.raises(SpecError, match=r"is not the server of slipway serve.*leave stable out"):
         opened(stable={"grpc": 1})

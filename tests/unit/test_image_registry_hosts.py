@@ -10,7 +10,7 @@ from slipway.image.credentials import find_credentials
 from slipway.image.documents import Descriptor
 from slipway.image.reference import RegistryReference
 from slipway.image.registry import Registry
-from slipway.operations.gateway.made import self_signed
+from slipway.operations.gateway.new_secrets import self_signed
 from slipway.serving import Ports
 from tests.support import pushes as fixtures
 from tests.support.images import Built, built

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from slipway.cli.container import HARDENED, IMAGES, INNER_PORTS, LIMITS, TRITON_USER
-from slipway.contract.releases import NEWEST, release_of
+from slipway.contract.nvidia_releases import NEWEST, release_of
 from tests.support.scripts import ROOT
 
 FOLDER = ROOT / "build/images"

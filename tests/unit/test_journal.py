@@ -174,7 +174,7 @@ def test_a_label_without_a_score_is_shown_where_nobody_was_asked_again(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     path = write_gateway(tmp_path, tls=False, observe={})
     settings = read_settings(path)
-    with Store.open(settings.journal, make=True) as store:
+    with Store.of(settings, make=True) as store:
         parts = Parts(settings.folder, store)
         monkeypatch.setattr(parts.replayer, "ask", lambda *_, **__: [None])
         parts.tap(1, "grpc_label_alone")

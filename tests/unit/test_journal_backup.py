@@ -12,19 +12,19 @@ import pytest
 
 from slipway.contract import SlipwayError, SpecError, StorageError
 from slipway.operations.journal.backup import INDEX, back_up, restore
-from slipway.operations.journal.store import DATABASE, Store, image_path, only_collector, sha256_of
+from slipway.operations.journal.store import DATABASE, image_path, only_collector, sha256_of
 from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts
 from tests.support.damage import flip_byte
 from tests.support.gateways import write_gateway
-from tests.support.journal_rows import add_rows, made_row
+from tests.support.journal_rows import add_rows, journal_in, made_row
 from tests.support.scripts import run_here
 from tests.support.watch_looks import look
 from tests.support.watch_rows import add_drawn, drawn, made_reference
 
 
 def fill(journal: Path, numbers: range) -> None:
-    with Store.open(journal, make=True) as store:
+    with journal_in(journal, make=True) as store:
         for number in numbers:
             image = b"image %d" % number
             add_rows(store, [made_row(str(number), sha256=sha256_of(image), bytes=len(image))], images=[image])
@@ -32,14 +32,14 @@ def fill(journal: Path, numbers: range) -> None:
 
 def backed_up(journal: Path, target: Path) -> int:
     """Images that were copied."""
-    with Store.open(journal, make=False) as store:
+    with journal_in(journal, make=False) as store:
         return back_up(store, target, progress=lambda _: None).copied
 
 
 def restored(backup: Path, journal: Path) -> list[str]:
     """The requests of the rows, each of which has its image."""
     restore(backup, journal, progress=lambda _: None)
-    with Store.open(journal, make=False) as store:
+    with journal_in(journal, make=False) as store:
         rows = store.query("SELECT request, sha256, kept FROM rows ORDER BY id")
     for request, sha256, kept in rows:
         assert kept
@@ -78,7 +78,7 @@ def test_a_second_backup_copies_what_is_new_and_leaves_out_what_was_forgotten(tm
         (journal / name).write_text(name)
     assert backed_up(journal, backup) == 3
     fill(journal, range(3, 4))
-    with Store.open(journal, make=False) as store:
+    with journal_in(journal, make=False) as store:
         store.forget(sha256_of(b"image 1"))
     assert backed_up(journal, backup) == 1
     forgotten = sha256_of(b"image 1")
@@ -94,11 +94,11 @@ def test_the_watch_of_a_restored_journal_goes_on_where_it_was(tmp_path: Path, mo
     monkeypatch.setattr(latencies, "read_counts", lambda _: {})
 
     def goes_on(journal: Path) -> Facts:
-        with Store.open(journal, make=True) as store:
+        with journal_in(journal, make=True) as store:
             add_drawn(store, drawn(300, seed=8), name="after")
             return look(store).model_copy(update={"looked_s": 0.0, "rows_per_second": 0.0})
 
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         made_reference(store.folder)
         add_drawn(store, drawn(300, seed=7), name="before")
         look(store)
@@ -115,7 +115,7 @@ def test_an_image_that_is_pruned_meanwhile_is_marked_so(tmp_path: Path) -> None:
     image_path(journal, sha256_of(b"image 0")).unlink()
     backed_up(journal, tmp_path / "backup")
     restore(tmp_path / "backup", tmp_path / "restored", progress=lambda _: None)
-    with Store.open(tmp_path / "restored", make=False) as store:
+    with journal_in(tmp_path / "restored", make=False) as store:
         assert store.query("SELECT request, kept FROM rows ORDER BY id") == [("0", 0), ("1", 1)]
 
 
@@ -229,7 +229,7 @@ def test_without_a_damaged_image_its_row_is_restored_all_the_same(tmp_path: Path
     backed_up(journal, backup)
     fault(backup)
     found = restore(backup, tmp_path / "restored", progress=lambda _: None, without_damaged=True)
-    with Store.open(tmp_path / "restored", make=False) as store:
+    with journal_in(tmp_path / "restored", make=False) as store:
         assert store.query("SELECT request, kept FROM rows ORDER BY id") == [("0", 1), ("1", 0), ("2", 1)]
     assert found.left_out == (sha256_of(b"image 1"),)
 
@@ -252,7 +252,7 @@ def test_the_log_of_another_journal_is_not_taken_for_that_of_a_restored_one(tmp_
     journal = tmp_path / "journal"
     fill(journal, range(3))
     backed_up(journal, tmp_path / "backup")
-    with Store.open(journal, make=False) as store:
+    with journal_in(journal, make=False) as store:
         fill(journal, range(3, 6))
         log = (journal / f"{DATABASE}-wal").read_bytes()  # what a collector that is killed leaves
         assert store.query("SELECT count(*) FROM rows") == [(6,)]

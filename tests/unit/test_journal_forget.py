@@ -18,6 +18,7 @@ from slipway.operations.journal.status import status_of
 from slipway.operations.journal.store import Store, image_path, sha256_of
 from tests.support import taps
 from tests.support.gateways import write_gateway
+from tests.support.journal_rows import journal_in
 from tests.support.taps import Parts, changed, framed
 from tests.support.v2_requests import RED
 
@@ -161,13 +162,13 @@ def test_a_request_stays_known_while_its_file_is_in_the_spool(parts: Parts) -> N
 
 
 def test_forgetting_beside_a_collector_at_work_leaves_no_row_of_what_is_forgotten(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         parts = Parts(tmp_path, store)
         for number in range(60):
             parts.tap(number, "grpc_full" if number % 3 else "grpc_three_images")
 
         def forget_all() -> None:
-            with Store.open(tmp_path / "journal", make=False) as other:
+            with journal_in(tmp_path / "journal", make=False) as other:
                 for _ in range(3):
                     forget(other, parts.spool, "mine.0")
 
@@ -176,7 +177,7 @@ def test_forgetting_beside_a_collector_at_work_leaves_no_row_of_what_is_forgotte
         while tap_files(parts.spool):
             parts.collector.look()
         thread.join()
-        with Store.open(tmp_path / "journal", make=False) as other:
+        with journal_in(tmp_path / "journal", make=False) as other:
             forget(other, parts.spool, "mine.0")
         assert len(parts.rows()) == 60
         assert parts.store.query("SELECT count(*) FROM rows WHERE client_id = 'mine.0'") == [(0,)]
@@ -226,17 +227,17 @@ def test_a_clock_that_is_far_from_the_last_pruning_removes_nothing_until_somebod
 
 
 def test_a_journal_without_a_time_of_the_last_pruning_takes_that_of_its_newest_row(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         assert put_off(store, image_days=30, now_s=time.time()) == ""
         parts = Parts(tmp_path, store)
         parts.tap(1)
         parts.collector.look()
         store.write("DROP TABLE pruned", [()])
         store.write("UPDATE rows SET time_s = 1e9", [()])
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         assert put_off(store, image_days=30, now_s=1e9 + DAY_S) == ""
         assert "10.0 days after" in put_off(store, image_days=30, now_s=1e9 + 10 * DAY_S)
         store.write("DROP TABLE pruned", [()])
         store.write("UPDATE rows SET time_s = 'today'", [()])  # somebody changed it by hand
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         assert "days after" in put_off(store, image_days=30, now_s=1e9)

@@ -27,6 +27,7 @@ from slipway.operations.journal.store import Store, only_collector
 from slipway.operations.journal.tapped import Served
 from tests.support.gateways import write_gateway
 from tests.support.image_files import encode
+from tests.support.journal_rows import journal_in
 from tests.support.taps import BUNDLE, Parts, red
 from tests.support.v2_requests import RED
 
@@ -65,20 +66,20 @@ def test_parity_is_claimed_only_where_the_same_bundle_says_the_same(
 def test_two_collectors_at_once_and_a_foreign_database_are_refused(tmp_path: Path) -> None:
     with only_collector(tmp_path), pytest.raises(SpecError, match="one is enough"), only_collector(tmp_path):
         pass
-    with pytest.raises(SpecError, match="no journal; slipway journal run makes one"), Store.open(tmp_path, make=False):
+    with pytest.raises(SpecError, match=r"no journal; .* gateway\.yaml makes one"), journal_in(tmp_path, make=False):
         pass
     (tmp_path / "journal.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(StorageError, match="not a database; restore a copy of it"), Store.open(tmp_path, make=False):
+    with pytest.raises(StorageError, match="not a database; restore a copy of it"), journal_in(tmp_path, make=False):
         pass
     (tmp_path / "journal.sqlite").unlink()
     connection = sqlite3.connect(tmp_path / "journal.sqlite")
     connection.execute("PRAGMA user_version = 2")
     connection.commit()
-    with pytest.raises(StorageError, match=r"no such table: .*; restore a copy"), Store.open(tmp_path, make=False):
+    with pytest.raises(StorageError, match=r"no such table: .*; restore a copy"), journal_in(tmp_path, make=False):
         pass
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(SpecError, match="of version 7, and this release reads 2"), Store.open(tmp_path, make=False):
+    with pytest.raises(SpecError, match="of version 7, and this release reads 2"), journal_in(tmp_path, make=False):
         pass
 
 
@@ -86,11 +87,11 @@ def test_a_database_that_another_process_holds_is_said_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores, "BUSY_S", 0.01)
-    with Store.open(tmp_path, make=True):
+    with journal_in(tmp_path, make=True):
         pass
     other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StorageError, match="locked; another process has held"), Store.open(tmp_path, make=False):
+    with pytest.raises(StorageError, match="locked; another process has held"), journal_in(tmp_path, make=False):
         pass
     other.close()
 
@@ -101,7 +102,7 @@ def test_several_that_open_a_new_journal_at_once_wait_for_each_other(tmp_path: P
 
     def opened(folder: Path) -> int:
         ready.wait()
-        with Store.open(folder, make=True) as store:
+        with journal_in(folder, make=True) as store:
             return len(store.counters())
 
     with ThreadPoolExecutor(3) as three:
@@ -112,7 +113,7 @@ def test_several_that_open_a_new_journal_at_once_wait_for_each_other(tmp_path: P
 
 
 def test_only_what_sqlite_calls_damaged_is_to_be_moved_away(tmp_path: Path) -> None:
-    with Store.open(tmp_path, make=True) as store:
+    with journal_in(tmp_path, make=True) as store:
         with pytest.raises(StorageError, match=r"decode to UTF-8.*; restore a copy"):
             store.query("SELECT CAST(x'ff' AS TEXT)")
         with pytest.raises(StorageError, match=r"constraint failed.*; try again; .* \(dmesg\)"):
@@ -125,7 +126,7 @@ def test_a_copy_that_cannot_be_written_names_both_places(tmp_path: Path) -> None
     target = tmp_path / "copy.sqlite"
     target.touch()
     with (
-        Store.open(tmp_path / "journal", make=True) as store,
+        journal_in(tmp_path / "journal", make=True) as store,
         contextlib.closing(sqlite3.connect(f"file:{target}?mode=ro", uri=True)) as copy,
         pytest.raises(
             StorageError, match=r"journal\.sqlite cannot be copied to .*copy\.sqlite: attempt to write a read"
@@ -245,7 +246,7 @@ def test_a_folder_that_others_use_is_not_taken(tmp_path: Path) -> None:
     assert shared.stat().st_mode & 0o777 == 0o700
     shared.chmod(0o755)
     (shared / "thesis.txt").write_text("mine")
-    for open_it in (lambda: private_folder(shared, what="observe.spool"), Store.open(shared, make=True).__enter__):
+    for open_it in (lambda: private_folder(shared, what="observe.spool"), journal_in(shared, make=True).__enter__):
         with pytest.raises(SpecError, match=r"others may use .*shared .mode 0755.*; give a folder of its own"):
             open_it()
     assert shared.stat().st_mode & 0o777 == 0o755
@@ -263,7 +264,7 @@ def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     settings = read_settings(write_gateway(tmp_path, tls=False, observe={}))
     settings.spool.mkdir(parents=True)
-    with Store.open(settings.journal, make=True) as store:
+    with Store.of(settings, make=True) as store:
         parts = Parts(settings.folder, store)
         parts.tap(1)
         parts.collector.look()

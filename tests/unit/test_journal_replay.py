@@ -12,7 +12,7 @@ from slipway.operations.journal import collector as collectors
 from slipway.operations.journal import replay
 from slipway.operations.journal.collector import Collector
 from slipway.operations.journal.replay import NotYetError, Replayer
-from slipway.operations.journal.store import Store
+from tests.support.journal_rows import journal_in
 from tests.support.taps import BUNDLE, Parts, changed, red, set_header
 from tests.support.v2_requests import RED
 
@@ -72,7 +72,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 @pytest.fixture
 def parts(tmp_path: Path, world: World) -> Iterator[Parts]:
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         made = Parts(tmp_path, store)
         made.collector = Collector(made.spool, store, world.replayer, say=made.said.append)
         yield made

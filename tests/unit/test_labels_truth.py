@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import truths
-from tests.support.journal_rows import add_rows, made_row
+from tests.support.journal_rows import add_rows, journal_in, made_row
 
 
 def test_the_majority_decides_and_a_tie_is_no_label(tmp_path: Path) -> None:
-    with Store.open(tmp_path, make=True) as store:
+    with journal_in(tmp_path, make=True) as store:
         first, second, third = add_rows(store, [made_row(request) for request in "abc"])
         said = [(first, "ann", "cat"), (first, "bob", "dog"), (first, "eve", "dog"), (second, "ann", "cat")]
         said += [(third, "ann", "cat"), (third, "bob", "dog")]

@@ -32,7 +32,8 @@ def within_ms(name: str) -> str:
 
 
 def span(values: tuple[float, ...]) -> str:
-    return f"{min(values):.1f} to {max(values):.1f} s"
+    least, most = f"{min(values):.1f}", f"{max(values):.1f}"
+    return f"{least} s" if least == most else f"{least} to {most} s"
 
 
 def page(name: str) -> str:

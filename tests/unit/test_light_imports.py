@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slipway.serving.watched import Bell, Watched
+from slipway.serving.process_events import Bell, Watched
 
 ROOT = Path(__file__).parents[2]
 

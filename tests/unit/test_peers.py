@@ -19,6 +19,7 @@ from benchmarks.studies.peers.servers.classifier import Settings, worker_number
 from benchmarks.studies.peers.stacks import FRAMEWORKS, PEERS, Http, form, kept_cores, raw
 from slipway.benchmark.server import ServedAnswer
 from slipway.contract.evidence.origin import versions
+from slipway.contract.evidence.studies import PeersResult
 from tests.support.scripts import ROOT, run_study
 
 
@@ -138,3 +139,15 @@ def test_every_framework_is_measured_with_our_steps_and_with_those_of_a_skilled_
 def test_help_teaches_without_any_environment(tmp_path: Path) -> None:
     done = run_study("peers", "--help", cwd=tmp_path)
     assert all(name in done.stdout for name in PEERS)
+
+
+def test_the_page_says_what_was_measured() -> None:
+    found = PeersResult.read(ROOT / "benchmarks/results/peers.json")
+    page = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    for name, ratio in found.times_the_capacity.items():
+        rates = found.capacity_per_s[name]
+        held = f"{min(rates):.0f} to {max(rates):.0f}" if round(min(rates)) < round(max(rates)) else f"{rates[0]:.0f}"
+        p50, p99 = (found.light_load.over_slipway_fused[name][key].mean for key in ("p50_ms", "p99_ms"))
+        setting = found.settings[name].removeprefix("batches up to ")
+        row = f"| {held} | {setting} | {ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) |"
+        assert f"{row} {p50:.2f} | {p99:.2f} |" in page, name

@@ -14,7 +14,7 @@ from slipway.operations.planning.cells import Cell, boxes_for, cell_of, offers_o
 from slipway.operations.planning.demand import Demand
 from slipway.operations.planning.fleet_plan import FleetPlan, plan_fleet, plan_loads
 from slipway.operations.planning.measured import Capacity, MeasuredFigures, Memory, read_measured
-from slipway.operations.planning.words import plan_lines
+from slipway.operations.planning.plan_text import plan_lines
 from slipway.operations.planning.workload import Load
 from tests.support.scripts import run_here
 

@@ -3,7 +3,7 @@ load its group again."""
 
 from collections import Counter
 
-from slipway.serving.turns import CYCLE_S, MIN_PROBE_INTERVAL_S, Turns
+from slipway.serving.probe_order import CYCLE_S, MIN_PROBE_INTERVAL_S, Turns
 
 WHOLE = {"colours": ("decode", "engine_a"), "shades": ("decode", "engine_b")}
 

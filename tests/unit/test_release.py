@@ -1,6 +1,7 @@
 """A release without a running gateway: operators, candidates, rollback and promotion, and what is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import pytest
 from slipway.contract import Fleet, Lane, ServingError, SpecError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import read_settings
-from slipway.operations.release.fit import _check_class_ids, check_candidate
-from slipway.operations.release.lock import only_operator
+from slipway.operations.release.compatibility import _check_class_ids, check_candidate
+from slipway.operations.release.lock import LOCK, holder_of, only_operator
 from slipway.operations.release.promotion import Approval, former_repository, promote, replace_repository
 from slipway.operations.release.record import read_record, record_path
 from slipway.operations.release.trial import Trial
 from slipway.repository import open_fleet, plan_repository
+from slipway.system.text import command
 from slipway.system.yaml_json import dump_yaml
 from tests.support.colours import replaced
 from tests.support.releases import ReleaseFolder, colours_run, tempered
@@ -35,6 +37,16 @@ def test_two_operators_at_once_are_refused_with_the_first_one_s_name(tmp_path: P
         pass
     with only_operator(tmp_path, "weight"):
         pass
+
+
+def test_who_holds_a_lock_is_said_and_a_killed_process_does_not(tmp_path: Path) -> None:
+    assert holder_of(tmp_path) is None
+    with only_operator(tmp_path, "promote"):
+        words = (tmp_path / LOCK).read_bytes()
+        assert "changes this release (promote) since 20" in (holder_of(tmp_path) or "")
+    assert holder_of(tmp_path) is None
+    (tmp_path / LOCK).write_bytes(words)
+    assert holder_of(tmp_path) is None, "as after a kill, while another process has its number"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +82,7 @@ def test_a_candidate_is_written_beside_the_stable_repository_and_recorded(releas
     release.open_release()
     assert Lane.read(release.stable / "lane.json").classifiers == {"colours": release.old.id}
     assert Lane.read(release.candidate / "lane.json").classifiers == {"colours": release.new.id}
-    record = read_record(release.stable)
+    record = read_record(release.stable, gateway=release.gateway)
     assert record is not None
     assert record.models == BOTH
     assert not record.is_promoted
@@ -83,7 +95,7 @@ def test_what_stable_serves_already_is_not_a_candidate(release: ReleaseFolder) -
     release.write_fleet(candidate={"colours": "runs/old"})
     with pytest.raises(SpecError, match="serves these runs already"):
         release.open_release()
-    assert read_record(release.stable) is None
+    assert read_record(release.stable, gateway=release.gateway) is None
 
 
 def test_a_candidate_with_other_class_ids_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +108,7 @@ def test_a_candidate_with_other_class_ids_is_refused(tmp_path: Path, monkeypatch
     renamed = ReleaseFolder(tmp_path, new=rename)
     with pytest.raises(SpecError, match="colours: class id 0 is 'blue' and would become 'azure'"):
         renamed.open_release()
-    assert read_record(renamed.stable) is None
+    assert read_record(renamed.stable, gateway=renamed.gateway) is None
 
 
 def test_a_candidate_from_whose_data_a_class_has_disappeared_is_refused(tmp_path: Path) -> None:
@@ -135,7 +147,9 @@ def test_without_an_open_release_every_action_says_how_to_open_one(release: Rele
 def test_on_a_restored_box_each_verb_says_that_the_trial_begins_again(release: ReleaseFolder) -> None:
     release.open_release()
     (release.candidate / "lane.json").unlink()  # half of a folder is none
-    said = r"cpu-candidate: the candidate's repository is gone, .*release rollback .* release candidate then writes it"
+    rollback = re.escape(command("slipway release rollback", release.gateway))
+    again = re.escape(command("slipway release candidate", release.gateway, release.fleet))
+    said = f"cpu-candidate: the candidate's repository is gone, .*: {rollback}; then .*: {again}"
     for words in (["status"], ["judge"], ["promote", "--approved-by", "A. Lee"]):
         with pytest.raises(SpecError, match=said):
             release(*words)
@@ -148,7 +162,9 @@ def test_on_a_restored_box_each_verb_says_that_the_trial_begins_again(release: R
         with pytest.raises(SpecError, match=r"cpu\.release\.json: a record of /elsewhere/cpu, from another box"):
             release(*words)
     release.open_release()
-    assert read_record(release.stable).stable.path == str(release.stable)  # type: ignore[union-attr]
+    opened = read_record(release.stable, gateway=release.gateway)
+    assert opened is not None
+    assert opened.stable.path == str(release.stable)
     assert len(list(release.folder.glob("cpu.release-*.json"))) == 1
 
 
@@ -164,7 +180,7 @@ def test_a_gateway_that_does_not_answer_is_said_and_rollback_is_written_for_its_
     with pytest.raises(ServingError, match="weight 0 is written, and in force once the gateway answers again"):
         release("rollback")
     assert read_traffic(gateway) == Traffic()
-    record = read_record(release.stable)
+    record = read_record(release.stable, gateway=release.gateway)
     assert record is not None
     assert [action.action for action in record.actions] == ["rollback"]
 
@@ -190,7 +206,12 @@ def test_the_status_shows_the_record_and_the_weight_on_file_while_the_gateway_is
 
 def test_a_server_that_does_not_answer_as_the_candidate_gets_no_requests(release: ReleaseFolder) -> None:
     release.open_release()
-    with pytest.raises(SpecError, match=r"the candidate at port \d+ may not get requests: colours does not answer"):
+    serve = re.escape(command("slipway serve", release.candidate))
+    said = (
+        r"the candidate at port \d+ may not get requests: colours does not answer.*; start its server: "
+        rf"{serve} --grpc-port \d+ .*; or, if it runs: slipway reload --status-port \d+"
+    )
+    with pytest.raises(SpecError, match=said):
         release("weight", "10")
     text = release.gateway.read_text().partition("candidate:")[0]
     release.gateway.write_text(text + dump_yaml({"repository": str(release.stable)}))
@@ -262,18 +283,21 @@ def test_a_promotion_that_was_killed_is_undone_by_rollback(release: ReleaseFolde
 
 def test_a_repository_replaces_another_whole(release: ReleaseFolder) -> None:
     release.open_release()
-    record = read_record(release.stable)
+    record = read_record(release.stable, gateway=release.gateway)
     assert record is not None
     replace_repository(former_repository(release.stable), release.stable)
     replace_repository(release.stable, release.candidate)
     assert record.is_promoted
+    again = re.escape(command("slipway release candidate", release.gateway, release.fleet))
+    with pytest.raises(SpecError, match=f"both servers answer the same; write the next one by {again}"):
+        Trial.open(release.gateway).require_candidate()
     replace_repository(release.stable, former_repository(release.stable))
     assert not record.is_promoted
 
 
 def test_after_its_promotion_the_fleet_file_gives_the_same_repository(release: ReleaseFolder) -> None:
     release.open_release()
-    record = read_record(release.stable)
+    record = read_record(release.stable, gateway=release.gateway)
     assert record is not None
     fleet = Fleet.read(release.fleet).with_candidate()
     replace_repository(release.stable, release.candidate)

@@ -21,6 +21,7 @@ from slipway.operations.release import comparing, trial
 from slipway.operations.release.disagreements import is_right
 from slipway.operations.release.judge import judge
 from slipway.operations.release.trial import Trial
+from slipway.system.text import command
 from tests.support.journal_rows import add_rows, made_row
 from tests.support.releases import ReleaseFolder, tempered
 
@@ -85,7 +86,7 @@ def journal(release: ReleaseFolder, labels: Sequence[str | None], **changes: Any
         made_row(f"{changes.get('arm', '')}{number}", **{"label": label, "sha256": sha256_of(image), **values})
         for number, (label, image) in enumerate(zip(labels, images, strict=True))
     ]
-    with Store.open(read_settings(release.gateway).journal, make=True) as store:
+    with Store.of(read_settings(release.gateway), make=True) as store:
         return add_rows(store, rows, images=images)
 
 
@@ -94,12 +95,12 @@ def compare(release: ReleaseFolder, *words: str) -> None:
 
 
 def table(release: ReleaseFolder, name: str) -> list[tuple[Any, ...]]:
-    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+    with Store.of(read_settings(release.gateway), make=False) as store:
         return store.query(f"SELECT * FROM {name} ORDER BY row")
 
 
 def label(release: ReleaseFolder, said: dict[int, str], annotator: str = "ann") -> None:
-    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+    with Store.of(read_settings(release.gateway), make=False) as store:
         store.write(
             "INSERT INTO labels VALUES (?, ?, ?, 1.0)", [(row, annotator, answer) for row, answer in said.items()]
         )
@@ -179,23 +180,27 @@ def test_labels_count_up_to_the_first_image_without_one_whoever_chose_them(relea
 def test_a_question_whose_image_is_gone_holds_nothing_up(release: ReleaseFolder) -> None:
     rows = in_order(journal(release, ["blue"] * 5))
     compare(release, "--ask", "2")
-    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+    with Store.of(read_settings(release.gateway), make=False) as store:
         store.write("UPDATE rows SET kept = 0 WHERE id = ?", [(row,) for row in rows[:2]])
     compare(release, "--ask", "2")
     assert {row for row, *_ in table(release, "asked")} == {*rows[:4]}
     label(release, dict.fromkeys(rows[2:], "red"))
     assert "0 lost and 3 won of 5" in series(release).reason
-    found = re.search(r"no label is missing, so compare at least ([\d,]+) more images", series(release).reason)
+    said = r"no label is missing; ([\d,]+) more images decide if the versions differ in none of them"
+    found = re.search(said, series(release).reason)
     assert found is not None
     trial = Trial.open(release.gateway)
     (tallied,) = trial.judged().tallies.items()
     told, settings = tallied[1].told(tallied[0]), trial.record.settings.judge
     needed = int(found[1].replace(",", ""))
-    verdicts = [
-        judge([], settings=settings, disagreements=[replace(told, compared=told.compared + more)]).series[-1].verdict
-        for more in (needed - 1, needed)
+    further = [
+        replace(told, compared=told.compared + needed - 1),
+        replace(told, compared=told.compared + needed),
+        replace(told, compared=told.compared + 10, differing=told.differing + 10, won=told.won + 10),
     ]
-    assert verdicts == ["too_few", "fine"]
+    verdicts = [judge([], settings=settings, disagreements=[one]).series[-1].verdict for one in further]
+    assert verdicts == ["too_few", "fine", "fine"]
+    assert needed > 10, "images that differ and are won decide sooner"
 
 
 def test_annotators_who_contradict_each_other_decide_nothing(release: ReleaseFolder) -> None:
@@ -253,7 +258,8 @@ def test_a_candidate_that_nobody_knows_the_training_of_is_not_compared(release: 
     compare(release, "--training-unknown")
     assert len(table(release, "compared")) == 3
     shutil.copytree(release.folder / "runs/old/bundle", dataset.parent, dirs_exist_ok=True)
-    with pytest.raises(SpecError, match=r"but the candidate is .* its training images are unknown"):
+    again = re.escape(command("slipway release candidate", release.gateway, release.fleet))
+    with pytest.raises(SpecError, match=f"but the candidate is .* its training images are unknown: .*: {again}"):
         compare(release, "--training-unknown")
 
 
@@ -303,11 +309,12 @@ def test_another_bundle_at_the_candidate_s_port_is_refused(release: ReleaseFolde
 
 
 def test_without_rows_or_a_journal_there_is_a_remedy(release: ReleaseFolder) -> None:
-    with pytest.raises(SpecError, match="no journal; slipway journal run makes one"):
+    collect = command("slipway journal run", release.gateway)
+    with pytest.raises(SpecError, match=f"no journal; {re.escape(collect)} makes one"):
         compare(release)
-    assert "no journal yet" in Trial.open(release.gateway).judged().unread
+    assert f"no journal yet; {collect} makes one" in Trial.open(release.gateway).judged().unread
     journal(release, ["red"], bundle="another")
-    with pytest.raises(SpecError, match="keeps no image that stable bundle"):
+    with pytest.raises(SpecError, match=f"keeps no image that stable bundle .* let {re.escape(collect)} collect some"):
         compare(release)
     text = release.gateway.read_text().replace("observe:", "#").replace("observe", "#")
     release.gateway.write_text(text)

@@ -8,7 +8,7 @@ import pytest
 
 from slipway.contract import Lane, ServingError, StorageError
 from slipway.operations.gateway.settings import ServerPorts
-from slipway.operations.release import fit, promotion
+from slipway.operations.release import compatibility, promotion
 from slipway.operations.release.promotion import Approval, former_repository, promote, replace_repository, roll_back
 from slipway.operations.release.trial import Trial
 from slipway.serving.probe import BusyError
@@ -141,10 +141,10 @@ def test_a_server_whose_queue_is_full_is_asked_again(monkeypatch: pytest.MonkeyP
             raise answer
         return answer
 
-    monkeypatch.setattr(fit, "over_grpc", ask)
-    monkeypatch.setattr(fit, "BUSY_PAUSE_S", 0.0)
+    monkeypatch.setattr(compatibility, "over_grpc", ask)
+    monkeypatch.setattr(compatibility, "BUSY_PAUSE_S", 0.0)
     ports = ServerPorts(grpc=1, http=2, status=3)
-    assert fit.answering(ports, {"colours": "abc"}) == {}
-    monkeypatch.setattr(fit, "BUSY_S", 0.0)
+    assert compatibility.answering(ports, {"colours": "abc"}) == {}
+    monkeypatch.setattr(compatibility, "BUSY_S", 0.0)
     answers[:] = [BusyError("full")]
-    assert fit.answering(ports, {"colours": "abc"}) == {"colours": "does not answer: full"}
+    assert compatibility.answering(ports, {"colours": "abc"}) == {"colours": "does not answer: full"}

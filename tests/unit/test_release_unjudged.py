@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import SpecError
-from slipway.operations.release.fit import check_candidate
+from slipway.operations.release.compatibility import check_candidate
 from slipway.repository import assemble
 from slipway.repository import heads as heads_of_a_base
 from tests.support.colours import copy_colours, reseal

@@ -110,7 +110,7 @@ def test_the_rollback_of_the_judge_waits_for_another_operator_and_takes_back_its
             write_routes(settings, Traffic(weight_percent=25))
         assert done.result(timeout=10) is not None
     assert weight(release) == 0
-    record = read_record(release.stable)
+    record = read_record(release.stable, gateway=release.gateway)
     assert record is not None
     assert [action.by for action in record.actions] == ["judge"]
 

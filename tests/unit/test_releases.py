@@ -11,7 +11,7 @@ from slipway.contract import Lane, ServingError, SpecError
 from slipway.contract import card as card_module
 from slipway.contract.card import cards
 from slipway.contract.installed import Installed, differences
-from slipway.contract.releases import NEWEST, OLDEST_DALI, RELEASES, Release, release, release_of
+from slipway.contract.nvidia_releases import NEWEST, OLDEST_DALI, RELEASES, Release, release, release_of
 from slipway.serving import servable
 from slipway.serving.servable import check_libraries
 from tests.support.cards import L4

@@ -19,7 +19,7 @@ from unittest.mock import Mock
 import pytest
 
 from slipway.contract import ServingError
-from slipway.serving import binary, hidden, probe, workspace
+from slipway.serving import binary, hidden_argument, probe, workspace
 from slipway.serving import process as processes
 from slipway.serving.contents import Contents
 from slipway.serving.limits import server_limits
@@ -150,11 +150,11 @@ def test_an_argument_with_a_secret_reaches_the_program_and_not_the_process_list(
     arguments = [sys.executable, "-c", SAYS, "--first=s3cret:x", "plain", "--second=é s3cret"]
     log = tmp_path / "log"
     process = processes.start(arguments, environment=dict(os.environ), log=log, limits=LIMITS, secret="s3cret")
-    assert not hidden.is_shown(process.pid, "s3cret")
+    assert not hidden_argument.is_shown(process.pid, "s3cret")
     given, shown = told(process, log)
     assert given == "['--first=s3cret:x', 'plain', '--second=é s3cret']\n"
     assert shown == ["--first=hidden:x", "plain", "--second=é hidden"]
-    assert not hidden.is_shown(process.pid, "s3cret"), "it has ended"
+    assert not hidden_argument.is_shown(process.pid, "s3cret"), "it has ended"
 
 
 @pytest.mark.parametrize("refused", ["tracing", "memory"])
@@ -165,14 +165,16 @@ def test_where_nothing_may_be_traced_the_program_is_started_all_the_same(
         raise PermissionError
 
     if refused == "tracing":
-        monkeypatch.setattr(hidden, "_PROGRAM", hidden._PROGRAM.replace("libc.ptrace(0, 0, 0, 0)", "-1"))
+        monkeypatch.setattr(
+            hidden_argument, "_PROGRAM", hidden_argument._PROGRAM.replace("libc.ptrace(0, 0, 0, 0)", "-1")
+        )
     else:
-        monkeypatch.setattr(hidden, "_read_word", refuse)
+        monkeypatch.setattr(hidden_argument, "_read_word", refuse)
     arguments, log = [sys.executable, "-c", SAYS, "--first=s3cret"], tmp_path / "log"
     process = processes.start(arguments, environment=dict(os.environ), log=log, limits=LIMITS, secret="s3cret")
     while "[" not in log.read_text():
         time.sleep(0.01)
-    assert hidden.is_shown(process.pid, "s3cret")
+    assert hidden_argument.is_shown(process.pid, "s3cret")
     assert told(process, log)[0] == "['--first=s3cret']\n"
 
 

@@ -13,12 +13,12 @@ from slipway.contract import Fleet, ServingError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.turn import FleetTurn
 from slipway.operations.gateway.settings import ServerPorts
-from slipway.operations.journal.store import Store, sha256_of
+from slipway.operations.journal.store import sha256_of
 from slipway.operations.turn.proposal import calendar, drift, lost_accuracy, new_labels, watched_of
 from slipway.operations.turn.record import read_turn
 from slipway.serving import Ports
 from slipway.system.yaml_edit import with_value
-from tests.support.journal_rows import add_rows, made_row
+from tests.support.journal_rows import add_rows, journal_in, made_row
 
 BOX = Path("team box.yaml")
 FLEET = """\
@@ -113,7 +113,7 @@ def dataset(*images: bytes) -> Dataset:
 
 def test_labelled_images_that_the_active_run_lacks_are_a_reason_from_a_number_on(tmp_path: Path) -> None:
     images = [str(number).encode() for number in range(4)]
-    with Store.open(tmp_path, make=True) as store:
+    with journal_in(tmp_path, make=True) as store:
         made = [made_row(f"{n}", sha256=sha256_of(image)) for n, image in enumerate([*images, images[3]])]
         rows = add_rows(store, made, images=images)
         said = [(row, "ann", label) for row, label in zip(rows, ("zero", "one", "two", "two", "two"), strict=True)]
@@ -194,6 +194,19 @@ def test_the_watch_of_another_bundle_is_no_evidence() -> None:
     other: Any = Facts(bundle="b" * 64, watched=1)
     assert watched_of(other, bundle="a" * 64, settings_file=BOX)[0] is None
     assert watched_of(other, bundle="b" * 64, settings_file=BOX)[0] == 1
+    bare: Any = Facts(bundle="b" * 64, watched=None, classifier="digits")
+    assert watched_of(bare, bundle="b" * 64, settings_file=BOX) == (
+        None,
+        "no reference; with the run that made the bundle: slipway watch reference 'team box.yaml' RUN "
+        "--classifier digits",
+    )
+
+
+def test_drift_that_is_not_watched_yet_is_said_with_the_verb_that_says_why() -> None:
+    undrifted: Any = Facts(bundle="b" * 64, watched=Facts(drift=None))
+    found, missing = watched_of(undrifted, bundle="b" * 64, settings_file=BOX)
+    said = drift(found, FleetTurn(), missing=missing).said
+    assert said == "not watched yet; slipway watch status 'team box.yaml' says why"
 
 
 def test_a_candidate_s_server_that_ends_is_told_at_once(tmp_path: Path) -> None:

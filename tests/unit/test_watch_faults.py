@@ -22,9 +22,9 @@ from slipway.operations.watch.status import status_of, watched_state
 from slipway.operations.watch.test_split import FILE, folder_of
 from slipway.serving import Ports
 from tests.support import watch_looks as fixtures
-from tests.support.journal_rows import BUNDLE
+from tests.support.journal_rows import BUNDLE, journal_in
 from tests.support.journals import until
-from tests.support.watch_looks import FILE_OF_SETTINGS, alarm_in, drift_in, look, looks, watched_in
+from tests.support.watch_looks import alarm_in, drift_in, look, looks, watched_in
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 
 bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
@@ -68,7 +68,7 @@ def test_clocks_that_jump_change_no_count(store: Store) -> None:
     assert facts.rows == 200
     assert facts.rows_per_second == 0
     assert drift_in(facts).rows == 200
-    assert status_of(watch_settings(store.folder), FILE_OF_SETTINGS).lines()
+    assert status_of(watch_settings(store.folder)).lines()
     add_drawn(store, drawn(60, seed=9), name="now", time_s=time.time())
     assert 60 / 3600 <= look(store).rows_per_second <= 60 / 60, "a clock that was ahead once hides no later row"
 
@@ -102,7 +102,7 @@ def test_a_full_disk_keeps_the_watch_going_in_memory(store: Store, monkeypatch: 
         raise StorageError("state.json: cannot be written: No space left on device")
 
     add_drawn(store, drawn(100, seed=3), name="a")
-    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=[].append)
+    watch = Watch(store, watch_settings(store.folder), say=[].append)
     with monkeypatch.context() as patched:
         patched.setattr(states, "write_private", full)
         watch.look()
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_named_and_harms_no_other_classifier(store: Store, nam
     assert digits.watched is None
     assert name in digits.told[0]
     assert "not watched" in digits.told[0]
-    shown = status_of(watch_settings(store.folder), FILE_OF_SETTINGS)
+    shown = status_of(watch_settings(store.folder))
     assert [one.watched is not None for one in shown.facts] == [True, False]
     assert any(name in line and "not watched" in line for line in shown.lines())
 
@@ -194,7 +194,7 @@ def test_values_that_are_cut_short_are_a_damaged_journal(store: Store, column: s
 def test_rows_are_counted_once_while_the_reference_is_damaged(store: Store) -> None:
     add_drawn(store, drawn(100, seed=3), name="a")
     (folder_of(store.folder, "digits") / FILE).write_text("{")
-    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=[].append)
+    watch = Watch(store, watch_settings(store.folder), say=[].append)
     assert [one.rows for one in watch.look()] == [100]
     store.write("DELETE FROM rows", [()])
     assert [one.rows for one in watch.look()] == [100]
@@ -208,7 +208,7 @@ def test_a_journal_that_was_made_anew_is_watched_from_its_first_row(store: Store
     for path in store.folder.glob("journal.sqlite*"):
         path.unlink()
     said: list[str] = []
-    with Store.open(store.folder, make=True) as new:
+    with journal_in(store.folder, make=True) as new:
         add_drawn(new, drawn(50, seed=4), name="b")
         facts = look(new, said)
     assert any("a new one" in line for line in said)
@@ -221,15 +221,15 @@ def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path, monkeypatch:
 
     def once(**changes: Any) -> tuple[Facts, ...]:
         own = settings.model_copy(update=changes)
-        return run_watch(own, FILE_OF_SETTINGS, ended=ended, say=lambda _: None, once=True)
+        return run_watch(own, ended=ended, say=lambda _: None, once=True)
 
-    with pytest.raises(SpecError, match="no journal; slipway journal run makes one"):
+    with pytest.raises(SpecError, match=r"no journal; slipway journal run gateway\.yaml makes one"):
         once()
-    with Store.open(settings.journal, make=True) as store:
+    with Store.of(settings, make=True) as store:
         assert once() == ()
         add_drawn(store, drawn(5, seed=3), name="a")
         assert once()[0].rows == 5
-        with only_watch(settings.journal), pytest.raises(SpecError, match="one is enough"):
+        with only_watch(settings), pytest.raises(SpecError, match="one is enough"):
             once()
         with monkeypatch.context() as impatient, sqlite3.connect(settings.journal / "journal.sqlite") as locking:
             impatient.setattr("slipway.operations.journal.store.BUSY_S", 0.05)
@@ -263,20 +263,20 @@ def test_the_watch_waits_for_a_journal_and_for_one_that_can_be_read_again(
     settings, ended = watch_settings(tmp_path / "journal", metrics_port=Ports.free().http), threading.Event()
     said: list[str] = []
     arguments = {"ended": ended, "say": said.append}
-    thread = threading.Thread(target=run_watch, args=(settings, FILE_OF_SETTINGS), kwargs=arguments)
+    thread = threading.Thread(target=run_watch, args=(settings,), kwargs=arguments)
     thread.start()
     try:
         until(lambda: any("no journal yet" in line for line in said))
-        with Store.open(settings.journal, make=True) as store:
+        with Store.of(settings, make=True) as store:
             add_drawn(store, drawn(5, seed=3), name="a")
             until(lambda: any("no reference of the bundle" in line for line in said))
         for path in settings.journal.glob("journal.sqlite*"):
             path.unlink()
         until(lambda: any("removed or replaced" in line for line in said))
-        with Store.open(settings.journal, make=True) as store:
+        with Store.of(settings, make=True) as store:
             add_drawn(store, drawn(2, seed=3), name="a")
             until(lambda: any("a new one" in line for line in said))
-        assert json.loads(json.dumps(status_of(settings, FILE_OF_SETTINGS).plain()))["classifiers"][0]["rows"] == 2
+        assert json.loads(json.dumps(status_of(settings).plain()))["classifiers"][0]["rows"] == 2
     finally:
         ended.set()
         thread.join()
@@ -296,7 +296,7 @@ def test_a_classifier_whose_folder_cannot_be_made_is_watched_in_memory(bare: Sto
     add_drawn(bare, drawn(150, seed=1), name="a")
     (bare.folder / "watch").mkdir()
     (bare.folder / "watch" / "digits").write_text("in the way", encoding="utf-8")
-    watch = Watch(bare, watch_settings(bare.folder), FILE_OF_SETTINGS, say=lambda _: None)
+    watch = Watch(bare, watch_settings(bare.folder), say=lambda _: None)
     for _ in range(2):
         (facts,) = watch.look()
         assert facts.rows == 150

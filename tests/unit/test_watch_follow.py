@@ -16,8 +16,8 @@ from slipway.operations.watch.state import Current, WatchState
 from slipway.operations.watch.status import check_no_alarm, watched_state
 from slipway.operations.watch.test_split import folder_of, read_reference, write_reference
 from tests.support import watch_looks as fixtures
-from tests.support.journal_rows import BUNDLE
-from tests.support.watch_looks import FILE_OF_SETTINGS, alarm_in, drift_in, kept, look, watched_in
+from tests.support.journal_rows import BUNDLE, journal_in
+from tests.support.watch_looks import alarm_in, drift_in, kept, look, watched_in
 from tests.support.watch_rows import add_drawn, drawn, made_reference
 
 bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
@@ -130,7 +130,7 @@ def test_two_people_who_restart_at_once_lose_no_entry(store: Store, monkeypatch:
         return found
 
     def restart(reason: str) -> None:
-        with Store.open(store.folder, make=False) as own:
+        with journal_in(store.folder, make=False) as own:
             add_restart(own, watched_state(own, "digits"), reason=reason, live=None)
 
     monkeypatch.setattr(restarts, "read_restarts", slowly)
@@ -147,9 +147,9 @@ def test_a_new_reference_ends_no_alarm_and_an_equal_one_changes_nothing(store: S
     before = look(store)
     assert before.alarms
     with pytest.raises(SpecError, match=r"an alarm of this bundle is on.*restart gateway.yaml digits --reason"):
-        check_no_alarm(store.folder, "digits", bundle=BUNDLE, settings_file=FILE_OF_SETTINGS)
-    check_no_alarm(store.folder, "digits", bundle="bundle-2", settings_file=FILE_OF_SETTINGS)
-    check_no_alarm(store.folder, "cats", bundle=BUNDLE, settings_file=FILE_OF_SETTINGS)
+        check_no_alarm(store, "digits", bundle=BUNDLE)
+    check_no_alarm(store, "digits", bundle="bundle-2")
+    check_no_alarm(store, "cats", bundle=BUNDLE)
     reference = read_reference(store.folder, "digits")
     assert reference is not None
     write_reference(store.folder, reference.model_copy(update={"made_s": 9.0}))

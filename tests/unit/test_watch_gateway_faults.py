@@ -9,16 +9,14 @@ from slipway.operations.watch.latency import Counted
 from slipway.operations.watch.run import Watch
 from tests.support import watch_looks as fixtures
 from tests.support.slow_sockets import Handle, a_byte_at_a_time, answers, listening, says_nothing
-from tests.support.watch_looks import FILE_OF_SETTINGS
 from tests.support.watch_rows import add_drawn, drawn, watch_settings
 
 bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
 
 
 def asking(store: Store, port: int) -> Watch:
-    return Watch(
-        store, watch_settings(store.folder).model_copy(update={"metrics_port": port}), FILE_OF_SETTINGS, say=[].append
-    )
+    settings = watch_settings(store.folder).model_copy(update={"metrics_port": port})
+    return Watch(store, settings, say=[].append)
 
 
 @pytest.mark.parametrize(

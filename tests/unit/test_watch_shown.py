@@ -27,22 +27,20 @@ from slipway.operations.watch.state import WatchState
 from slipway.operations.watch.status import status_of
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
-from tests.support.journal_rows import BUNDLE
+from tests.support.journal_rows import BUNDLE, journal_in
 from tests.support.watch_rows import LABELS, add_drawn, drawn, made_reference, watch_settings
-
-FILE_OF_SETTINGS = Path("gateway.yaml")
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setattr(latencies, "read_counts", lambda _: {})
-    with Store.open(tmp_path / "journal", make=True) as store:
+    with journal_in(tmp_path / "journal", make=True) as store:
         made_reference(store.folder)
         yield store
 
 
 def look(store: Store) -> Facts:
-    return Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=lambda _: None).look()[0]
+    return Watch(store, watch_settings(store.folder), say=lambda _: None).look()[0]
 
 
 def watched(store: Store) -> Watched:
@@ -96,7 +94,7 @@ def test_labels_give_an_accuracy_and_an_alarm_where_it_is_proved_lower(store: St
     reason = lost_accuracy(found, FleetTurn(), missing="")
     assert reason.is_reason
     assert "a loss of over 2 points is proved; recall proved to be lost: " in reason.said
-    lines = status_of(watch_settings(store.folder), FILE_OF_SETTINGS).lines()
+    lines = status_of(watch_settings(store.folder)).lines()
     assert any(line.startswith("  accuracy: LOWER: ") for line in lines)
 
 
@@ -323,7 +321,7 @@ def test_the_verb_shows_and_restarts(store: Store, tmp_path: Path, capsys: pytes
     add_drawn(store, drawn(200, seed=3, foreign=0.5), name="a")
     call("status", path)
     assert "nobody has watched it yet" in capsys.readouterr().out
-    with pytest.raises(SpecError, match=r"cats: not watched.* classifiers of this journal: digits"):
+    with pytest.raises(SpecError, match=r"cats: it is not watched.* classifiers of this journal: digits"):
         call("restart", path, "cats", "--reason", "x")
     look(store)
     call("restart", path, "digits", "--reason", "lamp", "--live", "--json")
@@ -346,11 +344,11 @@ def test_a_classifier_that_is_served_no_more_is_left_out_and_named(store: Store,
         add_drawn(store, drawn(2, seed=5), name=name, classifier=name, time_s=seconds)
 
     def names(settings: GatewaySettings) -> list[str]:
-        return [one.classifier for one in Watch(store, settings, FILE_OF_SETTINGS, say=lambda _: None).look()]
+        return [one.classifier for one in Watch(store, settings, say=lambda _: None).look()]
 
     assert names(settings) == ["digits", "new", "old"], "no repository says what is served"
     assert names(repository) == ["digits", "new"], "the repository may be behind what is served"
-    assert status_of(repository, FILE_OF_SETTINGS).lines()[-1] == "not in the repository any more, and left out: old"
+    assert status_of(repository).lines()[-1] == "not in the repository any more, and left out: old"
 
 
 @pytest.mark.parametrize(("missing", "said"), [("observe", "observe: {}"), ("watch", "watch: {}")])

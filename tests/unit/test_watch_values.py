@@ -14,7 +14,7 @@ from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.explained import read_row
 from slipway.operations.watch.run import Watch
 from tests.support import watch_looks as fixtures
-from tests.support.watch_looks import FILE_OF_SETTINGS, drift_in, look, watched_in
+from tests.support.watch_looks import drift_in, look, watched_in
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 from tests.unit.test_watch_shown import write_settings
 
@@ -37,7 +37,7 @@ def test_a_value_that_somebody_wrote_into_the_journal_stops_its_classifier_alone
 ) -> None:
     add_drawn(store, drawn(150, seed=2), name="b", classifier="cats")
     made_reference(store.folder, classifier="cats")
-    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=lambda _: None)
+    watch = Watch(store, watch_settings(store.folder), say=lambda _: None)
     if after_a_look:
         watch.look()
     odd = add_drawn(store, drawn(150, seed=1), name="a")[70]
@@ -59,7 +59,7 @@ def test_an_answer_that_was_changed_after_its_label_came_is_named_or_shown(
     row = add_drawn(store, drawn(150, seed=1), name="a")[70]
     store.write("INSERT INTO considered VALUES (?, 1, 0.5, 1)", [(row,)])
     store.write("INSERT INTO labels VALUES (?, 'ann', 'one', 1)", [(row,)])
-    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=lambda _: None)
+    watch = Watch(store, watch_settings(store.folder), say=lambda _: None)
     watch.look()
     store.write(f"UPDATE rows SET {column} = ? WHERE id = ?", [(value, row)])
     store.write("UPDATE labels SET labelled_s = 2", [()])

@@ -48,6 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         **provenance(LIBRARIES),
         **vars(effort),
         "backbone": backbone,
+        "protocol": arguments.protocol,
         "load": arguments.load,
         "tap_share": TAP_SHARE,
         "client_shares_the_cores": True,
@@ -59,10 +60,16 @@ def main(arguments: argparse.Namespace) -> None:
         # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
         plan(contents([open_classifier(made)], lane="cpu", multi={}), work / "repository").write()
         images = load_images(made / "images", seed=effort.seed)
-        parts, load, rate_per_s = tuple(arguments.parts), arguments.load, arguments.rate
-        result |= through_and_past(
-            work, images, Asked(backbone, effort, parts, arguments.part_requests, load=load, rate_per_s=rate_per_s)
+        asked = Asked(
+            model=backbone,
+            protocol=arguments.protocol,
+            effort=effort,
+            parts=tuple(arguments.parts),
+            part_requests=arguments.part_requests,
+            load=arguments.load,
+            rate_per_s=arguments.rate,
         )
+        result |= through_and_past(work, images, asked)
     measured = GatewayResult.parse(result, source="the result")
     print(f"P99 {measured.p99_ms} ms at {measured.rate_per_s:.0f}/s; ratio {result['gateway_to_direct']}", flush=True)
     print("\n".join(table(measured)), flush=True)
@@ -83,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("held_per_s",))
     add_effort(parser, rounds=6, search_rounds=2)
     add = parser.add_argument
+    add("--protocol", choices=("grpc", "http"), default="grpc", help="protocol of the requests (default: %(default)s)")
     add("--backbone", default="mobilenetv3_large_100", metavar="NAME", help="timm model (default: %(default)s)")
     add(
         "--load",

@@ -15,10 +15,10 @@ from benchmarks.studies.gateway.parts import all_stopped
 from benchmarks.studies.gateway.rows import Costs, row_of
 from benchmarks.studies.robustness.launcher import launched
 from slipway.benchmark.figures import rates_per_s
-from slipway.benchmark.server import TritonConnection
+from slipway.benchmark.server import HttpConnection, TritonConnection
 from slipway.benchmark.statistics import histogram_of
 from slipway.contract.evidence.latency import rate_at
-from slipway.operations.gateway.made import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
+from slipway.operations.gateway.new_secrets import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
 from slipway.operations.gateway.settings import KEY_HEADER
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
@@ -36,6 +36,8 @@ class Asked:
     """What is measured, and at which rate."""
 
     model: str
+    protocol: str
+    """`grpc` or `http`, of the requests."""
     effort: Effort
     parts: tuple[str, ...]
     part_requests: int
@@ -62,16 +64,18 @@ def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source:
         launched(repository, work, options=("--gateway", source)) as server,
         all_stopped(asked.parts, source, server.ports, repository) as parts,
     ):
+        ask: Callable[..., TritonConnection] = partial(TritonConnection, model=asked.model, images=images)
+        direct: Connect = partial(ask, server.grpc_url)
+        if asked.protocol == "http":
+            ask = partial(HttpConnection, server.grpc_url, model=asked.model, images=images)
+            direct = partial(ask, http_url=f"127.0.0.1:{server.ports.http}")
 
         def through(address: str, *, tls: bool = True) -> Callable[[], TritonConnection]:
-            certificate = work / CERTIFICATE if tls else None
-            headers = {KEY_HEADER: key}
-            return partial(
-                TritonConnection, address, model=asked.model, images=images, certificate=certificate, headers=headers
-            )
+            where = {"http_url" if asked.protocol == "http" else "url": address}
+            return partial(ask, **where, certificate=work / CERTIFICATE if tls else None, headers={KEY_HEADER: key})
 
         sides: dict[str, Connect] = {
-            "direct": partial(TritonConnection, server.grpc_url, model=asked.model, images=images),
+            "direct": direct,
             "gateway": through(address),
             **{name: through(f"localhost:{part.port}", tls=part.has_tls) for name, part in parts.items()},
         }

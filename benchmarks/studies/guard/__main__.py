@@ -28,10 +28,12 @@ INPUT = {"input_height": 64, "input_width": 64, "mean": (0, 0, 0), "std": (1, 1,
 EPILOG = """example:
   python -m benchmarks.studies.guard                             (make study-guard; two minutes)
   python -m benchmarks.studies.guard --photographs my/photos --files 1000 --out /tmp/guard.json
-  python -m benchmarks.studies.guard --good files/of/other/encoders"""
+  python -m benchmarks.studies.guard --good files/of/other/encoders
+
+exit status: 0; 1 where a good file of ours is refused"""
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> int:
     from tests.support.mutations import good_files  # not at the top: --help needs no library
 
     photographs = load_photographs(arguments.photographs or scikit_image())
@@ -50,6 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{summary(result)}\nwritten to {arguments.out}")
     if arguments.json:
         print(json.dumps(result))
+    return 0 if result["good"].get("ok") == GOOD_FILES else 1
 
 
 class Decoder:

@@ -4,6 +4,7 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.studies.operate.box import Box, wait_until
@@ -34,7 +35,7 @@ class Labelling:
 
     def answer(self, *, new_class: str | None) -> None:
         """Label every image that is asked for and has no label."""
-        with Store.open(self._box.folder / "journal", make=False) as store:
+        with Store.open(self._box.folder / "journal", make=False, settings_file=Path(self._gateway)) as store:
             asked = store.query(
                 "SELECT rows.id, rows.client_id FROM asked JOIN rows ON rows.id = asked.row "
                 "WHERE rows.id NOT IN (SELECT row FROM labels) ORDER BY rows.id"

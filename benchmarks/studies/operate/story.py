@@ -164,7 +164,7 @@ class Story:
         told = self._box.verb("what the watch says", f"watch status {self._gateway}")
         facts = {name: value for name, value in told["classifiers"][0].items() if name in Facts.model_fields}
         self._facts = Facts.parse(facts, source="slipway watch status")
-        with Store.open(self._run / "journal", make=False) as store:
+        with Store.open(self._run / "journal", make=False, settings_file=self._run / "gateway.yaml") as store:
             rows = store.query("SELECT client_id, label FROM rows JOIN considered ON considered.row = rows.id")
         self._considered = sum(self._stream.true_label(client_id) == label for client_id, label in rows) / len(rows)
         self._mark("labelled", f"{self._labelling.labels} labels")
@@ -219,7 +219,7 @@ class Story:
             raise SlipwayError("the watch gave no evidence or no estimate: see watch.log")
         requests, seconds = self._alarm
         heads = {"digits": "first", "digits-2": "new", "digits-3": "spoilt"}
-        with Store.open(self._run / "journal", make=False) as store:
+        with Store.open(self._run / "journal", make=False, settings_file=self._run / "gateway.yaml") as store:
             parity = dict(store.query("SELECT parity, count(*) FROM rows GROUP BY parity"))
         return Told(
             answers=self._stream.answers[:],
@@ -251,7 +251,7 @@ class Story:
     def _has_rows(self, stable: str) -> bool:
         """Whether the journal, which lags on a busy machine, has come to images that the stable head answered."""
         bundle = Manifest.open(self._run / stable / "bundle", kind="bundle").bundle
-        with Store.open(self._run / "journal", make=False) as store:
+        with Store.open(self._run / "journal", make=False, settings_file=self._run / "gateway.yaml") as store:
             ((rows,),) = store.query(
                 "SELECT count(*) FROM rows WHERE bundle = ? AND replayed_bundle = bundle", (bundle,)
             )

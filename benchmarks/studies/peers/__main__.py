@@ -26,7 +26,7 @@ CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
 LIGHT_PER_S = 20.0
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  python -m benchmarks.studies.peers --output benchmarks/results/peers.json      90 minutes on two cores
+  python -m benchmarks.studies.peers --output benchmarks/results/peers.json      50 minutes on two cores
   python -m benchmarks.studies.peers --peers fastapi litserve --quick            two of them, fewer and shorter rounds
 
 Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, DALI, OpenVINO

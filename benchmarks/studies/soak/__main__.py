@@ -39,7 +39,7 @@ exit status: 0 pass; 1 fail, or no server"""
 
 @dataclass
 class Found:
-    """What came back."""
+    """Answers by status."""
 
     status: Counter[int] = field(default_factory=Counter)
     """Number of answers to damaged images, by STATUS."""
@@ -155,7 +155,7 @@ def name_of(process: Any) -> str:
 
 
 def judged(found: Found, expected: Sequence[Answer]) -> list[str]:
-    """Why this is no pass; empty when it is one."""
+    """Reason against a pass; empty when it is one."""
     reasons = [f"{len(found.failures)} failures; the first: {found.failures[0]}"] if found.failures else []
     if unknown := sorted(set(found.status) - KNOWN_STATUS):
         reasons.append(f"damaged images with STATUS {unknown}; allowed are {sorted(KNOWN_STATUS)}")

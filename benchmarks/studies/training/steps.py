@@ -70,7 +70,7 @@ def served_equals_offline(repository: Path, bundle: Path, engine: Path, *, cwd: 
     import psutil
 
     from slipway.client import Client
-    from slipway.engines.rows import read_rows
+    from slipway.engines.predictions_csv import read_rows
     from slipway.serving import Ports, serve
 
     rows = read_rows(engine)

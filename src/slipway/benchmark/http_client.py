@@ -5,6 +5,7 @@ only sends prepared messages and reads answers with a content length; it support
 """
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from typing import Self
 from urllib.parse import urlsplit
@@ -25,11 +26,15 @@ class HttpError(ConnectionError):
 
 
 class HttpClient:
-    """Connections to one `host:port`, one per message under way. Use as an async context manager."""
+    """Connections to one `host:port`, one per message under way. Use as an async context manager.
 
-    def __init__(self, address: str) -> None:
+    Args:
+        tls: whom to trust; the connections are encrypted if it is given.
+    """
+
+    def __init__(self, address: str, *, tls: ssl.SSLContext | None = None) -> None:
         self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._port, self._tls = int(port), tls
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
 
@@ -65,7 +70,8 @@ class HttpClient:
             if not connection.closed:
                 return connection
             self._all.discard(connection)
-        _, connection = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
         self._all.add(connection)
         return connection
 

@@ -118,11 +118,12 @@ class Pool:
         return Connection(self._queue, self._answers, self._numbers)
 
     def _wait_until_ready(self) -> None:
-        for _ in range(self.workers):
+        for ready in range(self.workers):
             if not select.select([self._answers], [], [], READY_S)[0]:
                 raise GateError(
-                    f"no worker of the pool (pid {self.pid}) got ready within {READY_S:.0f} s; look at its messages on "
-                    "standard error, and whether other processes hold the cores or the memory"
+                    f"only {ready} of {self.workers} workers of the pool (pid {self.pid}) got ready, and no other "
+                    f"within {READY_S:.0f} s; look at their messages on standard error, and whether other processes "
+                    "hold the cores or the memory"
                 )
             if len(os.read(self._answers, _ANSWER.size)) < _ANSWER.size:
                 raise GateError(f"a worker of the pool ended with exit code {self._ended()} before it was ready")

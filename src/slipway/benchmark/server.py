@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -216,13 +217,25 @@ class HttpConnection(TritonConnection):
 
     Args:
         http_url: `host:port` for HTTP.
+        certificate: PEM file to trust; HTTP is encrypted if it is given.
+        headers: of every request for an image, such as a gateway's key.
     """
 
-    def __init__(self, url: str, *, http_url: str, model: str, images: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        http_url: str,
+        model: str,
+        images: Sequence[bytes],
+        certificate: Path | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         super().__init__(url, model=model, images=images[:1])
         address = f"http://{http_url}/v2/models/{model}/infer"
-        self._messages = [_http_message(address, image) for image in images]
-        self._http = HttpClient(http_url)
+        self._messages = [_http_message(address, image, headers) for image in images]
+        tls = None if certificate is None else ssl.create_default_context(cafile=str(certificate))
+        self._http = HttpClient(http_url, tls=tls)
 
     async def __aexit__(self, *given: object) -> None:
         await self._http.__aexit__(*given)
@@ -261,7 +274,7 @@ def _values(answer: InferResult) -> tuple[ServedAnswer, int] | None:
     return values if isinstance(label, bytes) and isinstance(bundle, bytes) else None
 
 
-def _http_message(address: str, image: bytes) -> bytes:
+def _http_message(address: str, image: bytes, headers: Mapping[str, str]) -> bytes:
     tensor = struct.pack("<I", len(image)) + image
     size = {"binary_data_size": len(tensor)}
     asked = {
@@ -269,7 +282,7 @@ def _http_message(address: str, image: bytes) -> bytes:
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in _OUTPUTS],
     }
     head = json.dumps(asked).encode()
-    return message(address, head + tensor, {_HEADER_LENGTH: str(len(head))})
+    return message(address, head + tensor, {_HEADER_LENGTH: str(len(head)), **headers})
 
 
 def _http_tensors(headers: Mapping[str, str], body: bytes) -> dict[str, bytes]:

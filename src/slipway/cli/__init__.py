@@ -66,6 +66,11 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         "serving": {
             "serve": Verb("slipway.cli.serve", "serve a repository with the real tritonserver"),
             "reload": Verb("slipway.cli.reload", "switch the server to the new repository"),
+            "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
+            "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
+            "index": Verb("slipway.cli.index", "find images like others, and near-duplicates, by a base's embedding"),
+        },
+        "after deployment": {
             "gateway": Verb("slipway.cli.gateway", "stand Envoy in front: TLS, keys, rates, and nothing but inference"),
             "release": Verb(
                 "slipway.cli.release", "try a candidate beside the server, judge it, promote it or go back"
@@ -79,9 +84,6 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "turn": Verb("slipway.cli.turn", "train a classifier again on what it met, and try the result"),
             "render": Verb("slipway.cli.render", "write files of other tools for a gateway: deployments, monitoring"),
             "plan-fleet": Verb("slipway.cli.plan_fleet", "say how many machines the given rates need, and the cost"),
-            "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
-            "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
-            "index": Verb("slipway.cli.index", "find images like others, and near-duplicates, by a base's embedding"),
         },
         "speed": {
             "gate": Verb("slipway.cli.gate", "judge the P99 of a running server, or find its capacity"),

@@ -12,7 +12,7 @@ from slipway.cli.docker import execute
 from slipway.contract import CompileError, Lane, ServingError, SlipwayError, SpecError
 from slipway.contract.base_bundle import open_network
 from slipway.contract.installed import Installed, differences
-from slipway.contract.releases import NEWEST, release
+from slipway.contract.nvidia_releases import NEWEST, release
 from slipway.contract.selection import listed
 from slipway.serving.container import FALLBACK_START_S, INNER_PORTS, MODELS, TRITON_USER, ULIMITS, shm_bytes, tmp_bytes
 from slipway.system.arguments import add_action, port
@@ -105,7 +105,7 @@ def _release_that_serves(arguments: argparse.Namespace, lane: Lane) -> str:
             compile_again = shell_line("slipway container compile", "BUNDLE", *options)
             remedy = (
                 f"its plans say that they are of this release too: compile them again in its image ({compile_again}); "
-                "if that gives the same version, slipway.contract.releases is wrong"
+                "if that gives the same version, slipway.contract.nvidia_releases is wrong"
             )
         else:
             remedy = f"serve it in release {lane.release or 'of its plans'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SlipwayError, SpecError
-from slipway.operations.gateway.made import new_key, self_signed
+from slipway.operations.gateway.new_secrets import new_key, self_signed
 from slipway.serving.messages import Messages
 from slipway.system.json_line import add_json, print_json
 

@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.contract import Fleet  # not at the top: --help needs no library
     from slipway.operations.planning.demand import Demand
     from slipway.operations.planning.fleet_plan import plan_fleet
-    from slipway.operations.planning.words import plan_lines
+    from slipway.operations.planning.plan_text import plan_lines
 
     demand = Demand.read(arguments.demand)
     plan = plan_fleet(

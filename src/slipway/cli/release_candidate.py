@@ -7,7 +7,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import read_traffic
 from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.release.fit import check_candidate
+from slipway.operations.release.compatibility import check_candidate
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.promotion import check_own_folder, former_repository
 from slipway.operations.release.record import ReleaseRecord, RepositoryFacts, now, read_record, record_path

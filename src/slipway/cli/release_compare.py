@@ -43,7 +43,7 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
                 per_second=arguments.per_second,
                 say=lambda line: print(f"  {line}", flush=True),
             )
-            require_rows(done, pair)
+            require_rows(store, done, pair)
             asked = ask_people(store, pair, most=arguments.ask)
             told[pair.classifier] = {**asdict(done), "asked": asked}
             _say(store, pair, done, asked)

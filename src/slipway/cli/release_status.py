@@ -8,7 +8,7 @@ from typing import TypeVar
 from slipway.contract import SlipwayError
 from slipway.operations.gateway.routes import Traffic
 from slipway.operations.gateway.settings import ServerPorts
-from slipway.operations.release.fit import answering
+from slipway.operations.release.compatibility import answering
 from slipway.operations.release.metrics import ARMS, ArmCounts
 from slipway.operations.release.promotion import former_repository
 from slipway.operations.release.record import Action, RepositoryFacts

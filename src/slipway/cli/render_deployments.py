@@ -37,7 +37,7 @@ def kserve(arguments: argparse.Namespace) -> None:
 
 
 def compose(arguments: argparse.Namespace) -> None:
-    from slipway.contract.releases import NEWEST
+    from slipway.contract.nvidia_releases import NEWEST
     from slipway.operations.rendering import plan
     from slipway.operations.rendering.compose import KIND, compose_files
 

@@ -1,4 +1,4 @@
-"""One turn of the flywheel: a reason, new data, a new run, the old test split, a candidate, and its trial."""
+"""One cycle of retraining: a reason, new data, a new run, the old test split, a candidate, and its trial."""
 
 import argparse
 import getpass

@@ -46,5 +46,5 @@ def facts_of(turn: Turn) -> Facts | None:
     """Return the watch's facts on the classifier; None if it is not watched."""
     if turn.settings.watch is None:
         return None
-    found = status_of(turn.settings, turn.gateway).facts
+    found = status_of(turn.settings).facts
     return next((one for one in found if one.classifier == turn.classifier), None)

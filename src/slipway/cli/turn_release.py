@@ -15,9 +15,9 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.journal.store import Store
 from slipway.operations.release.comparing import images_there
+from slipway.operations.release.compatibility import answering
 from slipway.operations.release.counts import Disagreements
 from slipway.operations.release.disagreements import Tally, pairs_of, trained_on
-from slipway.operations.release.fit import answering
 from slipway.operations.release.judge import ReleaseVerdict, images_needed
 from slipway.operations.release.record import read_record
 from slipway.operations.release.trial import Trial
@@ -86,6 +86,7 @@ def finish(turn: Turn, record: TurnRecord) -> None:
 
 
 def require_not_rolled_back(trial: Trial, turn: Turn) -> None:
+    """Raises PersonNeededError: the candidate was rolled back, and a person says whether it gets requests again."""
     last = trial.record.actions[-1] if trial.record.actions else None
     if last is not None and last.action == "rollback":
         reason = f": {last.reason}" if last.reason else ""
@@ -97,6 +98,11 @@ def require_not_rolled_back(trial: Trial, turn: Turn) -> None:
 
 
 def candidate_ports(turn: Turn) -> ServerPorts:
+    """Return the ports of the candidate's server.
+
+    Raises:
+        SpecError: the gateway's settings have none.
+    """
     if turn.settings.candidate is None:
         raise SpecError(
             f"{turn.gateway}: candidate: not given; write the ports of the candidate's server, such as "
@@ -106,7 +112,12 @@ def candidate_ports(turn: Turn) -> ServerPorts:
 
 
 def server_stages(trial: Trial, ports: ServerPorts, *, serve: bool, run: Path) -> Iterator[Stage]:
-    """The candidate's server: it answers, is reloaded, is started by `serve`, or a person starts it."""
+    """The candidate's server: it answers, is reloaded, is started by `serve`, or a person starts it.
+
+    Raises:
+        PersonNeededError: it does not run, and a person starts it.
+        ServingError: it was started, and ended or did not answer in time; its log says why.
+    """
     bundles, repository = trial.record.candidate.bundles, trial.record.candidate.path
     if not answering(ports, bundles):
         return
@@ -180,15 +191,26 @@ def require_labels(trial: Trial, turn: Turn) -> None:
 
 
 def _more_images(trial: Trial, turn: Turn, found: Tally | None) -> str:
-    """Return a phrase on the images that the journal has, and on how many more are needed."""
+    """Return a phrase on the images that the journal has, and on how many more to collect."""
     told = found.told(turn.classifier) if found is not None else Disagreements(0, 0, 0, 0)
     needed = images_needed(told, trial.record.settings.judge)
-    (pair,) = (one for one in pairs_of(trial.record) if one.classifier == turn.classifier)
-    with Store.of(turn.settings, make=False) as store:
-        there, left = images_there(store, pair, without=trained_on(trial.record, turn.classifier) or ())
-    collect = f"let {command('slipway journal run', turn.gateway)} collect at least {max(needed - left, 0):,} more"
+    there, left = images_in_journal(trial, turn)
+    collect = f"let {command('slipway journal run', turn.gateway)} collect {max(needed - left, 1):,} more"
     if not left:
-        return f"all {there:,} images that the journal has for it are compared: {collect}"
+        return f"all {there:,} images of {turn.classifier} that the journal has are compared: {collect}"
     compare = command("slipway release compare", turn.gateway, "--images", str(there))
     further = f", and {collect}" if needed > left else ""
-    return f"the journal has {there:,} images for it, {left:,} of them not compared yet: {compare}{further}"
+    has = f"the journal has {there:,} images of {turn.classifier}"
+    return f"{has}, {left:,} of them not compared yet: {compare}{further}"
+
+
+def images_in_journal(trial: Trial, turn: Turn) -> tuple[int, int]:
+    """Return the number of images of the journal that may be compared, and of those that are not compared yet.
+
+    Raises:
+        SpecError: the candidate's training images are unknown.
+        StorageError: the journal cannot be read.
+    """
+    (pair,) = (one for one in pairs_of(trial.record) if one.classifier == turn.classifier)
+    with Store.of(turn.settings, make=False) as store:
+        return images_there(store, pair, without=trained_on(trial.record, turn.classifier) or ())

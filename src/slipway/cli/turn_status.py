@@ -5,23 +5,29 @@ from dataclasses import dataclass
 
 from slipway.cli.turn_build import PersonNeededError, require_kept, why_gate
 from slipway.cli.turn_release import (
+    IMAGES,
     RejectedError,
     candidate_ports,
+    images_in_journal,
     require_labels,
     require_not_rolled_back,
     server_stages,
     why_candidate,
 )
 from slipway.cli.turn_run import Turn
-from slipway.contract import GateError
+from slipway.contract import SlipwayError
 from slipway.contract.evidence.gate import FILE_NAME, OldTest
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.operations.release.disagreements import Tally
 from slipway.operations.release.judge import ReleaseVerdict
+from slipway.operations.release.lock import holder_of
 from slipway.operations.release.trial import Trial
 from slipway.operations.turn.record import TurnRecord
 from slipway.system.text import command
 
 READY = "nothing but the command below"
+_Look = Callable[[Turn, TurnRecord], str]
+"""Returns what a step waits for; nothing if it is done."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,16 @@ class Waiting:
 
 
 def waiting(turn: Turn, record: TurnRecord) -> Waiting:
-    """Find the step of an open turn.
+    """Find the step of an open turn. A step that cannot be looked at, such as one of a damaged file, needs a person."""
+    step, waits_for = _step(turn, record)
+    if waits_for.startswith(READY) and (holder := holder_of(turn.settings.folder, file="turn.lock")):
+        waits_for = f"a run that is at work: {holder}"
+    return Waiting(step, waits_for, command("slipway turn run", turn.gateway, turn.fleet_file, turn.classifier))
 
-    Raises:
-        SlipwayError: a file that the step needs is damaged.
-    """
-    steps: dict[str, Callable[[Turn, TurnRecord], str]] = {
+
+def _step(turn: Turn, record: TurnRecord) -> tuple[str, str]:
+    """Return the first step that is not done, and what it waits for."""
+    steps: dict[str, _Look] = {
         "new data": lambda turn, record: _made(turn, record, "data/grown.json"),
         "new run": lambda turn, record: _made(turn, record, f"bundle/{MANIFEST}"),
         "old test split": _old_test,
@@ -53,17 +63,20 @@ def waiting(turn: Turn, record: TurnRecord) -> Waiting:
         "comparison": _comparison,
         "verdict": _verdict,
     }
-    go_on = command("slipway turn run", turn.gateway, turn.fleet_file, turn.classifier)
-    for step, look in steps.items():
-        try:
-            waits_for = look(turn, record)
-        except (PersonNeededError, GateError) as said:
-            waits_for = f"a person: {said}"
-        except RejectedError as said:
-            waits_for = f"{READY}, which ends the turn, since the candidate is worse: {said}"
-        if waits_for:
-            return Waiting(step, waits_for, go_on)
-    return Waiting("end", f"{READY}, which makes {record.run} active in {turn.fleet_file}", go_on)
+    if turn.old_run != record.run:
+        for step, look in steps.items():
+            if waits_for := _said(look, turn, record):
+                return step, waits_for
+    return "end", _said(_end, turn, record)
+
+
+def _said(look: _Look, turn: Turn, record: TurnRecord) -> str:
+    try:
+        return look(turn, record)
+    except (PersonNeededError, SlipwayError) as said:
+        return f"a person: {said}"
+    except RejectedError as said:
+        return f"{READY}, which ends the turn, since the candidate is worse: {said}"
 
 
 def _made(turn: Turn, record: TurnRecord, file: str) -> str:
@@ -92,19 +105,44 @@ def _comparison(turn: Turn, record: TurnRecord) -> str:
     if trial.record.is_promoted or trial.traffic.weight_percent:
         return ""
     found = trial.judged().tallies.get(record.classifier)
-    if found is not None and found.compared:
+    if found is None or not found.compared:
+        return READY
+    try:
         require_labels(trial, turn)
+    except PersonNeededError:
+        if not _compares_on(trial, turn, found):
+            raise
     return READY
+
+
+def _compares_on(trial: Trial, turn: Turn, found: Tally) -> bool:
+    """Whether people have answered all questions, and the next comparison asks more of them or takes more images."""
+    if found.open:
+        return False
+    there, left = images_in_journal(trial, turn)
+    return found.differing > found.asked + found.gone or (left > 0 and there <= IMAGES)
 
 
 def _verdict(turn: Turn, _: TurnRecord) -> str:
     trial = Trial.open(turn.gateway)
     if trial.record.is_promoted:
         return ""
-    judged = trial.judged().judgement
-    if judged.verdict is ReleaseVerdict.FINE and trial.record.settings.approval == "human":
+    settings, judged = trial.record.settings, trial.judged().judgement
+    is_late = judged.hours >= settings.judge.max_hours
+    if judged.verdict is ReleaseVerdict.FINE and (settings.approval == "human" or is_late):
         promote = command("slipway release promote", turn.gateway, "--approved-by", "NAME")
         return f"a person: the candidate is fine, and a person promotes it: {promote}"
+    if judged.expired or (judged.verdict is ReleaseVerdict.WORSE and settings.rollback == "human"):
+        return f"a person: {judged.reason}; end the trial: {command('slipway release rollback', turn.gateway)}"
     if judged.verdict is ReleaseVerdict.TOO_FEW:
-        return f"time and traffic, while the command below judges: {judged.reason}"
+        few = [one.series for one in judged.series if one.verdict is ReleaseVerdict.TOO_FEW]
+        decide = dict.fromkeys("labels or compared images" if one == "disagreements" else "traffic" for one in few)
+        return f"{', and '.join(decide)}, while turn run judges: {judged.reason}"
     return f"{READY}: {judged.reason}"
+
+
+def _end(turn: Turn, record: TurnRecord) -> str:
+    if turn.old_run != record.run:
+        return f"{READY}, which makes {record.run} active in {turn.fleet_file}"
+    _ = turn.old_bundle  # raises unless it is served
+    return f"{READY}, which ends the turn"

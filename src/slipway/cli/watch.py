@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
             signal.signal(ending, lambda *_: ended.set())
     messages = Messages(sys.stderr.fileno())
     try:
-        found = run_watch(settings, arguments.settings, ended=ended, say=messages.say, once=arguments.once, price=price)
+        found = run_watch(settings, ended=ended, say=messages.say, once=arguments.once, price=price)
     finally:
         messages.close()
     print_json(arguments, {"classifiers": {one.classifier: {"rows": one.rows, "alarms": one.alarms} for one in found}})
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 def status(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.watch.status import status_of
 
-    found = status_of(settings, arguments.settings)
+    found = status_of(settings)
     for line in found.lines():
         print(line)
     print_json(arguments, found.plain())
@@ -86,8 +86,8 @@ def reference(arguments: argparse.Namespace, settings: "GatewaySettings") -> Non
     run = arguments.run_folder
     bundle = Bundle.open(run / "bundle" if (run / "bundle").is_dir() else run)
     name = arguments.classifier or bundle.spec.name
-    with Store.of(settings, make=True):  # the reference may be there before the first row
-        check_no_alarm(settings.journal, name, bundle=bundle.id, settings_file=arguments.settings)
+    with Store.of(settings, make=True) as store:  # the reference may be there before the first row
+        check_no_alarm(store, name, bundle=bundle.id)
     port = ports_behind(settings.folder, otherwise={})
     print(f"{bundle.path}: asking the server for its test split", flush=True)
     made = make_reference(bundle, classifier=name, port=port.get("stable", settings.stable.grpc))

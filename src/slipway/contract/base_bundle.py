@@ -36,7 +36,7 @@ class EmbeddingGate(Contract):
     min_cosine: float = Field(default=0.9, gt=0.0, le=1.0)
     """Lowest mean cosine of an engine's embedding and FP32's."""
     images: int = Field(default=200, ge=20)
-    """Images to compare."""
+    """Number of images by which each engine is judged."""
 
 
 class BaseSpec(Contract):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Self
 
-from slipway.contract.releases import release_of
+from slipway.contract.nvidia_releases import release_of
 
 LIBRARIES = tuple(f"libnvinfer.so.{major}" for major in (12, 11, 10))
 NAMES = {"tensorrt": "TensorRT", "dali": "DALI", "nvimgcodec": "nvImageCodec"}

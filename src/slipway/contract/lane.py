@@ -24,11 +24,11 @@ class LaneBase(Contract):
 
     id: str
     heads: tuple[str, ...]
-    """Names of its classifiers."""
+    """Names of the classifiers that stand on the base."""
     serving: CpuServing | None = None
     """Settings of the base's step on the cpu lane; None on the gpu lane."""
     engines: tuple[str, ...] | None = None
-    """Engines that serve it on the gpu lane, such as `tensorrt-int8-sm90`."""
+    """Engines that serve the base on the gpu lane, such as `tensorrt-int8-sm90`."""
     stand_ins: tuple[str, ...] | None = None
     """Heads of the gpu lane that were fitted on a CPU to the embeddings of a plan's typed graph, since the GPU of the
     plan was missing."""

@@ -15,7 +15,7 @@ from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
 from slipway.engines.graph import Graph
-from slipway.engines.rows import Row, gate_rows, read_rows
+from slipway.engines.predictions_csv import Row, gate_rows, read_rows
 from slipway.engines.tensorrt import has_single_image_profile
 from slipway.engines.tensorrt_library import import_library, library_version, require_card, require_release_of_server
 from slipway.system.files import sha256_file

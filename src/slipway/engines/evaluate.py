@@ -20,7 +20,7 @@ from slipway.contract.evidence.evaluation import (
     LabelEngineEvaluation,
 )
 from slipway.contract.evidence.gate import FAIL, PASS, REFERENCE, TOO_FEW, Ungated
-from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
+from slipway.engines.predictions_csv import Row, flips, gate_rows, make_rows, read_rows, write_rows
 from slipway.evaluation.fit import answer, given, refit_decision
 from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from slipway.contract import CompileError, MissingDependencyError
 from slipway.contract.card import Card, cards
 from slipway.contract.installed import Installed, differences
-from slipway.contract.releases import release
+from slipway.contract.nvidia_releases import release
 
 PlanTarget = Literal["tensorrt", "tensorrt_rtx"]
 # The wheels of TensorRT-RTX hold the bindings; the package of the plain name only imports them.

@@ -7,7 +7,7 @@ from pathlib import Path
 from slipway.contract import EngineSettings, Lane, PlanSettings, SpecError
 from slipway.contract.installed import NAMES, same_version
 from slipway.contract.lane import FILE_NAME as LANE
-from slipway.contract.releases import OLDEST_DALI, release
+from slipway.contract.nvidia_releases import OLDEST_DALI, release
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.layout import leaves
 from slipway.lint.models import AGAIN, Model, Repository, listed

@@ -128,7 +128,7 @@ def _shm_default_bytes(networks: Networks, heads: Heads, lane: LaneName) -> int:
 
 def _shm_bytes(step: ModelConfig) -> int:
     """Shared memory that an instance of a Python-backend step starts with: two batches, so that one is read while
-    another is written (docs/adr/0085).
+    another is written (docs/adr/0087).
 
     It allows a megabyte for an ordinary photograph, and as many photographs as waiting requests are merged into; a
     client that sends more in one request, or larger ones, makes the region grow once, for good.

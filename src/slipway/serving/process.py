@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slipway.errors import MissingDependencyError, ServingError
-from slipway.serving import hidden
+from slipway.serving import hidden_argument
 from slipway.serving.command import EXIT_TIMEOUT_S
 from slipway.serving.limits import Limits
 
@@ -65,7 +65,7 @@ def _run(
     arguments: Sequence[str], environment: dict[str, str], output: BinaryIO, limits: Limits, *, secret: str | None
 ) -> subprocess.Popen[bytes]:
     ours, theirs = os.pipe()
-    command, variables = hidden.command(arguments, theirs, limits=limits, secret=secret)
+    command, variables = hidden_argument.command(arguments, theirs, limits=limits, secret=secret)
     try:
         process = subprocess.Popen(
             command,
@@ -79,7 +79,7 @@ def _run(
     finally:
         os.close(theirs)
     try:
-        hidden.hand_over(process.pid, ours, variables)
+        hidden_argument.hand_over(process.pid, ours, variables)
     except BaseException:
         kill(process)
         raise

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from slipway.contract import ServingError
 from slipway.contract.selection import changed_class
 from slipway.lint.heads import heads_of
-from slipway.serving import together
+from slipway.serving import load_many
 from slipway.serving.contents import Contents
 from slipway.serving.heads import left_out
 from slipway.serving.servable import check_libraries, check_servable
@@ -131,7 +131,7 @@ def _switch(
     2.51 unlocks a mutex in memory that it may just have freed (`ModelLifeCycle::OnLoadFinal`): it ended once in about
     1,500 ensembles on a busy machine.
     """
-    many = len(change.switched) > together.MANY
+    many = len(change.switched) > load_many.MANY
     server.workspace.add(new, change.switched, other_version=many)
     try:
         problems = server.load_ensembles(change.switched, new, without=without, deadline=deadline, say=say)

@@ -12,8 +12,8 @@ from pathlib import Path
 from subprocess import Popen
 
 from slipway.contract import Lane, ServingError
+from slipway.serving import load_many
 from slipway.serving import process as processes
-from slipway.serving import together
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command, memory_variables
 from slipway.serving.contents import Contents
@@ -55,7 +55,7 @@ class Server:
     left_out: dict[str, str] = field(default_factory=dict)
     """Heads that their groups could not load, with the reason; the others of the group answer."""
     untidy: bool = False
-    """Whether the models of `together.py` are loaded."""
+    """Whether the models of `load_many.py` are loaded."""
     former: tuple[str, ...] = ()
     """Loaded steps that no ensemble has any more since a reload."""
     seconds_to_ready: float = 0.0
@@ -121,7 +121,7 @@ class Server:
         return problems
 
     def _load(self, names: Sequence[str], contents: Contents, *, deadline: float) -> dict[str, str]:
-        if len(names) > together.MANY:
+        if len(names) > load_many.MANY:
             if self._load_together(names, contents, deadline=deadline):
                 return {}
             self.workspace.add(contents, names)  # the server says why of what looks newer than in the call before
@@ -140,7 +140,7 @@ class Server:
         self.workspace.add_together([contents.models[name] for name in names])
         self.untidy = True
         try:
-            self.control.load(together.NAME, timeout_s=max(deadline - time.monotonic(), 0.1))
+            self.control.load(load_many.NAME, timeout_s=max(deadline - time.monotonic(), 0.1))
         except ServingError:
             self.tidy()
             return False
@@ -150,10 +150,10 @@ class Server:
     def tidy(self) -> None:
         """Unload the model that loaded many ensembles in one call. It takes two more calls, which hold nobody up."""
         if self.untidy:
-            for name in together.NAMES:
+            for name in load_many.NAMES:
                 with suppress(ServingError):  # the server is ending
                     self.control.unload(name, timeout_s=30)
-            self.workspace.remove(together.NAMES)
+            self.workspace.remove(load_many.NAMES)
             self.untidy = False
 
     def wait_for(self, name: str, contents: Contents, *, deadline: float) -> None:

@@ -13,15 +13,15 @@ from slipway.contract import Lane, ServingError, SlipwayError
 from slipway.serving import process as processes
 from slipway.serving.command import HOST, Ports, check_ports
 from slipway.serving.contents import Contents
-from slipway.serving.hidden import is_shown
+from slipway.serving.hidden_argument import is_shown
 from slipway.serving.probe import BusyError, LeftOutError
+from slipway.serving.probe_order import Turns
 from slipway.serving.process import LogError
+from slipway.serving.process_events import Bell, Watched
 from slipway.serving.reload import reload, retire
 from slipway.serving.server import Server, load_all, running
 from slipway.serving.server_log import log_lines
 from slipway.serving.status import ServingStatus
-from slipway.serving.turns import Turns
-from slipway.serving.watched import Bell, Watched
 from slipway.serving.workspace import private_workspace
 
 Event = Callable[..., None]

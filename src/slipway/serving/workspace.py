@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from slipway.contract import ServingError
 from slipway.lint.models import CONFIG, ENSEMBLE, Model
-from slipway.serving import together
+from slipway.serving import load_many
 from slipway.serving.contents import Contents
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+,@=-]+")
@@ -127,13 +127,13 @@ class Workspace:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def add_together(self, ensembles: Sequence[Model]) -> None:
-        """Write the models of `together.py`; raises ServingError if the disk is full."""
-        self.remove(together.NAMES)
+        """Write the models of `load_many.py`; raises ServingError if the disk is full."""
+        self.remove(load_many.NAMES)
         try:
             with _room(self.root):
-                together.write_models(self.models, ensembles)
+                load_many.write_models(self.models, ensembles)
         except BaseException:
-            self.remove(together.NAMES)
+            self.remove(load_many.NAMES)
             raise
 
     def remove(self, names: Iterable[str]) -> None:

@@ -169,7 +169,7 @@ class GraphMeasured(Evidence):
     calibration_method: str | None = None
     search: AcceptedStep | None = None
     autotune: Autotuned | None = None
-    """None unless Q/DQ nodes were placed by measured times."""
+    """The placement of Q/DQ nodes by measured times; None where the times were not measured."""
 
     @property
     def by_precision(self) -> dict[str, int]:
@@ -230,7 +230,7 @@ class EmbeddingLoss(Evidence):
     same_neighbour: float
     """Share of images whose nearest neighbour among the others, by cosine, is the same one."""
     min_cosine: float
-    """The limit on the mean."""
+    """Lowest mean cosine that is allowed."""
     profile: Literal["batches", "single images"] | None = None
     """Optimisation profile of a plan that these figures are of: the worse one, if the plan has two."""
 

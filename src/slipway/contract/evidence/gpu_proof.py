@@ -24,7 +24,7 @@ class GpuMachine(Evidence):
     cuda: str | None = None
     """The CUDA version that torch was built with."""
     driver: str | None = None
-    """None where nvidia-smi did not answer."""
+    """Version of NVIDIA's driver; None where nvidia-smi did not answer."""
 
 
 class KeptFacts(Evidence):
@@ -32,7 +32,7 @@ class KeptFacts(Evidence):
 
     labels: tuple[str, ...]
     accuracy: AccuracyGate
-    """Limits of the gate."""
+    """Limits of the accuracy gate."""
 
 
 class Agreement(Evidence):

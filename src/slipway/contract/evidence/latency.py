@@ -38,7 +38,7 @@ class GateOptions(Contract):
     rate_per_s: Positive = 50.0
     """Poisson arrivals per second, one image each."""
     limit_ms: Positive = 50.0
-    """Limit on P99."""
+    """Limit on P99 latency, in milliseconds."""
     blocks: Annotated[int, Field(ge=2)] = 3
     """Blocks before the first verdict. While they cannot tell, more follow, each half as long as all before it."""
     requests_per_block: Annotated[int, Field(ge=1)] = 1000

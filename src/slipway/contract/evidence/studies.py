@@ -266,6 +266,8 @@ class GatewayResult(ServedResult):
     """The study `gateway`: requests through the gateway against requests to the server itself."""
 
     backbone: str
+    protocol: str = "grpc"
+    """Protocol of the requests: `grpc` or `http`."""
     limit_ms: float
     load: float
     """Share of the capacity at which both were asked."""
@@ -321,7 +323,7 @@ class DensityEqual(Part):
     equal: int
     """Answers with the same bundle and label, and the same probabilities but for rounding."""
     max_probability_difference: float
-    """1 if a label differs."""
+    """Largest difference of two probabilities of a class; 1 if a label differs."""
 
 
 class DensityWhole(Part):

@@ -15,7 +15,7 @@ class Ratio(Contract):
     """One side's rate over another's in the same rounds."""
 
     mean: float
-    """Geometric mean."""
+    """Geometric mean, over the rounds, of one side's rate divided by the other's."""
     least: float
     most: float
     standard_error: float | None

@@ -4,7 +4,7 @@ import ipaddress
 import re
 import stat
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
@@ -130,7 +130,14 @@ class GatewaySettings(Contract):
     """Settings of the watch over the journal; `slipway watch` needs them."""
     labels: Labels | None = None
     """Settings of the labels that people are asked for, such as their number per day."""
-    _file: Path = PrivateAttr(default=Path("gateway.yaml"))
+    _file: Path = PrivateAttr()
+
+    @classmethod
+    def parse(cls, data: Any, *, source: str) -> Self:
+        """As `Contract.parse`; `source` is the path of the file, which the settings then know as `file`."""
+        settings = super().parse(data, source=source)
+        settings._file = Path(source)
+        return settings
 
     @field_validator("budgets_ms")
     @classmethod
@@ -196,7 +203,6 @@ def read_settings(path: Path) -> GatewaySettings:
         SpecError: the file is invalid, or a file that it names is missing.
     """
     settings = GatewaySettings.read(path)
-    settings._file = path
     base = path.resolve().parent
     changes: dict[str, object] = {
         "teams": {

@@ -16,6 +16,7 @@ from slipway.operations.journal.folders import only_process, private_folder
 from slipway.operations.journal.rows import Row
 from slipway.operations.journal.sqlite_errors import in_words
 from slipway.system.targets import told
+from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
@@ -64,7 +65,7 @@ class Store:
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, *, make: bool, settings_file: Path = Path("gateway.yaml")) -> Iterator[Self]:
+    def open(cls, folder: Path, *, make: bool, settings_file: Path) -> Iterator[Self]:
         """Open the journal in `folder` for the duration of the block.
 
         Raises:
@@ -72,7 +73,7 @@ class Store:
         """
         path = folder / DATABASE
         if not make and not path.is_file():
-            raise SpecError(f"{folder}: no journal; slipway journal run makes one")
+            raise SpecError(f"{folder}: no journal; {command('slipway journal run', settings_file)} makes one")
         private_folder(folder, what="observe.journal", marker=DATABASE)
         with told(folder):
             (folder / IMAGES).mkdir(exist_ok=True, mode=0o700)

@@ -15,6 +15,7 @@ from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.truth import decided, labels_of
 from slipway.operations.watch.rows import Floats
 from slipway.steps.guard import STATUS_NAMES
+from slipway.system.text import command
 
 _PARITY: dict[Parity, str] = {
     "equal": "the same image got the same answer again",
@@ -93,7 +94,8 @@ def read_row(store: Store, number: int) -> ExplainedRow:
     names = ("id", *_ANSWER, *_FACTS)
     found = store.query(f"SELECT {', '.join(names)} FROM rows WHERE id = ?", (number,))
     if not found:
-        raise SpecError(f"row {number} is not in the journal; slipway journal rows shows the last ones")
+        last = command("slipway journal rows", store.settings_file)
+        raise SpecError(f"row {number} is not in the journal; {last} shows the last ones")
     check_values(names, found, settings_file=store.settings_file)
     (_, classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept, *facts) = found[0]
     return ExplainedRow(

@@ -12,6 +12,7 @@ from slipway.contract import ServingError, SpecError
 from slipway.operations.journal.store import Store, read_image
 from slipway.operations.release.disagreements import ASK, OPEN, Pair
 from slipway.serving.command import HOST
+from slipway.system.text import command
 
 DEADLINE_S = 10.0
 WAIT_S = 30.0
@@ -157,10 +158,11 @@ def _once(client: Client, content: bytes, row: int) -> Result:
         return Result(content, request_id, error=error)
 
 
-def require_rows(done: Compared, pair: Pair) -> None:
+def require_rows(store: Store, done: Compared, pair: Pair) -> None:
     """Raises SpecError if the journal has no image to compare."""
     if not done.chosen:
+        collect = command("slipway journal run", store.settings_file)
         raise SpecError(
             f"{pair.classifier}: the journal keeps no image that stable bundle {pair.stable:.12} answered and the "
-            "candidate was not trained on; let slipway journal run collect some first"
+            f"candidate was not trained on; let {collect} collect some first"
         )

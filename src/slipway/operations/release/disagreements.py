@@ -15,6 +15,7 @@ from slipway.operations.labels.truth import decided
 from slipway.operations.release.counts import Disagreements
 from slipway.operations.release.record import ReleaseRecord, labels_of
 from slipway.steps.postprocess import UNKNOWN
+from slipway.system.text import command
 
 Who: TypeAlias = Literal["lost", "won", "neither"]
 DIFFERS = "differs"
@@ -121,7 +122,7 @@ def trained_on(record: ReleaseRecord, classifier: str) -> frozenset[str] | None:
     if found != expected:
         raise SpecError(
             f"{folder}: bundle {found!s:.12}, but the candidate is {expected:.12}; its training images are unknown: "
-            "write the candidate again: slipway release candidate"
+            f"write the candidate again: {command('slipway release candidate', record.gateway, record.fleet)}"
         )
     if not (folder / DATASET).exists():
         return None

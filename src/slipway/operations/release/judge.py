@@ -15,7 +15,7 @@ import numpy as np
 from slipway.contract.base import Evidence
 from slipway.contract.release import JudgeSettings
 from slipway.operations.release.counts import Arm, Block, Disagreements
-from slipway.operations.release.evidence import MIN_BLOCKS
+from slipway.operations.release.e_values import MIN_BLOCKS
 from slipway.operations.release.looks import (
     Counts,
     Looks,
@@ -145,11 +145,11 @@ def _needed(told: Disagreements, settings: JudgeSettings) -> str:
     if not told.compared:
         return "none compared"
     labels = f"the {missing:,} missing labels cannot decide" if missing else "no label is missing"
-    return f"{labels}, so compare at least {images_needed(told, settings):,} more images"
+    return f"{labels}; {images_needed(told, settings):,} more images decide if the versions differ in none of them"
 
 
 def images_needed(told: Disagreements, settings: JudgeSettings) -> int:
-    """Return the smallest number of further images that can decide `fine`: if the versions differ in none of them."""
+    """Return the number of further images that decide `fine` if the versions differ in none of them."""
     _, limit = limits_of("disagreements", settings)
 
     def decides(more: int) -> bool:

@@ -24,6 +24,9 @@ class Holder(Contract):
     pid: int
     since: str
 
+    def __str__(self) -> str:
+        return f"{self.by} changes this release ({self.action}) since {self.since}, in process {self.pid}"
+
 
 @contextmanager
 def only_operator(folder: Path, action: str, *, wait: bool = False, file: str = LOCK) -> Iterator[None]:
@@ -54,9 +57,23 @@ def only_operator(folder: Path, action: str, *, wait: bool = False, file: str = 
         os.close(descriptor)
 
 
-def _holder(path: Path) -> str:
+def holder_of(folder: Path, *, file: str = LOCK) -> str | None:
+    """Return a sentence on the process that holds a lock of the gateway's `folder`; None if none does.
+
+    The lock is not touched. A process that was killed leaves its words in the file, so the process that they name must
+    have the file open. That of another user or container is not seen.
+    """
+    path = folder / file
     try:
         holder = Holder.model_validate_json(path.read_bytes())
+        files = {one.resolve() for one in Path(f"/proc/{holder.pid}/fd").iterdir()}
+    except (OSError, ValueError):
+        return None
+    return str(holder) if path.resolve() in files else None
+
+
+def _holder(path: Path) -> str:
+    try:
+        return str(Holder.model_validate_json(path.read_bytes()))
     except (OSError, ValueError):
         return "another operator has just begun to change this release"
-    return f"{holder.by} changes this release ({holder.action}) since {holder.since}, in process {holder.pid}"

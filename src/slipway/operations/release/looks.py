@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from slipway.contract.release import JudgeSettings
-from slipway.operations.release.evidence import Array, dispersion_of, log_evidence, share_at
+from slipway.operations.release.e_values import Array, dispersion_of, log_evidence, share_at
 
 Series = Literal["errors", "over budget", "disagreements"]
 Counts = tuple[Array, Array]

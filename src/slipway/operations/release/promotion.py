@@ -11,8 +11,8 @@ from slipway.contract.base import Contract
 from slipway.image.cache import images_folder
 from slipway.operations.gateway.routes import Traffic, has_requests, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
-from slipway.operations.release.fit import answering, check_candidate
-from slipway.operations.release.force import put_in_force
+from slipway.operations.release.apply_weights import put_in_force
+from slipway.operations.release.compatibility import answering, check_candidate
 from slipway.operations.release.judge import ReleaseJudgement
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.record import RepositoryFacts

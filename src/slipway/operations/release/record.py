@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
+from pydantic import PrivateAttr
+
 from slipway.contract import Lane, SpecError
 from slipway.contract.base import Contract
 from slipway.contract.lane import FILE_NAME as LANE
@@ -70,6 +72,12 @@ class ReleaseRecord(Contract):
     """`release` of the fleet file at that time. Changing it later needs `slipway release candidate` again, so that the
     rules of the judge are fixed before its evidence."""
     actions: tuple[Action, ...] = ()
+    _gateway: Path = PrivateAttr()
+
+    @property
+    def gateway(self) -> Path:
+        """The gateway's settings, for the commands that a person is told; only `read_record` knows them."""
+        return self._gateway
 
     @property
     def readings(self) -> str:
@@ -83,8 +91,9 @@ class ReleaseRecord(Contract):
         repository = Path(self.candidate.path)
         if not (repository / LANE).is_file():
             raise SpecError(
-                f"{repository}: the candidate's repository is gone, as after a restore; if it has requests, slipway "
-                "release rollback takes them away; slipway release candidate then writes it and begins its trial again"
+                f"{repository}: the candidate's repository is gone, as after a restore; if it has requests, first take "
+                f"them away: {command('slipway release rollback', self.gateway)}; then write it and begin its trial "
+                f"again: {command('slipway release candidate', self.gateway, self.fleet)}"
             )
         lane, tried = Lane.read(repository / LANE), set(self.classifiers)
         return frozenset(name for name, answering in lane.ensembles.items() if tried & set(answering))
@@ -112,7 +121,7 @@ def record_path(repository: Path) -> Path:
     return repository.with_name(f"{repository.name}.release.json")
 
 
-def read_record(repository: Path, *, gateway: Path = Path("gateway.yaml")) -> ReleaseRecord | None:
+def read_record(repository: Path, *, gateway: Path) -> ReleaseRecord | None:
     """The record beside `repository`; None if no candidate was written for it.
 
     Args:
@@ -122,14 +131,18 @@ def read_record(repository: Path, *, gateway: Path = Path("gateway.yaml")) -> Re
         SpecError: the file is damaged.
     """
     path = record_path(repository)
+    if not path.exists():
+        return None
     try:
-        return ReleaseRecord.read(path) if path.exists() else None
+        record = ReleaseRecord.read(path)
     except SpecError as error:
         first = command("slipway release rollback", gateway)
         raise SpecError(
             f"{error}; if the candidate has requests, first take them away: {first}; then move {path} away, and begin "
             f"the trial again: {command('slipway release candidate', gateway, 'FLEET')}"
         ) from None
+    record._gateway = gateway
+    return record
 
 
 def now() -> str:

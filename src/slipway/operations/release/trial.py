@@ -10,10 +10,10 @@ from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import Traffic, make_folder, read_traffic
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
 from slipway.operations.journal.store import DATABASE, Store
+from slipway.operations.release.apply_weights import put_in_force
+from slipway.operations.release.compatibility import answering
 from slipway.operations.release.counts import Disagreements, blocks_of
 from slipway.operations.release.disagreements import Tally, pairs_of, tally
-from slipway.operations.release.fit import answering
-from slipway.operations.release.force import put_in_force
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, ArmName, counts, reading
@@ -102,9 +102,10 @@ class Trial:
         if not self.is_open:
             if not (path := record_path(Path(self.record.stable.path))).exists():
                 raise SpecError(
-                    f"{path}: the record of the release is gone, and it cannot go on; if the candidate has requests, "
-                    f"first take them away: {command('slipway release rollback', self.source)}; then begin its trial "
-                    f"again: {command('slipway release candidate', self.source, 'FLEET')}"
+                    f"{path}: the record of the release is gone, and without it the release cannot go on; if the "
+                    "candidate has requests, first take them away: "
+                    f"{command('slipway release rollback', self.source)}; then begin its trial again: "
+                    + command("slipway release candidate", self.source, "FLEET")
                 )
             raise SpecError(
                 f"{self.source}: another candidate was written since {self.record.opened}, and its evidence starts "
@@ -160,7 +161,8 @@ class Trial:
             return [], {}, "disagreements are not judged: an engine alone is tried, or an image has several labels"
         nothing = [Disagreements(0, 0, 0, 0, classifier=pair.classifier) for pair in pairs]
         if not (self.settings.journal / DATABASE).is_file():
-            return nothing, {}, "no journal yet; slipway journal run makes one, then: " + again
+            run = command("slipway journal run", self.source)
+            return nothing, {}, f"no journal yet; {run} makes one, then: {again}"
         try:
             with Store.of(self.settings, make=False) as store:
                 tallies = {pair.classifier: tally(store, pair) for pair in pairs}
@@ -222,14 +224,16 @@ class Trial:
             )
         if self.record.is_promoted:
             raise SpecError(
-                "the candidate is promoted: both servers answer the same; write the next one by slipway release "
-                f"candidate {self.source} FLEET"
+                "the candidate is promoted: both servers answer the same; write the next one by "
+                + command("slipway release candidate", self.source, self.record.fleet)
             )
         if problems := answering(candidate, self.record.candidate.bundles):
             said = [f"{name} {problem}" for name, problem in problems.items()]
+            serve = command("slipway serve", self.record.candidate.path, *candidate.options)
+            reload = command("slipway reload", "--status-port", str(candidate.status))
             raise SpecError(
-                f"the candidate at port {candidate.grpc} may not get requests: {few(said)}; run slipway serve "
-                f"{self.record.candidate.path} on the ports of candidate: in {self.source}, or slipway reload it"
+                f"the candidate at port {candidate.grpc} may not get requests: {few(said)}; start its server: {serve}; "
+                f"or, if it runs: {reload}"
             )
         return candidate
 

@@ -1,1 +1,1 @@
-"""One turn of the flywheel: a proposal with evidence, and the record of what became of it."""
+"""One cycle of retraining: a proposal with evidence, and the record of what became of it."""

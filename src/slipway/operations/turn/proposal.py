@@ -78,13 +78,13 @@ def drift(watched: Watched | None, settings: FleetTurn, *, missing: str, has_unk
     know.
 
     Args:
+        missing: why the watch has no facts on the classifier, or no drift among them.
         has_unknown: whether the classifier's decision has the answer `unknown` at all.
     """
     if settings.unknown_points is None:
         return _off("drift", "unknown_points: null")
     if watched is None or watched.drift is None:
-        said = missing if watched is None else "not watched yet; slipway watch status says why"
-        return TriggerEvidence(trigger="drift", is_reason=False, said=said)
+        return TriggerEvidence(trigger="drift", is_reason=False, said=missing)
     alarm = watched.drift.alarm
     said = f"alarm: {alarm.event}, since row {alarm.since_row:,}" if alarm else "no alarm"
     if not has_unknown:
@@ -154,14 +154,17 @@ def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> Trig
 
 
 def watched_of(facts: Facts | None, *, bundle: str, settings_file: Path) -> tuple[Watched | None, str]:
-    """Return the watch's facts on this bundle; or None and the reason why there are none."""
+    """Return the watch's facts on this bundle, and the reason why there are none, or why drift is not among them."""
     if facts is None:
         return None, f"not watched (watch: in {settings_file}, {command('slipway watch run', settings_file)})"
     if facts.bundle is None:
         return None, "the watch has seen no row yet"
     if facts.bundle != bundle:
         return None, f"the watch follows bundle {facts.bundle:.12}, not {bundle:.12}"
-    return facts.watched, "no reference; slipway watch reference"
+    if facts.watched is None:
+        make = command("slipway watch reference", settings_file, "RUN", "--classifier", facts.classifier)
+        return None, f"no reference; with the run that made the bundle: {make}"
+    return facts.watched, f"not watched yet; {command('slipway watch status', settings_file)} says why"
 
 
 def _off(trigger: Trigger, key: str) -> TriggerEvidence:

@@ -1,7 +1,7 @@
 """Accuracy of all rows from the labels of a few that were chosen with known probabilities.
 
 Every row has a confidence f, and each labelled one the truth. The estimate is mean(f) + mean((correct - f) ξ / π) with
-ξ = 1 where a row was chosen, with probability π. Its expectation is the accuracy, whatever f is worth, since E ξ = π;
+ξ = 1 where a row was chosen, with probability π. Its expectation is the accuracy, however good f is, since E ξ = π;
 a good f makes it exact. Sources: Angelopoulos, Bates, Fannjiang, Jordan and Zrnic, Prediction-powered inference
 (Science 382, 2023); Zrnic and Candès, Active statistical inference (ICML 2024); Horvitz and Thompson (JASA 47, 1952)
 for 1 / π.
@@ -115,7 +115,7 @@ class RecallReference(Contract):
 
 @dataclass(frozen=True)
 class Weighed:
-    """A share of right answers, and the number of independent labels that it is worth."""
+    """A share of right answers, and the number of independent labels that would tell as much."""
 
     value: float
     effective: float
@@ -259,7 +259,7 @@ def _class(answers: LabelledAnswers, class_id: int, reference: RecallReference) 
 
 
 def _weighted(correct: Floats, weights: Floats) -> tuple[Estimate, Weighed]:
-    """The weighted share of right answers among the labelled rows of a class, and what it is worth.
+    """The weighted share of right answers among the labelled rows of a class, and how much it tells.
 
     The share is a ratio of two weighted sums (Hájek, 1971), with the variance of its linearisation. A label counts for
     at most one: the rows of a class are too few to trust more.
@@ -270,5 +270,5 @@ def _weighted(correct: Floats, weights: Floats) -> tuple[Estimate, Weighed]:
     kish = total**2 / float((weights**2).sum())
     most = float(labels) if 0 < value < 1 else kish
     low, high = korn_graubard(value, variance, labels=labels, most=most)
-    worth = Weighed(value, _effective(value, variance, labels=labels, most=most))
-    return Estimate(value=value, low=low, high=high, labels=labels), worth
+    weighed = Weighed(value, _effective(value, variance, labels=labels, most=most))
+    return Estimate(value=value, low=low, high=high, labels=labels), weighed

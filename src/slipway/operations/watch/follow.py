@@ -11,11 +11,11 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.accepted import count_between, newest_ever, row_before
 from slipway.operations.watch.drift import DriftState, DriftWatch
 from slipway.operations.watch.facts import MOST_POINTS, DriftAlarm, Point
 from slipway.operations.watch.live import live_reference
 from slipway.operations.watch.restarts import Restart
+from slipway.operations.watch.row_numbers import count_between, newest_ever, row_before
 from slipway.operations.watch.rows import Rows
 from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import HOUR_S, MINUTE_S, Bets, Current, Seen, WatchState, digest_of

@@ -9,7 +9,7 @@ from slipway.errors import SpecError
 from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store
 from slipway.operations.labels.locks import only_one
-from slipway.operations.watch.accepted import newest_after
+from slipway.operations.watch.row_numbers import newest_after
 from slipway.operations.watch.state import Current, WatchState
 from slipway.operations.watch.test_split import folder_of, write_private
 
@@ -96,5 +96,6 @@ def _entry(
 
 
 def _begins_after(entry: Restart) -> int:
-    """The row after which rows may be as they should be, as this entry says: rows that it took are taken again."""
+    """Number of the row after which a later `--live` may take rows: those that this entry took count again; after an
+    entry without `--live`, only rows that came later."""
     return entry.after_row if entry.live_after is None else entry.live_after

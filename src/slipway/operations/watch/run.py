@@ -14,18 +14,19 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.folders import only_process
 from slipway.operations.journal.store import DATABASE, Store
-from slipway.operations.watch.accepted import newest_ever
 from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
 from slipway.operations.watch.latency import LatencyReader
 from slipway.operations.watch.metrics import WatchMetrics
 from slipway.operations.watch.page import LivePage, Price
 from slipway.operations.watch.restarts import read_restarts
+from slipway.operations.watch.row_numbers import newest_ever
 from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import WatchState, lock_of
 from slipway.operations.watch.test_split import FILE, FOLDER, folder_of, read_reference
 from slipway.operations.watch.view import Sources, facts_of, rate_of
 from slipway.system.targets import told
+from slipway.system.text import command
 
 LOOK_S = 2.0
 GONE_S = 300.0
@@ -35,13 +36,7 @@ AGAIN_S = 600.0
 
 
 def run_watch(
-    settings: GatewaySettings,
-    settings_file: Path,
-    *,
-    ended: threading.Event,
-    say: Say,
-    once: bool = False,
-    price: Price | None = None,
+    settings: GatewaySettings, *, ended: threading.Event, say: Say, once: bool = False, price: Price | None = None
 ) -> tuple[Facts, ...]:
     """Watch every classifier of the journal until `ended`; returns what is known at the end.
 
@@ -65,14 +60,14 @@ def run_watch(
                 ended.wait(LOOK_S)
                 continue
             try:
-                with only_watch(settings.journal), Store.of(settings, make=False) as store:
+                with only_watch(settings), Store.of(settings, make=False) as store:
                     if not is_open:
                         page = LivePage(lambda: metrics.facts, price=price)
                         stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port", say=say, page=page))
                         address = f"http://127.0.0.1:{port}/"
                         say(f"{settings.journal}: is watched; the page is {address}, the metrics are {address}metrics")
                         is_open = True
-                    watch = Watch(store, settings, settings_file, say=say)
+                    watch = Watch(store, settings, say=say)
                     _looks(watch, metrics, ended=ended, say=waits, once=once)
             except StorageError as error:
                 if once:
@@ -85,7 +80,7 @@ def run_watch(
 
 
 def _looks(watch: "Watch", metrics: WatchMetrics, *, ended: threading.Event, say: "Often", once: bool) -> None:
-    """Look until the end, or until another journal is in the place of this one."""
+    """Look until the end, or until another journal stands instead of this one."""
     path = watch.store.folder / DATABASE
     inode = path.stat().st_ino
     while not ended.is_set():
@@ -123,10 +118,11 @@ class Often:
 
 
 @contextlib.contextmanager
-def only_watch(journal: Path) -> Iterator[None]:
+def only_watch(settings: GatewaySettings) -> Iterator[None]:
     """Raises SpecError if another watch has this journal, or if it is not there."""
+    journal = settings.journal
     if not (journal / DATABASE).is_file():
-        raise SpecError(f"{journal}: no journal; slipway journal run makes one")
+        raise SpecError(f"{journal}: no journal; {command('slipway journal run', settings.file)} makes one")
     lock = lock_of(journal)
     with told(lock):
         lock.parent.mkdir(mode=0o700, exist_ok=True)
@@ -137,9 +133,9 @@ def only_watch(journal: Path) -> Iterator[None]:
 class Watch:
     """The classifiers of an open journal."""
 
-    def __init__(self, store: Store, settings: GatewaySettings, settings_file: Path, *, say: Say) -> None:
+    def __init__(self, store: Store, settings: GatewaySettings, *, say: Say) -> None:
         self.store = store
-        self._settings, self._file, self._say = settings, settings_file, say
+        self._settings, self._say = settings, say
         self._of: dict[str, Classifier] = {}
         self._newest = 0
         self._latency = LatencyReader(settings)
@@ -153,7 +149,7 @@ class Watch:
         assert self._settings.watch is not None, "the verb has checked it"
         names, self._newest = classifiers(self.store, after=self._newest)
         for name in names - self._of.keys():
-            self._of[name] = Classifier(name, self.store, self._settings.watch, self._file, say=self._say)
+            self._of[name] = Classifier(name, self.store, self._settings.watch, say=self._say)
         latency, labels = self._latency.latest(), self._labels()
         known = [self._of[name].look(latency=latency.get(name), labels=labels) for name in sorted(self._of)]
         return tuple(still_served(known, self._settings))
@@ -192,9 +188,9 @@ def still_served(known: Sequence[Facts], settings: GatewaySettings) -> list[Fact
 class Classifier:
     """One classifier, followed from look to look."""
 
-    def __init__(self, name: str, store: Store, settings: WatchSettings, settings_file: Path, *, say: Say) -> None:
+    def __init__(self, name: str, store: Store, settings: WatchSettings, *, say: Say) -> None:
         self.name = name
-        self._store, self._settings, self._file, self._say = store, settings, settings_file, say
+        self._store, self._settings, self._say = store, settings, say
         self._state: WatchState | None = None
         self._following: Following | None = None
         self._reference_file: tuple[int, int] | None = None
@@ -231,7 +227,7 @@ class Classifier:
     def _known(self, state: WatchState, problem: str, *, now_s: float) -> Facts:
         """The facts; with a problem, only those that need no reference."""
         said = f"alert: {self.name} is not watched: {problem}" if problem else self._unsaved
-        sources = Sources(self._store, None if problem else self._following, self._file, said)
+        sources = Sources(self._store, None if problem else self._following, said)
         return facts_of(state, sources, looked_s=now_s, latency=None)
 
     def _follow(self) -> WatchState:

@@ -66,7 +66,7 @@ class WatchStatus:
         return f"watched, the last look was at {time_text(self.looked_s)}"
 
 
-def status_of(settings: GatewaySettings, settings_file: Path) -> WatchStatus:
+def status_of(settings: GatewaySettings) -> WatchStatus:
     """Read what the watch keeps, without changing it.
 
     Raises:
@@ -78,9 +78,7 @@ def status_of(settings: GatewaySettings, settings_file: Path) -> WatchStatus:
     with Store.of(settings, make=False) as store:
         looked_s = lock.stat().st_mtime if lock.exists() else None
         known = [
-            _known(
-                name, store, settings.watch, settings_file, looked_s=looked_s or time.time(), latency=latency.get(name)
-            )
+            _known(name, store, settings.watch, looked_s=looked_s or time.time(), latency=latency.get(name))
             for name in sorted(classifiers(store)[0])
         ]
     restarts = {facts.classifier: entries for facts, entries in known}
@@ -90,23 +88,17 @@ def status_of(settings: GatewaySettings, settings_file: Path) -> WatchStatus:
 
 
 def _known(
-    name: str,
-    store: Store,
-    settings: WatchSettings,
-    settings_file: Path,
-    *,
-    looked_s: float,
-    latency: Latency | None,
+    name: str, store: Store, settings: WatchSettings, *, looked_s: float, latency: Latency | None
 ) -> tuple[Facts, tuple[Restart, ...]]:
     """Return the facts on one classifier. A damaged file of it is reported, and harms no other."""
     state, entries = WatchState(classifier=name), tuple[Restart, ...]()
     try:
         state, entries = WatchState.load(store.folder, name), read_restarts(store.folder, name)
         reference = read_reference(store.folder, name)
-        sources = Sources(store, None if reference is None else Following.of(reference, settings), settings_file)
+        sources = Sources(store, None if reference is None else Following.of(reference, settings))
         return facts_of(state, sources, looked_s=looked_s, latency=latency), entries
     except (SpecError, DataError) as error:
-        sources = Sources(store, None, settings_file, f"alert: {name} is not watched: {error}")
+        sources = Sources(store, None, f"alert: {name} is not watched: {error}")
         return facts_of(state, sources, looked_s=looked_s, latency=latency), entries
 
 
@@ -120,17 +112,17 @@ def watched_state(store: Store, classifier: str) -> WatchState:
     if state.current is None:
         known = ", ".join(sorted(classifiers(store)[0])) or "none"
         raise SpecError(
-            f"{classifier}: not watched, so that nothing can be restarted; classifiers of this journal: {known}"
+            f"{classifier}: it is not watched, so there is nothing to restart; classifiers of this journal: {known}"
         )
     return state
 
 
-def check_no_alarm(journal: Path, classifier: str, *, bundle: str, settings_file: Path) -> None:
+def check_no_alarm(store: Store, classifier: str, *, bundle: str) -> None:
     """Raises SpecError while an alarm of drift of this bundle is on, which a new reference would end unseen."""
-    current = WatchState.load(journal, classifier).current
+    current = WatchState.load(store.folder, classifier).current
     if current is not None and current.bundle == bundle and current.bets is not None and current.bets.alarm is not None:
         alarm = current.bets.alarm
-        restart = f"{command('slipway watch restart', settings_file)} {classifier} --reason TEXT"
+        restart = f"{command('slipway watch restart', store.settings_file)} {classifier} --reason TEXT"
         raise SpecError(
             f"{classifier}: an alarm of this bundle is on ({shown(alarm.event)}), and a new reference would end it; "
             f"deal with it first: {restart}"

@@ -1,13 +1,11 @@
 """Puts together what is known of a classifier: its state, the journal's newest rows, and the labels."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from slipway.operations.journal.reading import Columns, check_values, read_columns
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.accepted import newest_after
 from slipway.operations.watch.drift import DriftWatch
 from slipway.operations.watch.facts import (
     LATEST_ROWS,
@@ -24,6 +22,7 @@ from slipway.operations.watch.follow import Following
 from slipway.operations.watch.labelled import accuracy_facts
 from slipway.operations.watch.live import gap_of, missing
 from slipway.operations.watch.reference import MIN_ROWS
+from slipway.operations.watch.row_numbers import newest_after
 from slipway.operations.watch.sentences import sentences
 from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, Seen, WatchState
 from slipway.operations.watch.test_split import (
@@ -46,8 +45,6 @@ class Sources:
     store: Store
     following: Following | None
     """None without a reference."""
-    settings_file: Path
-    """`gateway.yaml`, for the commands that a person is told."""
     problem: str = ""
     """A sentence on what prevents the watch from following this classifier."""
 
@@ -61,7 +58,7 @@ def facts_of(state: WatchState, sources: Sources, *, looked_s: float, latency: L
         classifier=state.classifier,
         bundle=seen.bundle,
         looked_s=looked_s,
-        told=sentences(state, found, sources.settings_file, following=sources.following, problem=sources.problem),
+        told=sentences(state, found, store.settings_file, following=sources.following, problem=sources.problem),
         rows=seen.rows,
         rows_per_second=rate_of(seen, now_s=looked_s),
         last_s=seen.last_s,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from slipway.contract import EngineSettings, Lane, PlanSettings, SpecError
 from slipway.contract.card import Card, cards
-from slipway.contract.releases import RELEASES, release, release_of
+from slipway.contract.nvidia_releases import RELEASES, release, release_of
 from slipway.lint.models import Model
 from slipway.lint.plans import plan_facts
 from slipway.serving.doctor.checks import Check
