@@ -1,4 +1,4 @@
-"""The result of the study `judge` keeps its bars, and docs/release.md says what it holds."""
+"""The result of the study `judge` keeps its bars but for the known misses, and the pages say what it holds."""
 
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from benchmarks.studies.judge.scenarios import LABELLED, SCENARIOS
 ROOT = Path(__file__).parents[2]
 RESULT = JudgeResult.read(ROOT / "benchmarks/results/judge.json")
 FOUND: dict[str, Verdicts] = {one.name: one for one in (*RESULT.releases, *RESULT.disagreements)}
+MISSED = ("bursts of 5 s, all fail, four times as many", "1.1 % over the budget, in stalls of 5 s")
+"""Promoted before the first burst, when nothing tells them from a good candidate."""
 ROWS = {
     "no difference, 1 % errors, 60 min": "no difference, 1 % errors",
     "no difference, 0.1 % errors, 60 min": "no difference, 0.1 % errors",
@@ -27,11 +29,21 @@ ROWS = {
     "bursts of 60 s, half fail, both arms at once": "bursts of 60 s, 50 % fail, both arms at once",
     "bursts of 30 s, 10 % fail, each arm its own": "bursts of 30 s, 10 % fail, each arm its own",
     "bursts of 2 min, 10 % fail, each arm its own": "bursts of 2 min, 10 % fail, each arm its own",
+    "errors x2 of 1 %, bursts of 5 s, each arm its own": "errors x2 of 1 %, bursts of 5 s, each arm its own",
+    "errors x2 of 1 %, bursts of 30 s, each arm its own": "errors x2 of 1 %, bursts of 30 s, each arm its own",
+    "errors x2 of 1 %, bursts of 60 s, both arms at once": "errors x2 of 1 %, bursts of 60 s, both arms at once",
+    "bursts of 5 s, all fail, four times as many at the candidate": "bursts of 5 s, all fail, four times as many",
     "2 % over the budget, 15 min": "slow candidate, 2 % over the budget",
     "exactly 1 % over the budget, 60 min": "1 % over the budget",
+    "0.9 % over the budget, in stalls of 5 s": "0.9 % over the budget, in stalls of 5 s",
+    "1.1 % over the budget, in stalls of 5 s": "1.1 % over the budget, in stalls of 5 s",
     "disagreements, as many lost as won, 1,000 labels": "disagreements, as many lost as won",
     "disagreements, twice as many lost as won, 1,000 labels": "disagreements, twice as many lost as won",
 }
+
+
+def percent(share: float) -> str:
+    return "100 %" if share == 1 else f"{100 * share:.1f} %"
 
 
 def cells(one: Verdicts) -> str:
@@ -39,26 +51,47 @@ def cells(one: Verdicts) -> str:
     unit = "labels" if isinstance(one, JudgedByLabels) else "s"
     found, columns = one.plain(), []
     for verdict, truth in (("rolled_back", "worse"), ("promoted", "same")):
-        share, median = found[verdict], found[f"{verdict}_{unit}"]
-        columns.append("100 %" if share == 1 else f"{100 * share:.1f} %")
+        median = found[f"{verdict}_{unit}"]
+        columns.append(percent(found[verdict]))
         columns.append(f"{median:,.0f} {unit}" if one.truth == truth and median is not None else "")
     return " | ".join(columns)
 
 
-def test_every_release_of_the_study_was_simulated_and_keeps_its_bar() -> None:
+def page(name: str) -> str:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    return text.replace("**", "").replace("\N{MULTIPLICATION SIGN}", "x")
+
+
+def test_every_release_of_the_study_was_simulated_and_all_but_the_known_ones_keep_their_bar() -> None:
     assert RESULT.runs == 1000
     assert list(FOUND) == [one.name for one in (*SCENARIOS, *LABELLED)]
-    assert [one.name for one in FOUND.values() if one.judged and not one.met] == []
+    assert [one.name for one in FOUND.values() if one.judged and not one.met] == list(MISSED)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_the_release_s_page_says_what_was_simulated(row: str) -> None:
-    table = (
-        (ROOT / "docs/release.md")
-        .read_text(encoding="utf-8")
-        .replace("**", "")
-        .replace("\N{MULTIPLICATION SIGN}", "x")
-        .splitlines()
-    )
-    (line,) = (line for line in table if line.startswith(f"| {row} |"))
+    (line,) = (line for line in page("release.md").splitlines() if line.startswith(f"| {row} |"))
     assert " ".join(line.split()) == " ".join(f"| {row} | {cells(FOUND[ROWS[row]])} |".split())
+
+
+def test_the_release_s_page_says_which_promotions_were_right() -> None:
+    breaks = FOUND["every request fails after 10 min"]
+    assert breaks.false_promotions == 0
+    assert breaks.promoted > 0
+    said = 'Those of the row "every request fails after 10 min" that were promoted were promoted before they broke.'
+    assert said in " ".join(page("release.md").split())
+
+
+def test_the_benchmarks_say_the_most_false_verdicts_and_every_miss() -> None:
+    kept = [one for one in FOUND.values() if one.judged and one.met]
+    back, back_2_min = (FOUND[f"bursts of {time}, 10 % fail, each arm its own"] for time in ("30 s", "2 min"))
+    bursts, stalls = (FOUND[name] for name in MISSED)
+    said = (
+        f"rolls at most {percent(max(one.false_rollbacks for one in kept))} of equal candidates back, but "
+        f"{percent(back.false_rollbacks)} and {percent(back_2_min.false_rollbacks)} where 10 % of one arm's requests "
+        f"fail for 30 s and for 2 min; promotes at most {percent(max(one.false_promotions for one in kept))} of worse "
+        f"ones, but {percent(bursts.false_promotions)} and {percent(stalls.false_promotions)} of those that fail or "
+        "stall in rare bursts alone (target: 1 %, missed); catches twice the errors (1 %) in 15 minutes in "
+        f"{percent(FOUND['errors x2 of 1 %'].rolled_back)} ([release](release.md))"
+    )
+    assert said in page("benchmarks.md")

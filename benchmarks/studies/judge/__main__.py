@@ -19,7 +19,8 @@ FALSE, CAUGHT = 0.01, 0.95
 AT_ONCE = 250
 """Runs that are simulated together, to bound memory."""
 EPILOG = """A line for each kind of release: the share of runs in which the judge rolled back (before it would have
-promoted), or promoted, with the median time or number of labels. The judge looks every 5 s, and after every label.
+promoted), or promoted, with the median time or number of labels, and the share of the runs whose verdict was false. The
+judge looks every 5 s, and after every label.
 
 exit status: 0; 1 where more than 1 % of the verdicts are false, or under 95 % of the worse candidates are caught"""
 
@@ -33,6 +34,10 @@ class Verdicts(Part):
     """Share of the runs."""
     promoted: float
     too_few: float
+    false_rollbacks: float
+    """Share of the runs that were rolled back while the candidate was as good as stable."""
+    false_promotions: float
+    """Share of the runs that were promoted while the candidate was worse, or at the limit."""
     ever_worse: float
     """Share of the runs in which any look, until the end, said worse: as where nobody promotes."""
     judged: bool
@@ -134,6 +139,8 @@ def summary(
 ) -> tuple[Verdicts, float | None, float | None]:
     """From whether each look `[runs, looks]` says worse, and fine; worse comes first where both do.
 
+    The bar for what is caught is of the runs that had no verdict while the candidate was good.
+
     Returns:
         The shares, and the median number of looks until a rollback and until a promotion.
     """
@@ -141,31 +148,31 @@ def summary(
     first_worse, first_fine = (np.where(hit.any(axis=1), hit.argmax(axis=1), looks) for hit in (worse, fine))
     back = (first_worse < looks) & (first_worse <= first_fine)
     promoted = (first_fine < looks) & ~back
+    good = (np.minimum(first_worse, first_fine) < scenario.calm_looks) | (scenario.truth == "same")
 
     def median(which: np.ndarray, first: np.ndarray) -> float | None:  # type: ignore[type-arg]
         return float(np.median(first[which]) + 1) if which.any() else None
 
     rolled_back, passed = float(back.mean()), float(promoted.mean())
-    met = {
-        "same": rolled_back <= FALSE,
-        "worse": rolled_back >= CAUGHT and passed <= FALSE,
-        "at the limit": passed <= FALSE,
-    }[scenario.truth]
+    false_rollbacks, false_promotions = float((back & good).mean()), float((promoted & ~good).mean())
+    caught = scenario.truth != "worse" or int((back & ~good).sum()) >= CAUGHT * int((~good).sum())
     shares = Verdicts(
         name=scenario.name,
         truth=scenario.truth,
         rolled_back=rolled_back,
         promoted=passed,
         too_few=1 - rolled_back - passed,
+        false_rollbacks=false_rollbacks,
+        false_promotions=false_promotions,
         ever_worse=float(worse.any(axis=1).mean()),
         judged=scenario.judged,
-        met=met,
+        met=caught and max(false_rollbacks, false_promotions) <= FALSE,
     )
     return shares, median(back, first_worse), median(promoted, first_fine)
 
 
 def table(releases: list[Judged], labelled: list[JudgedByLabels]) -> Iterator[str]:
-    yield f"{'release':56}{'rolled back':>20}{'promoted':>20}{'too few':>9}   bar"
+    yield f"{'release':56}{'rolled back':>20}{'promoted':>20}{'too few':>9}{'false':>7}   bar"
     for one in releases:
         yield _row(one, one.rolled_back_s, one.promoted_s, unit="s")
     for other in labelled:
@@ -178,7 +185,8 @@ def _row(e: Verdicts, rolled_back_after: float | None, promoted_after: float | N
         for share, median in ((e.rolled_back, rolled_back_after), (e.promoted, promoted_after))
     )
     bar = "not judged" if not e.judged else "met" if e.met else "MISSED"
-    return f"{e.name:56}" + "".join(cell.rjust(20) for cell in cells) + f"{e.too_few:9.1%}   {bar}"
+    false = max(e.false_rollbacks, e.false_promotions)
+    return f"{e.name:56}" + "".join(cell.rjust(20) for cell in cells) + f"{e.too_few:9.1%}{false:7.1%}   {bar}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ import numpy as np
 from slipway.contract import MissingDependencyError, ServingError
 from slipway.contract.selection import is_busy, is_left_out
 from slipway.steps.guard import PLACEHOLDER
+from slipway.system.timed_http import TimedConnection
 
 try:
     from tritonclient import grpc
@@ -87,7 +88,7 @@ def over_http(url: str, ensemble: str, *, timeout_s: float) -> ProbeAnswer:
         "Inference-Header-Content-Length": str(len(described)),
         "Connection": "close",
     }
-    connection = http.client.HTTPConnection(url, timeout=timeout_s)
+    connection = TimedConnection(url, timeout=timeout_s)
     try:
         connection.request("POST", f"/v2/models/{ensemble}/infer", described + element, headers)
         response = connection.getresponse()

@@ -6,6 +6,7 @@ import json
 from slipway.errors import ServingError
 from slipway.serving.command import HOST
 from slipway.serving.key import HEADER, find_key
+from slipway.system.timed_http import TimedConnection
 
 
 def request_reload(port: int, *, timeout_s: float, with_gateway: bool = False) -> str:
@@ -18,7 +19,7 @@ def request_reload(port: int, *, timeout_s: float, with_gateway: bool = False) -
     Raises:
         ServingError: it does not answer as a supervisor, this user has not its key, or the repository cannot be served.
     """
-    connection = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
+    connection = TimedConnection(HOST, port, timeout=timeout_s)
     try:
         connection.request("POST", "/reload", headers={HEADER: find_key(port)})
         response = connection.getresponse()

@@ -24,6 +24,7 @@ from slipway.serving import process as processes
 from slipway.serving.command import HOST
 from slipway.serving.endpoint import Renewed
 from slipway.serving.supervisor import Event, pause_s
+from slipway.system.timed_http import TimedConnection
 
 READY_S = 15.0
 """Seconds in which a started Envoy must listen. It takes 0.2 s, and 0.3 s with 2,000 classifiers."""
@@ -259,7 +260,7 @@ class Gateway:
 
     def _listening(self) -> bool:
         """Whether Envoy has its listener, clusters and routes. A connection to its port would count as a client's."""
-        connection = http.client.HTTPConnection(HOST, self.plan.settings.metrics_port, timeout=1)
+        connection = TimedConnection(HOST, self.plan.settings.metrics_port, timeout=1)
         try:
             connection.request("GET", "/stats/prometheus?filter=^listener_manager")
             said = connection.getresponse().read().decode(errors="replace")

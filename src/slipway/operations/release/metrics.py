@@ -13,6 +13,7 @@ from slipway.operations.gateway.access_logs import ANSWERS, LATENCY, SCOPE
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
 from slipway.operations.release.counts import Counters, Moment, Reading
 from slipway.serving.command import HOST
+from slipway.system.timed_http import TimedConnection
 
 try:
     from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +23,7 @@ except ImportError:
 ArmName: TypeAlias = Literal["stable", "candidate"]
 ARMS: tuple[ArmName, ...] = ("stable", "candidate")
 TIMEOUT_S = 2.0
+"""Seconds in which the gateway must have given its whole answer."""
 MOST_BYTES = 1 << 26
 """Largest answer in bytes that is taken; no gateway gives a longer one."""
 MERGE_S = 0.05
@@ -56,10 +58,10 @@ def fetch(settings: GatewaySettings, pattern: str) -> str:
     """The gateway's metrics whose names match the regular expression `pattern`.
 
     Raises:
-        ServingError: the gateway does not answer, or not as a whole.
+        ServingError: the gateway does not answer as a whole within `TIMEOUT_S`.
     """
     address = f"{HOST}:{settings.metrics_port} (metrics_port)"
-    connection = http.client.HTTPConnection(HOST, settings.metrics_port, timeout=TIMEOUT_S)
+    connection = TimedConnection(HOST, settings.metrics_port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", f"/stats/prometheus?filter={quote(pattern)}")
         response = connection.getresponse()
