@@ -67,7 +67,7 @@ def test_a_turn_trains_from_the_last_checkpoint_and_keeps_class_ids(turn: TurnFo
     found = OldTest.read(new / FILE_NAME)
     assert (found.old_bundle, found.bundle) == (old.id, turn.new_bundle.id)
     assert found.classes.keys() == {*old.labels}
-    release = read_record(turn.folder / "cpu")
+    release = read_record(turn.folder / "cpu", gateway=turn.folder / "gateway/gateway.yaml")
     assert release is not None
     assert release.candidate.bundles == {"shades": turn.new_bundle.id}
     called.clear()
