@@ -157,6 +157,22 @@ def test_an_argument_with_a_secret_reaches_the_program_and_not_the_process_list(
     assert not hidden_argument.is_shown(process.pid, "s3cret"), "it has ended"
 
 
+def test_a_program_whose_launcher_is_gone_by_then_is_not_started() -> None:
+    """Else it would wait, stopped, to be continued by nobody."""
+    ours, theirs = os.pipe()
+    command = [sys.executable, "-c", "print('started')", "s3cret"]
+    words, variables = hidden_argument.command(command, theirs, limits=LIMITS, secret="s3cret")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    words[words.index(str(os.getpid()))] = str(gone.pid)
+    done = subprocess.run(
+        words, env={**os.environ, **variables}, pass_fds=[theirs], capture_output=True, timeout=30, check=False
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
 @pytest.mark.parametrize("refused", ["tracing", "memory"])
 def test_where_nothing_may_be_traced_the_program_is_started_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str

@@ -24,11 +24,13 @@ _WORD = struct.calcsize("P")
 # Then PTRACE_TRACEME, and a byte to the parent when it was allowed; without, the arguments are put in at once.
 _PROGRAM = f"""
 import ctypes, os, resource, signal, sys
-libc, (pipe, files, stack), arguments = ctypes.CDLL(None), map(int, sys.argv[1:4]), sys.argv[4:]
+libc, (pipe, files, stack, parent), arguments = ctypes.CDLL(None), map(int, sys.argv[1:5]), sys.argv[5:]
 for which, soft in (resource.RLIMIT_NOFILE, files), (resource.RLIMIT_STACK, stack):
     resource.setrlimit(which, (soft, resource.getrlimit(which)[1]))
 os.set_inheritable(pipe, False)
 libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != parent:  # gone before that, and nobody would let this process continue
+    sys.exit(1)
 if any(name.startswith("{_VARIABLE}") for name in os.environ) and libc.ptrace(0, 0, 0, 0) == 0:
     os.write(pipe, b"1")
 else:
@@ -51,7 +53,7 @@ def command(
         "-S",
         "-c",
         _PROGRAM,
-        *map(str, (pipe, limits.open_files, limits.stack_bytes)),
+        *map(str, (pipe, limits.open_files, limits.stack_bytes, os.getpid())),
         *shown,
     ], hidden
 
