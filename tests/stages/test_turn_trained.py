@@ -14,12 +14,12 @@ from slipway.system.files import sha256_file
 from slipway.system.yaml_json import dump_yaml, parse_yaml, read_plain
 from tests.support.scripts import run_here
 from tests.support.small_training import one_thread
+from tests.support.turn_fixtures import called, copied
 from tests.support.turns import FOREIGN, TurnFolder
 
 WEIGHTS = "runs/shades/checkpoint/model.safetensors"
 PAGES = ("inspect", "evaluate", "report")
 """Stages that are left out: no other stage reads what they write."""
-called: list[str] = []
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def turn(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnFolder:
     """A copy of the files with rows of a new class; stages run in this process. `called` has their verbs."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    made = TurnFolder(shutil.copytree(served, tmp_path / "turn"))
-    made.write_gateway()
+    made = copied(served, tmp_path, monkeypatch)
     made.add_rows()
-    called.clear()
 
     def step(title: str, words: tuple[str, ...]) -> int:
         called.append(words[0])

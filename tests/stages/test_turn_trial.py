@@ -25,7 +25,7 @@ served, turn = turn_fixtures.served, turn_fixtures.turn
 def judged(turn: TurnFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`judged("fine")` lets the candidate's server answer, and its disagreements have this verdict.
 
-    The counts have the verdict of `counts`; without `is_compared` there are no disagreements. `hours` have passed.
+    `counts` is the verdict of the counts. Without `is_compared` nothing was compared. `hours` is the age of the trial.
     `rollback=1` lets the judge roll back.
     """
     turn.add_rows()
@@ -130,7 +130,7 @@ def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, ju
     assert "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME" in done.stdout
     judged("fine", judge=1)
     code, told = turn.run()
-    assert (code, told["record"]["outcome"]) == (1, None), "a verb that fails is no verdict"
+    assert (code, told["record"]["outcome"]) == (1, None), "a verb that fails does not decide the turn"
     judged("fine", judge=1, rollback=1)
     code, told = turn.run()
     assert (code, told["record"]["outcome"]) == (1, "worse")

@@ -9,6 +9,18 @@ from slipway.cli import up
 from tests.support.scripts import run_here
 from tests.support.turns import TurnFolder
 
+called: list[str] = []
+"""Verbs of the stages that ran in the test."""
+
+
+def copied(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnFolder:
+    """A copy of the files, for one test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    made = TurnFolder(shutil.copytree(served, tmp_path / "turn"))
+    made.write_gateway()
+    called.clear()
+    return made
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -20,10 +32,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def turn(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnFolder:
     """A copy of the files; stages run in this process. `called` has their verbs."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    made = TurnFolder(shutil.copytree(served, tmp_path / "turn"))
-    made.write_gateway()
-    called.clear()
+    made = copied(served, tmp_path, monkeypatch)
 
     def step(title: str, words: tuple[str, ...]) -> int:
         called.append(" ".join(words[:2]) if words[0] in ("labels", "release", "turn") else words[0])
@@ -33,9 +42,6 @@ def turn(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnF
 
     monkeypatch.setattr(up, "step", step)
     return made
-
-
-called: list[str] = []
 
 
 def waiting(turn: TurnFolder) -> tuple[str, str]:

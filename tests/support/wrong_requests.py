@@ -70,11 +70,11 @@ def _binary(size: Any = _SIZE, *, beside: bytes = b"", **changes: Any) -> tuple[
 
 WRONG_BODIES = {
     "not JSON": (b'{"inputs":', {}, "failed to parse"),
-    "bytes that are no text": (b"\xff\xfe{}", {}, "failed to parse"),
+    "bytes that are not text": (b"\xff\xfe{}", {}, "failed to parse"),
     "an image": (RED, {}, "failed to parse"),
     "a list": (b"[]", {}, "'inputs'"),
     "no inputs": (b"{}", {}, "'inputs'"),
-    "inputs that are no list": (b'{"inputs": {}}', {}, "'inputs'"),
+    "inputs that are not a list": (b'{"inputs": {}}', {}, "'inputs'"),
     "an input that is a number": (b'{"inputs": [5]}', {}, "Input must set only one"),
     "a name that is a number": (*_binary(name=5), "'name'"),
     "a shape that is text": (*_binary(shape="x"), "'shape'"),

@@ -12,7 +12,7 @@ NEVER = -1
 
 
 def looks(*first: int) -> np.ndarray:  # type: ignore[type-arg]
-    """Of twelve looks in each run, the one from which on it is said."""
+    """Whether each of twelve looks says it: from the given look of each run on."""
     return np.array([[0 <= one <= look for look in range(12)] for one in first])
 
 

@@ -194,7 +194,7 @@ def test_timers_run_the_verbs_of_each_classifier(tmp_path: Path) -> None:
         assert "Type=oneshot\n" in service
         assert "Restart=" not in service
         assert f"OnCalendar=*-*-* {at} UTC\n" in timer
-    assert "SuccessExitStatus=2\n" in found["slipway-turn@.service"], "no reason is no fault"
+    assert "SuccessExitStatus=2\n" in found["slipway-turn@.service"], "a day without a reason is not a fault"
     elsewhere = ("--fleet", file, "--fleet-at", "/srv/slipway/fleet.yaml")
     assert (
         " /srv/slipway/fleet.yaml %i\n" in units(tmp_path / "elsewhere", *elsewhere, **WATCHED)["slipway-turn@.service"]
@@ -263,7 +263,7 @@ def test_systemd_finds_little_that_a_unit_may_do(tmp_path: Path) -> None:
         ("systemd", ("--program", "slipway"), "absolute path"),
         ("compose", ("--gateway-image", ENVOY, "--repositories", "a/b"), "absolute path"),
         ("systemd", ("--user", "a b"), "no spaces"),
-        ("systemd", ("--fleet", "fleet.yaml"), "has no observe:"),
+        ("systemd", ("--fleet", "fleet.yaml"), "keeps none; add observe: {}"),
         ("systemd", ("--fleet-at", "/srv/fleet.yaml"), "needs --fleet"),
     ],
 )

@@ -25,7 +25,7 @@ def daily_of(
     if settings.observe is None:
         if fleet_file is not None:
             raise SpecError(
-                f"--fleet {fleet_file}: {source} has no observe:, so there is no journal with reasons for a turn; "
+                f"--fleet {fleet_file}: the reasons for a turn come from the journal, and {source} keeps none; "
                 "add observe: {}, or leave out --fleet"
             )
         return Daily(), []
