@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.system.arguments import Actions, add_action, count
+from slipway.system.arguments import Actions, above_zero, add_action, count, percent
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def add_deployments(kinds: Actions) -> None:
     _add_box(command)
     command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
     command.add_argument("--server-image", metavar=DIGEST, help="default: the image that slipway container build makes")
-    command.add_argument("--weight", type=_percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
+    command.add_argument("--weight", type=percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
     command = _command(kinds, "systemd", systemd, "write units for one box: servers, gateway, journal, watch, timers")
     _add_box(command)
     command.add_argument(
@@ -280,7 +280,7 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
     pods.add_argument("--gpus", type=count, metavar="N", help="gpu lane: most GPUs, one for each pod; default: 2")
     pods.add_argument("--pods", type=count, metavar="N", help="cpu lane: most pods; default: 2")
     command.add_argument("--mig", metavar="PROFILE", help="gpu lane: slices of this profile, such as 1g.10gb, as GPUs")
-    command.add_argument("--weight", type=_percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
+    command.add_argument("--weight", type=percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
     command.add_argument(
         "--vital",
         action="append",
@@ -303,17 +303,5 @@ def _add_box(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _percent(text: str) -> int:
-    if not text.isdecimal() or int(text) > 100:
-        raise argparse.ArgumentTypeError(f"invalid share {text!r}; use 0 to 100")
-    return int(text)
-
-
 def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 60_000:
-        raise argparse.ArgumentTypeError(f"invalid time {text!r}; use milliseconds above 0, up to 60000")
-    return value
+    return above_zero(text, f"invalid time {text!r}; use milliseconds above 0, up to 60000", most=60_000)
