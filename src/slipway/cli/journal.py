@@ -1,17 +1,16 @@
 """Keep a sample of requests and answers, with the images: the journal behind a gateway."""
 
 import argparse
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
 from slipway.system.arguments import count
 from slipway.system.json_line import add_actions, print_json
+from slipway.system.process import told_to_end
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
@@ -62,15 +61,9 @@ def run(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.run import run_collector
     from slipway.serving.messages import Messages
 
-    ended = threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
-            signal.signal(ending, lambda *_: ended.set())
-    messages = Messages(sys.stderr.fileno())  # a terminal that is gone must not end the collector
-    try:
+    ended = told_to_end()
+    with closing(Messages(sys.stderr.fileno())) as messages:  # a terminal that is gone must not end the collector
         taken = run_collector(settings, ended=ended, say=messages.say, once=arguments.once)
-    finally:
-        messages.close()
     print_json(arguments, taken)
 
 
