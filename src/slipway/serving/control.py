@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from slipway.contract import MissingDependencyError, ServingError
+from slipway.contract import ServingError
+from slipway.errors import requiring
 from slipway.serving.probe import CHANNEL, Connection, LeftOutError, ProbeAnswer, of_heads, over_grpc, over_http, said
 
-try:
+with requiring("tritonclient", extra="serve"):
     from tritonclient import grpc
-except ImportError:
-    raise MissingDependencyError("tritonclient", extra="serve") from None
 
 PROBE_TIMEOUT_S = 5.0
 
