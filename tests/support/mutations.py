@@ -3,7 +3,6 @@
 `good_files` encodes photographs in every form that is accepted, and `damaged` breaks one of them in one of `KINDS`.
 """
 
-import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.support.image_files import encode
+
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF")
 
 Rng = np.random.Generator
@@ -21,35 +22,29 @@ Encode = Callable[[Image.Image], bytes]
 Damage = Callable[[bytes, Rng], bytes]
 
 
-def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def _as(kind: str, mode: str = "RGB", **options: Any) -> Encode:
-    return lambda image: _encode(image.convert(mode), kind, **options)
+    return lambda image: encode(image.convert(mode), kind, **options)
 
 
 def _translucent(kind: str, **options: Any) -> Encode:
-    def encode(image: Image.Image) -> bytes:
+    def encoded(image: Image.Image) -> bytes:
         image = image.convert("RGB")
         image.putalpha(image.convert("L"))
-        return _encode(image, kind, **options)
+        return encode(image, kind, **options)
 
-    return encode
+    return encoded
 
 
 def _animated(kind: str, **options: Any) -> Encode:
-    def encode(image: Image.Image) -> bytes:
+    def encoded(image: Image.Image) -> bytes:
         frames = [image.convert("RGB"), image.convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-        return _encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        return encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
 
-    return encode
+    return encoded
 
 
 def _sixteen_bits(kind: str) -> Encode:
-    return lambda image: _encode(Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257), kind)
+    return lambda image: encode(Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257), kind)
 
 
 def _turned(kind: str) -> Encode:
