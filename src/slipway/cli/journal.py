@@ -133,9 +133,9 @@ def backup(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.store import Store
 
     with Store.of(settings, make=False) as store, _progress("backing up") as progress:
-        made = back_up(store, arguments.folder, progress=progress)
-    print(f"{arguments.folder}: {made.holds.rows:,} rows and {made.holds.images:,} images, {made.copied:,} of them new")
-    print_json(arguments, {"rows": made.holds.rows, "images": made.holds.images, "copied": made.copied})
+        index, copied = back_up(store, arguments.folder, progress=progress)
+    print(f"{arguments.folder}: {index.rows:,} rows and {index.images:,} images, {copied:,} of them new")
+    print_json(arguments, {"rows": index.rows, "images": index.images, "copied": copied})
 
 
 def restore(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
@@ -153,7 +153,7 @@ def restore(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
         "what was forgotten after that is there again: repeat slipway journal forget for it, by the id of the request "
         "or the SHA-256 of the image, since numbers of rows are given anew"
     )
-    print_json(arguments, {"rows": index.rows, "images": images, "left_out": list(left_out), "made": index.made})
+    print_json(arguments, {"rows": index.rows, "images": images, "left_out": left_out, "made": index.made})
 
 
 @contextmanager
