@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from slipway.errors import MissingDependencyError
-from slipway.operations.watch.facts import ClassRecall, Drift, Facts, Interval, Watched, mean_of
+from slipway.errors import requiring
+from slipway.operations.watch.accuracy import Estimate
+from slipway.operations.watch.facts import ClassRecall, Drift, Facts, Watched, mean_of
 
-try:
+with requiring("prometheus_client", extra="operate"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-except ImportError:
-    raise MissingDependencyError("prometheus_client", extra="operate") from None
 
 PREFIX = "slipway_watch"
 MOST_CLASSES, OTHER = 50, "other"
@@ -87,7 +86,7 @@ def _predicted(found: Watched) -> Iterator[Value]:
         yield (label,), count
 
 
-def _bounds(labels: Labels, estimate: Interval | None) -> Iterator[Value]:
+def _bounds(labels: Labels, estimate: Estimate | None) -> Iterator[Value]:
     if estimate is not None:
         for bound in ("value", "low", "high"):
             yield (*labels, bound), getattr(estimate, bound)
