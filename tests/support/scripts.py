@@ -32,6 +32,13 @@ def run_script(*arguments: str | Path, cwd: Path, check: bool = True) -> subproc
     return _run([sys.executable, str(ROOT / script), *rest], cwd=cwd, check=check)
 
 
+def run_slipway(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `slipway` in a process of its own, with these variables in its environment; it may fail."""
+    command = [sys.executable, "-m", "slipway", *map(str, words)]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
 def run_verbs(*commands: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run `slipway` with each command's words in turn, in one process: the libraries are imported once."""
     return _run([sys.executable, "-c", ONE_PROCESS, *commands], cwd=cwd, check=True)
