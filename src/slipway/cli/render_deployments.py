@@ -132,52 +132,40 @@ def check(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> "ClusterPlan":
     from slipway.contract import SpecError
-    from slipway.operations.rendering.plan import (
-        ClusterPlan,
-        Gpu,
-        Images,
-        ServerNeeds,
-        check_candidate,
-        check_models,
-        cluster_settings,
-        kubernetes_version,
-        public_key,
-        repository_of,
-        tls_settings,
-    )
+    from slipway.operations.rendering import plan
 
-    images = Images(arguments.image, arguments.server_image, arguments.gateway_image, arguments.candidate_image)
+    images = plan.Images(arguments.image, arguments.server_image, arguments.gateway_image, arguments.candidate_image)
     images.checked()
-    settings = tls_settings(arguments.settings)
-    repository = repository_of(arguments.settings, settings, given=arguments.repository)
-    server = ServerNeeds.of(repository)
-    check_models(arguments.settings, settings, server)
+    settings = plan.tls_settings(arguments.settings)
+    repository = plan.repository_of(arguments.settings, settings, given=arguments.repository)
+    server = plan.ServerNeeds.of(repository)
+    plan.check_models(arguments.settings, settings, server)
     other = arguments.candidate_repository
     if other is not None:
         if images.candidate is None:
             raise SpecError(f"--candidate-repository {other} needs its image; give --candidate-image")
-        check_candidate(server, other)
+        plan.check_candidate(server, other)
     if arguments.key is not None:
         from slipway.image.signing import check_public
 
         check_public(arguments.key)
-    gpu = None if arguments.pods is not None else Gpu.of(arguments.mig)
+    gpu = None if arguments.pods is not None else plan.Gpu.of(arguments.mig)
     if arguments.gpus is None and arguments.mig is None and not server.lane.needs_gpu:
         gpu = None
-    return ClusterPlan(
-        settings=cluster_settings(arguments.settings, settings, candidate=images.candidate is not None),
+    return plan.ClusterPlan(
+        settings=plan.cluster_settings(arguments.settings, settings, candidate=images.candidate is not None),
         server=server,
         images=images,
         namespace=arguments.namespace,
-        kubernetes=kubernetes_version(arguments.kubernetes),
+        kubernetes=plan.kubernetes_version(arguments.kubernetes),
         most_pods=arguments.gpus or arguments.pods or 2,
         gpu=gpu,
-        candidate_server=ServerNeeds.of(other) if other is not None else None,
+        candidate_server=plan.ServerNeeds.of(other) if other is not None else None,
         weight_percent=arguments.weight,
         vital=tuple(arguments.vital or ()),
         queue_ms=arguments.queue_ms,
         monitoring=arguments.monitoring_namespace,
-        public_key=public_key(arguments.key) if arguments.key is not None else None,
+        public_key=plan.public_key(arguments.key) if arguments.key is not None else None,
     ).checked()
 
 
