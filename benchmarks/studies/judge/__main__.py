@@ -33,8 +33,8 @@ class Verdicts(Part):
     rolled_back: float
     """Share of the runs."""
     caught: float | None
-    """Share of the runs that were rolled back in the time (or after the labels) of the bar, among those without a verdict
-    while the candidate was good; None unless it is worse."""
+    """Share of the runs that were rolled back in the time (or after the labels) of the bar, among those that had no
+    verdict while the candidate was good; None unless it is worse."""
     promoted: float
     too_few: float
     false_rollbacks: float

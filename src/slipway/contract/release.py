@@ -36,8 +36,8 @@ class JudgeSettings(Contract):
             raise ValueError("error_ratio must be smaller than acceptable_ratio")
         if self.bake_minutes >= 60 * self.max_hours:
             raise ValueError(
-                f"bake_minutes is {self.bake_minutes:g}, and max_hours {self.max_hours:g} is not longer; lower bake_minutes, or "
-                "raise max_hours"
+                f"bake_minutes is {self.bake_minutes:g}, and max_hours {self.max_hours:g} is not longer; "
+                "lower bake_minutes, or raise max_hours"
             )
         return self
 
