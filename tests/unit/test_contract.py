@@ -262,8 +262,8 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_the_public_api_is_frozen() -> None:
     assert slipway.contract.__all__ == [
-        *("Bundle", "Choice", "CompileError", "DataError", "Decision", "Engine", "EngineSettings", "ExportError"),
-        *("Fleet", "GateError", "ImageError", "Lane", "Manifest", "ManifestError", "MissingDependencyError"),
+        *("Bundle", "BundleEngine", "Choice", "CompileError", "DataError", "Decision", "EngineSettings", "ExportError"),
+        *("Fleet", "GateError", "Lane", "Manifest", "ManifestError", "MissingDependencyError", "OciImageError"),
         *("PlanSettings", "Preprocess", "QuantizeError", "RepositoryError"),
         *("ServingError", "SlipwayError", "Spec", "SpecError", "StorageError", "Unknown", "bundle_id", "check_labels"),
         *("read_labels", "write_labels"),

@@ -7,7 +7,7 @@ import pytest
 
 from slipway.cli import serve_image
 from slipway.cli.serve_image import unpacked
-from slipway.contract import ImageError, ServingError, SpecError
+from slipway.contract import OciImageError, ServingError, SpecError
 from slipway.image import layout as layout_module
 from slipway.image import registry as registry_module
 from slipway.image.artefacts import SBOM
@@ -69,7 +69,7 @@ def test_the_repository_of_another_image_in_its_place_is_noticed(tmp_path: Path,
 
 def test_an_image_that_is_not_signed_by_the_key_is_not_unpacked(tmp_path: Path, cache: Path, example: Built) -> None:
     _, public = keys(tmp_path)
-    with pytest.raises(ImageError, match="is not trusted: it is not signed"):
+    with pytest.raises(OciImageError, match="is not trusted: it is not signed"):
         unpacked(LayoutReference(example[0].folder), key=public, say=lambda _: None)
     assert not cache.exists()
 
@@ -88,7 +88,7 @@ def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(tmp_path: Path, 
         assert "pulled 0 bytes" in said[3]
         second = build(warmer(tmp_path), LayoutReference(layout.folder, "v2")).image
         push(layout, second, reference, Registry(reference), progress=lambda _: None)
-        with pytest.raises(ImageError, match="it is not signed"):
+        with pytest.raises(OciImageError, match="it is not signed"):
             unpacked(reference, key=public, say=said.append)
     assert [path.name for path in (cache / "images").iterdir() if path.is_dir()] == [image.hex]
 
@@ -142,7 +142,7 @@ def test_a_registry_without_tls_is_asked_if_the_command_says_so(
     with small_registry() as registry:
         reference = RegistryReference.parse(f"oci://{registry.host}/team/colours:live")
         push(*example, reference, Registry(reference, plain_http=True), progress=lambda _: None)
-        with pytest.raises(ImageError, match="a registry without it needs --plain-http"):
+        with pytest.raises(OciImageError, match="a registry without it needs --plain-http"):
             unpacked(reference, key=None, say=lambda _: None)
         assert contents(unpacked(reference, key=None, plain_http=True, say=lambda _: None)) == contents(EXAMPLE)
 

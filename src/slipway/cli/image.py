@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.contract import ImageError, SlipwayError
+from slipway.contract import OciImageError, SlipwayError
 from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.system.arguments import add_action
 from slipway.system.json_line import add_json, print_json
@@ -109,7 +109,7 @@ def pull(arguments: argparse.Namespace) -> None:
 
     tag = arguments.image.tag or arguments.registry.tag or "latest"
     if arguments.image.digest is not None:
-        raise ImageError(f"{arguments.image}: give a tag; the digest follows from the image")
+        raise OciImageError(f"{arguments.image}: give a tag; the digest follows from the image")
     registry = Registry(arguments.registry, plain_http=arguments.plain_http)
     with ImageLayout.writing(arguments.image.folder) as layout, _progress("pulling") as progress:
         moved = pull_image(
@@ -174,7 +174,7 @@ def check_lane(layout: "ImageLayout", image: "Descriptor", *, wanted: str) -> No
 
     found = open_image(layout, image).annotation(LANE)
     if found != wanted:
-        raise ImageError(f"{image.digest}: of the {found} lane, and the {wanted} lane is wanted; give another image")
+        raise OciImageError(f"{image.digest}: of the {found} lane, and the {wanted} lane is wanted; give another image")
 
 
 def check_signature(layout: "ImageLayout", image: "Descriptor", key: Path | None) -> int:

@@ -26,7 +26,7 @@ def unpacked(
         plain_http: whether the registry is asked without TLS.
 
     Raises:
-        ImageError: the signature or a digest does not hold, or the registry cannot be reached.
+        OciImageError: the signature or a digest does not hold, or the registry cannot be reached.
         ServingError: the image is of a lane that the server here cannot serve.
     """
     if isinstance(reference, RegistryReference):

@@ -7,7 +7,7 @@ from typing import Annotated, Protocol, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.bundle import Bundle, Engine, identity
+from slipway.contract.bundle import Bundle, BundleEngine, identity
 from slipway.contract.engine import INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
@@ -124,7 +124,7 @@ class BaseEngine(GatedEngine):
         return cls(path, manifest, settings)
 
 
-AnyEngine_co = TypeVar("AnyEngine_co", bound=Engine | BaseEngine, covariant=True)
+AnyEngine_co = TypeVar("AnyEngine_co", bound=BundleEngine | BaseEngine, covariant=True)
 
 
 class Owner(Protocol[AnyEngine_co]):

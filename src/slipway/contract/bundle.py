@@ -1,4 +1,4 @@
-"""`Bundle`: the immutable result of training, and its `Engine`s, opened with every hash checked."""
+"""`Bundle`: the immutable result of training, and its `BundleEngine`s, opened with every hash checked."""
 
 import json
 from collections.abc import Iterable
@@ -124,13 +124,13 @@ class Bundle:
                 f"{self.path}: a head of {self.base.name}, without a graph of its own; slipway head makes its engines"
             )
 
-    def open_engine(self, path: Path) -> "Engine":
-        """Open an engine of this bundle, as `Engine.open` does."""
-        return Engine.open(path, bundle=self)
+    def open_engine(self, path: Path) -> "BundleEngine":
+        """Open an engine of this bundle, as `BundleEngine.open` does."""
+        return BundleEngine.open(path, bundle=self)
 
 
 @dataclass(frozen=True)
-class Engine(GatedEngine):
+class BundleEngine(GatedEngine):
     """The engine of a bundle, which it is opened with."""
 
     decision: Decision

@@ -54,7 +54,7 @@ class Loss(Contract):
             )
 
 
-class Head(Contract):
+class HeadRecipe(Contract):
     """The layers that turn the embedding into logits."""
 
     kind: Literal["linear", "mlp"] = "linear"
@@ -92,7 +92,7 @@ class Recipe(Contract):
     loss: Loss = Loss()
     balance: Balance = "none"
     """Oversampling: how much more often an epoch shows images of rare classes."""
-    head: Head = Head()
+    head: HeadRecipe = HeadRecipe()
     freeze_epochs: int = Field(default=0, ge=0)
     """Epochs in which only the head learns. `epochs` or more keeps the backbone frozen throughout."""
     unfreeze_epochs: int = Field(default=0, ge=0)

@@ -26,7 +26,7 @@ def cached_repository(layout: ImageLayout, image: Descriptor, *, say: Callable[[
     """The repository of an image as a folder, whose every file has been checked; unpacked unless it is there.
 
     Raises:
-        ImageError: the image is damaged.
+        OciImageError: the image is damaged.
         StorageError: the cache cannot be written.
     """
     manifest = open_image(layout, image)

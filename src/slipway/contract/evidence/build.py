@@ -117,7 +117,7 @@ class Sensitivity(Contract):
     """Squared distance to the logits without any Q/DQ, relative to their variation over the images."""
 
 
-class Search(Contract):
+class SensitivitySearch(Contract):
     """`search.json`: every step from plain INT8 to the accepted graph, and the ranking it followed."""
 
     max_loss_points: float

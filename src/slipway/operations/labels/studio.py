@@ -19,7 +19,7 @@ from slipway.operations.labels.given import Written, check_new_classes, fault_of
 from slipway.operations.labels.locks import only_one
 from slipway.operations.labels.projects import Project, Task, suggestion, title_of
 from slipway.operations.labels.rest import Rest
-from slipway.operations.labels.served import Served
+from slipway.operations.labels.served import LabelledClassifier
 from slipway.operations.labels.settings import LabelStudio
 from slipway.operations.labels.truth import KNOWN
 from slipway.system.targets import told, write_file
@@ -70,7 +70,7 @@ def connect(settings: GatewaySettings, *, source: Path) -> tuple[Rest, LabelStud
     return Rest(studio, token), studio
 
 
-def push(store: Store, served: Served, rest: Rest, settings: LabelStudio) -> Pushed:
+def push(store: Store, served: LabelledClassifier, rest: Rest, settings: LabelStudio) -> Pushed:
     """Make the project if it is missing, and a task for each asked row that nobody has labelled and that has no task.
 
     Tasks are made in batches, each whole or not at all. A row that has a task gets no second one, so that a push that
@@ -94,7 +94,9 @@ def push(store: Store, served: Served, rest: Rest, settings: LabelStudio) -> Pus
     return Pushed(project.title, made, tasks, len(rows) - len(new), removed, tuple(unreadable))
 
 
-def pull(store: Store, served: Served, rest: Rest, settings: LabelStudio, *, new_classes: Sequence[str] = ()) -> Pulled:
+def pull(
+    store: Store, served: LabelledClassifier, rest: Rest, settings: LabelStudio, *, new_classes: Sequence[str] = ()
+) -> Pulled:
     """Take in what annotators say. All of it is read before any of it is written, in one transaction.
 
     An annotator's newest answer to a task counts: one that was changed replaces the label before, and a skip removes

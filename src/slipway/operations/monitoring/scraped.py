@@ -20,7 +20,7 @@ ARM = "arm"
 
 
 @dataclass(frozen=True)
-class Target:
+class ScrapeTarget:
     """A port with metrics, and the part of the settings that it belongs to."""
 
     job: str
@@ -34,19 +34,19 @@ class Target:
         return f"{HOST}:{self.port}"
 
 
-def targets(settings: GatewaySettings) -> Sequence[Target]:
+def targets(settings: GatewaySettings) -> Sequence[ScrapeTarget]:
     """Every target of these settings."""
-    found = [Target("slipway-gateway", "gateway", settings.metrics_port)]
+    found = [ScrapeTarget("slipway-gateway", "gateway", settings.metrics_port)]
     if settings.observe is not None:
-        found.append(Target("slipway-journal", "journal", settings.observe.metrics_port))
+        found.append(ScrapeTarget("slipway-journal", "journal", settings.observe.metrics_port))
     if settings.watch is not None:
-        found.append(Target("slipway-watch", "watch", settings.watch.metrics_port))
+        found.append(ScrapeTarget("slipway-watch", "watch", settings.watch.metrics_port))
     arms = {"stable": settings.stable, "candidate": settings.candidate}
     for arm, server in arms.items():
         if server is not None:
             part: Part = "candidate" if arm == "candidate" else "server"
-            found.append(Target("slipway-server", part, server.status, arm))
-            found.append(Target("slipway-triton", part, server.metrics_port, arm))
+            found.append(ScrapeTarget("slipway-server", part, server.status, arm))
+            found.append(ScrapeTarget("slipway-triton", part, server.metrics_port, arm))
     return found
 
 

@@ -12,9 +12,9 @@ from slipway.operations.watch.facts import (
     Drift,
     Facts,
     Gap,
+    GatewayLatency,
     Histogram,
     Inputs,
-    Latency,
     PredictedClass,
     Watched,
 )
@@ -49,7 +49,7 @@ class Sources:
     """A sentence on what prevents the watch from following this classifier."""
 
 
-def facts_of(state: WatchState, sources: Sources, *, looked_s: float, latency: Latency | None) -> Facts:
+def facts_of(state: WatchState, sources: Sources, *, looked_s: float, latency: GatewayLatency | None) -> Facts:
     """Everything that is shown of one classifier."""
     seen, store = state.seen, sources.store
     found = _watched(state, sources)

@@ -18,7 +18,7 @@ from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder, files_below, sha256_bytes, sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.bundle.calibration import write_calibration
-from slipway.training.bundle.export import Embedder, write_onnx
+from slipway.training.bundle.export import EmbeddingNetwork, write_onnx
 from slipway.training.bundle.importing import preprocess_of
 from slipway.training.bundle.write import check_finite, compare_embeddings
 from slipway.training.data.entries import raise_faults
@@ -49,7 +49,7 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
         dataset.write(staging / DATASET)
         preprocess.write(staging / "preprocess.json")
         write_calibration(staging, dataset, spec.calibration)
-        write_onnx(Embedder(network), staging / "model.onnx", input_shape=(3, *preprocess.input_size))
+        write_onnx(EmbeddingNetwork(network), staging / "model.onnx", input_shape=(3, *preprocess.input_size))
         onnx = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
         found = [
             _run(each, spec, preprocess, dataset, what) for each, what in ((onnx.run, "ONNX"), (network.run, "torch"))
