@@ -15,7 +15,7 @@ import pytest
 from slipway.contract import Bundle, BundleEngine, Choice, CompileError, GateError, ManifestError
 from slipway.contract.card import Card
 from slipway.contract.installed import Installed
-from slipway.contract.selection import NotChosenError, chosen_plans
+from slipway.contract.shared_rules import NotChosenError, chosen_plans
 from slipway.engines import choose_plan
 from slipway.engines.tensorrt_library import require_release_of_server
 from slipway.evaluation.predict import ServedNetwork

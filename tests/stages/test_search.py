@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from slipway.contract import Manifest, Spec, SpecError
-from slipway.contract.search import SearchSpace, changed
+from slipway.contract.search_space import SearchSpace, changed
 from slipway.training.search import hyperparameters as module
 from slipway.training.search.hyperparameters import BEST, FINISHED, PLOT, TRIALS, PruningCallback, checkpoint_of, search
 from tests.support.colour_training import small_spec, write_colours

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 import slipway.contract
 from slipway.contract import Decision, MissingDependencyError, Preprocess, SlipwayError, Spec, SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 SPEC: dict[str, Any] = {
     "name": "digits",

@@ -28,7 +28,7 @@ from slipway.contract.evidence.latency import (
     StepTime,
 )
 from slipway.contract.evidence.origin import Origin
-from slipway.contract.selection import IMAGE_SUFFIXES
+from slipway.contract.shared_rules import IMAGE_SUFFIXES
 from slipway.errors import DataError, ServingError
 from slipway.system.files import files_below
 

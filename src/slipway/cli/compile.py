@@ -11,7 +11,7 @@ from slipway.contract.engine import Target
 from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss, EngineMeasured, PlanMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import PASS, PROOF, REFERENCE
-from slipway.contract.selection import NOT_EVERYWHERE
+from slipway.contract.shared_rules import NOT_EVERYWHERE
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command, shown

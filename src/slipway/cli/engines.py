@@ -15,7 +15,7 @@ from slipway.contract import Bundle, BundleEngine, CompileError, ManifestError, 
 from slipway.contract.base_bundle import Base, BaseEngine, Owner, open_network
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.evidence.build import GraphMeasured
-from slipway.contract.selection import NOT_EVERYWHERE
+from slipway.contract.shared_rules import NOT_EVERYWHERE
 from slipway.contract.spec import Precision
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command

@@ -12,7 +12,7 @@ from slipway.contract.choice import Choice
 from slipway.contract.dataset import SPLITS, Dataset
 from slipway.contract.evidence.build import BundleMeasured, EngineMeasured, HeadFit
 from slipway.contract.evidence.evaluation import read_engine_evaluation
-from slipway.contract.selection import fallback_engine
+from slipway.contract.shared_rules import fallback_engine
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import ServingError, SlipwayError
-from slipway.image.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
+from slipway.oci.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
 from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages

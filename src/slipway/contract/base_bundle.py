@@ -6,7 +6,6 @@ from typing import Annotated, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.bundle import Bundle, BundleEngine, identity
 from slipway.contract.engine import INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
@@ -23,6 +22,7 @@ from slipway.contract.spec import (
     check_optimal_batch,
     distinct,
 )
+from slipway.contract.typed_file import Contract
 from slipway.errors import ManifestError
 
 BASE_IDENTITY = ("model.onnx", "preprocess.json", "calibration.json")

@@ -8,13 +8,13 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
 from slipway.contract.decision import Decision
 from slipway.contract.engine import HEAD_INPUT, INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.labels import read_labels
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Spec
+from slipway.contract.typed_file import Contract
 from slipway.errors import ManifestError
 from slipway.system.files import sha256_bytes, sha256_file
 

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
 from slipway.contract.card import Card
 from slipway.contract.manifest import Sha256
 from slipway.contract.spec import Precision
+from slipway.contract.typed_file import Contract
 
 FILE_NAME = "choice.json"
 

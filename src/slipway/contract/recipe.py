@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from slipway.contract.augmentation import Augmentation
-from slipway.contract.base import Contract
 from slipway.contract.decision import Probability, Task
+from slipway.contract.typed_file import Contract
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range that numpy, scikit-learn and torch all accept
 AUTO = "auto"

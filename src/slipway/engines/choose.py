@@ -18,7 +18,7 @@ from slipway.contract.choice import Contender, choice_name
 from slipway.contract.engine import engine_name
 from slipway.contract.evidence.origin import Machine, versions
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import SERVED
+from slipway.contract.shared_rules import SERVED
 from slipway.engines.plan import plan_network
 from slipway.engines.tensorrt_library import require_card
 from slipway.evaluation.predict import Pixels, ServedNetwork

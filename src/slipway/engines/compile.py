@@ -10,7 +10,7 @@ from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, BaseSpe
 from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
 from slipway.contract.evidence.build import BaseEngineMeasured, EngineMeasured, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, Ungated
-from slipway.contract.selection import FALLBACKS, has_fp8
+from slipway.contract.shared_rules import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
 from slipway.engines.base_engines import evaluate_base
 from slipway.engines.evaluate import evaluate_engine, time_batches

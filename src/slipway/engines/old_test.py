@@ -12,7 +12,7 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.gate import OldTest
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import chosen_engine
+from slipway.contract.shared_rules import chosen_engine
 from slipway.engines.predictions_csv import read_rows
 from slipway.evaluation.gate import compare_pairs
 from slipway.system.files import sha256_file

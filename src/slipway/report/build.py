@@ -19,7 +19,7 @@ from slipway.contract.evidence.evaluation import (
     read_engine_evaluation,
 )
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import NotChosenError, chosen_engine, chosen_plans
+from slipway.contract.shared_rules import NotChosenError, chosen_engine, chosen_plans
 from slipway.system.files import sha256_file
 
 FAILED_SEARCH = f"int8{FAILED_SUFFIX}"

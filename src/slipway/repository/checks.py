@@ -7,7 +7,7 @@ from itertools import pairwise
 from slipway.contract import Bundle, BundleEngine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
-from slipway.contract.selection import changed_class
+from slipway.contract.shared_rules import changed_class
 from slipway.repository.classifier import Classifier
 from slipway.repository.heads import ServedBase
 

@@ -9,7 +9,8 @@ from slipway.contract import Bundle, BundleEngine, Choice, Lane, PlanSettings, R
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
-from slipway.contract.selection import (
+from slipway.contract.serving import Serving
+from slipway.contract.shared_rules import (
     FALLBACKS,
     SERVED,
     NotChosenError,
@@ -18,7 +19,6 @@ from slipway.contract.selection import (
     listed,
     plan_folders,
 )
-from slipway.contract.serving import Serving
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
 from slipway.repository.classifier import Classifier, Networks
 from slipway.repository.config import ModelConfig

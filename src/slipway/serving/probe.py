@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from slipway.contract import MissingDependencyError, ServingError
-from slipway.contract.selection import is_busy, is_left_out
+from slipway.contract.shared_rules import is_busy, is_left_out
 from slipway.steps.guard import PLACEHOLDER
 from slipway.system.timed_http import TimedConnection
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import yaml
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.gateway.routes import Node
 
 Part: TypeAlias = Literal["server", "gateway", "candidate", "journal", "watch", "alertmanager"]

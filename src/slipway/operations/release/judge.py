@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from slipway.contract.base import Evidence
 from slipway.contract.release import JudgeSettings
+from slipway.contract.typed_file import Evidence
 from slipway.operations.release.counts import Arm, Disagreements, TrialBlock
 from slipway.operations.release.e_values import MIN_BLOCKS
 from slipway.operations.release.looks import (

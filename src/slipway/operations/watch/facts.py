@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.watch.reference import Detector
 
 ReferenceSource: TypeAlias = Literal["test", "live"]

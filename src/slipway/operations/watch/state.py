@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 from slipway.operations.watch.drift import DriftState
 from slipway.operations.watch.facts import DriftAlarm, Gap, Point, ReferenceSource

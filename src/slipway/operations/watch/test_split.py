@@ -9,8 +9,8 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.spec import check_name
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 from slipway.operations.watch.facts import BRIGHTNESS_BINS, CONFIDENCE_BINS, Count, Quantiles
 from slipway.operations.watch.reference import MEASURES, MIN_ROWS, MOST_MISSING, Detector, WatchReference

@@ -10,7 +10,7 @@ from slipway.contract.bundle import identity
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.build import BaseMeasured
-from slipway.contract.selection import IMAGE_SUFFIXES
+from slipway.contract.shared_rules import IMAGE_SUFFIXES
 from slipway.evaluation.predict import Float, Predictions, predict
 from slipway.evaluation.predict import Network as Predicts
 from slipway.steps import guard

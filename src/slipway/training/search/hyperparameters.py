@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from slipway.contract import Spec, SpecError, StorageError
-from slipway.contract.search import Range, SearchSpace, changed
+from slipway.contract.search_space import Range, SearchSpace, changed
 from slipway.pages.charts import PLAIN_TEXT
 from slipway.system.files import sha256_bytes
 from slipway.system.targets import MARKERS, check_folder

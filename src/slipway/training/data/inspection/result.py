@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from slipway.contract.base import Contract
 from slipway.contract.dataset import Split
 from slipway.contract.decision import Task
+from slipway.contract.typed_file import Contract
 from slipway.training.data.sources import SourceKind
 
 Severity = Literal["error", "warning"]

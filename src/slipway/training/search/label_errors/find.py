@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from slipway.contract import DataError, Spec
-from slipway.contract.base import Contract
 from slipway.contract.dataset import Dataset, LabelledImage, Split
 from slipway.contract.decision import Task
 from slipway.contract.evidence.origin import versions
+from slipway.contract.typed_file import Contract
 from slipway.pages import environment
 from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS, check_file, told

@@ -8,7 +8,7 @@ from slipway import __version__
 from slipway.contract import Lane, Manifest, OciImageError, SpecError
 from slipway.contract.lane import FILE_NAME as LANE_FILE
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
-from slipway.image.documents import (
+from slipway.oci.documents import (
     CLASSIFIERS,
     CONFIG,
     LANE,
@@ -22,9 +22,9 @@ from slipway.image.documents import (
     ImageManifest,
     RootFs,
 )
-from slipway.image.layers import REST, HashingSink, OciLayer, plan, write_tar
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import TAG, LayoutReference
+from slipway.oci.layers import REST, HashingSink, OciLayer, plan, write_tar
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import TAG, LayoutReference
 from slipway.system.files import sha256_file
 
 

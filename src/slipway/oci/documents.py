@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from slipway.contract import OciImageError, SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.system.files import sha256_bytes
 from slipway.system.yaml_json import parse_json
 

@@ -14,15 +14,15 @@ import pytest
 
 from slipway.contract import ManifestError, OciImageError, SlipwayError
 from slipway.errors import SpecError
-from slipway.image import layers
-from slipway.image.build import build
-from slipway.image.documents import LANE, SEALED
-from slipway.image.layers import REST, HashingSink, write_tar
-from slipway.image.reference import LayoutReference
-from slipway.image.verify import unpack, verify
+from slipway.oci import layers
+from slipway.oci.build import build
+from slipway.oci.documents import LANE, SEALED
+from slipway.oci.layers import REST, HashingSink, write_tar
+from slipway.oci.reference import LayoutReference
+from slipway.oci.verify import unpack, verify
 from slipway.system.files import sha256_file
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, Built, built, warmer, with_layers, with_manifest, with_member
+from tests.support.oci_images import EXAMPLE, Built, built, warmer, with_layers, with_manifest, with_member
 
 
 @pytest.fixture

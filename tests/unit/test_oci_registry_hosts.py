@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import OciImageError, SpecError
-from slipway.image.credentials import find_credentials
-from slipway.image.documents import Descriptor
-from slipway.image.reference import RegistryReference
-from slipway.image.registry import Registry
+from slipway.oci.credentials import find_credentials
+from slipway.oci.documents import Descriptor
+from slipway.oci.reference import RegistryReference
+from slipway.oci.registry import Registry
 from slipway.operations.gateway.new_secrets import self_signed
 from slipway.serving import Ports
 from tests.support import pushes as fixtures
-from tests.support.images import Built, built
+from tests.support.oci_images import Built, built
 from tests.support.pushes import log_in, pulled, pushed
 from tests.support.registries import Stored, small_registry
 from tests.support.scripts import run_here

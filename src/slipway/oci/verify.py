@@ -13,10 +13,10 @@ from typing import NamedTuple
 from slipway.contract import Lane, Manifest, ManifestError, OciImageError, SlipwayError
 from slipway.contract.lane import FILE_NAME as LANE_FILE
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
-from slipway.image.artefacts import SBOM
-from slipway.image.documents import LANE, LAYER, SEALED, Descriptor, ImageConfig, ImageManifest
-from slipway.image.layers import BLOCK_BYTES, ArchiveError, HashingSink, Member, members
-from slipway.image.layout import AGAIN, ImageLayout
+from slipway.oci.artefacts import SBOM
+from slipway.oci.documents import LANE, LAYER, SEALED, Descriptor, ImageConfig, ImageManifest
+from slipway.oci.layers import BLOCK_BYTES, ArchiveError, HashingSink, Member, members
+from slipway.oci.layout import AGAIN, ImageLayout
 from slipway.system.files import complete_folder, sha256_bytes
 from slipway.system.targets import told
 from slipway.system.text import shown

@@ -18,10 +18,10 @@ from typing import IO, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from slipway.contract import OciImageError
-from slipway.image.credentials import Credentials, find_credentials
-from slipway.image.documents import INDEX, MANIFEST, MOST_BYTES, Descriptor, Index
-from slipway.image.layout import DAMAGED
-from slipway.image.reference import RegistryReference
+from slipway.oci.credentials import Credentials, find_credentials
+from slipway.oci.documents import INDEX, MANIFEST, MOST_BYTES, Descriptor, Index
+from slipway.oci.layout import DAMAGED
+from slipway.oci.reference import RegistryReference
 from slipway.system.text import shown
 
 TIMEOUT_S = 60.0

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from slipway.contract import OciImageError
-from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
-from slipway.image.layers import HashingSink
-from slipway.image.reference import LayoutReference
+from slipway.oci.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
+from slipway.oci.layers import HashingSink
+from slipway.oci.reference import LayoutReference
 from slipway.system.files import locked, sha256_file
 from slipway.system.targets import check_folder, told, write_file
 from slipway.system.text import few

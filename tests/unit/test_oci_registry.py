@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import OciImageError
-from slipway.image.artefacts import SBOM
-from slipway.image.build import build
-from slipway.image.documents import MOST_BYTES, Descriptor
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import LayoutReference
-from slipway.image.verify import verify
+from slipway.oci.artefacts import SBOM
+from slipway.oci.build import build
+from slipway.oci.documents import MOST_BYTES, Descriptor
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import LayoutReference
+from slipway.oci.verify import verify
 from tests.support import pushes as fixtures
 from tests.support import registries
 from tests.support.colours import contents
-from tests.support.images import Built, warmer
+from tests.support.oci_images import Built, warmer
 from tests.support.pushes import log_in, pulled, pushed
 from tests.support.registries import Stored, docker_registry
 

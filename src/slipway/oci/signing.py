@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from slipway.contract import MissingDependencyError, OciImageError, SpecError, StorageError
-from slipway.image.artefacts import SBOM, SIGNATURE, of_type
-from slipway.image.documents import Descriptor
-from slipway.image.layout import ImageLayout
+from slipway.oci.artefacts import SBOM, SIGNATURE, of_type
+from slipway.oci.documents import Descriptor
+from slipway.oci.layout import ImageLayout
 from slipway.system.text import command
 
 try:
@@ -126,7 +126,7 @@ def check_public(key: Path) -> None:
 
 
 def _remedy() -> str:
-    return f"give one in PEM, of one of the curves {', '.join(CURVES.values())} (docs/image.md says how to make it)"
+    return f"give one in PEM, of one of the curves {', '.join(CURVES.values())} (docs/oci-image.md says how to make it)"
 
 
 def _read(key: Path) -> bytes:

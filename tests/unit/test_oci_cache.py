@@ -8,19 +8,19 @@ import pytest
 from slipway.cli import serve_image
 from slipway.cli.serve_image import unpacked
 from slipway.contract import OciImageError, ServingError, SpecError
-from slipway.image import layout as layout_module
-from slipway.image import registry as registry_module
-from slipway.image.artefacts import SBOM
-from slipway.image.build import build
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import LayoutReference, RegistryReference
-from slipway.image.registry import Registry
-from slipway.image.signing import sign
-from slipway.image.transfer import push
+from slipway.oci import layout as layout_module
+from slipway.oci import registry as registry_module
+from slipway.oci.artefacts import SBOM
+from slipway.oci.build import build
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import LayoutReference, RegistryReference
+from slipway.oci.registry import Registry
+from slipway.oci.signing import sign
+from slipway.oci.transfer import push
 from slipway.operations.release.promotion import check_own_folder
 from slipway.system.files import sha256_file
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, Built, built, warmer
+from tests.support.oci_images import EXAMPLE, Built, built, warmer
 from tests.support.registries import small_registry
 from tests.support.scripts import run_here
 from tests.support.signing_keys import keys

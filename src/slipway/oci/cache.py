@@ -6,9 +6,9 @@ from pathlib import Path
 
 from slipway.contract import Manifest, SlipwayError
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
-from slipway.image.documents import SEALED, Descriptor, ImageManifest
-from slipway.image.layout import ImageLayout
-from slipway.image.verify import open_image, unpack
+from slipway.oci.documents import SEALED, Descriptor, ImageManifest
+from slipway.oci.layout import ImageLayout
+from slipway.oci.verify import open_image, unpack
 from slipway.system.files import locked, sha256_file
 from slipway.system.home import user_folder
 from slipway.system.targets import told

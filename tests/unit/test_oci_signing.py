@@ -9,14 +9,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from model_signing import verifying
 
 from slipway.contract import Lane, OciImageError, SpecError, StorageError
-from slipway.image.artefacts import SBOM, SIGNATURE, of_type
-from slipway.image.documents import Descriptor
-from slipway.image.layout import ImageLayout
-from slipway.image.sbom import Lock, sbom
-from slipway.image.signing import sign, verify_signatures
-from slipway.image.verify import verify
+from slipway.oci.artefacts import SBOM, SIGNATURE, of_type
+from slipway.oci.documents import Descriptor
+from slipway.oci.layout import ImageLayout
+from slipway.oci.sbom import Lock, sbom
+from slipway.oci.signing import sign, verify_signatures
+from slipway.oci.verify import verify
 from tests.support.damage import flip_byte
-from tests.support.images import EXAMPLE, Built, built, with_manifest
+from tests.support.oci_images import EXAMPLE, Built, built, with_manifest
 from tests.support.scripts import ROOT, run_here
 from tests.support.signing_keys import PEM, PKCS8, PLAIN, keys
 from tests.support.validators import bill_faults

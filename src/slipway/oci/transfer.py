@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from slipway.contract import OciImageError
-from slipway.image.artefacts import SBOM, SIGNATURE
-from slipway.image.documents import INDEX, LANE, MANIFEST, MOST_BYTES, SEALED, Descriptor, ImageManifest, Index
-from slipway.image.layout import AGAIN, ImageLayout
-from slipway.image.reference import RegistryReference
-from slipway.image.registry import BLOCK_BYTES, AbsentError, Registry, referrers_tag
-from slipway.image.verify import check_kind, open_image
+from slipway.oci.artefacts import SBOM, SIGNATURE
+from slipway.oci.documents import INDEX, LANE, MANIFEST, MOST_BYTES, SEALED, Descriptor, ImageManifest, Index
+from slipway.oci.layout import AGAIN, ImageLayout
+from slipway.oci.reference import RegistryReference
+from slipway.oci.registry import BLOCK_BYTES, AbsentError, Registry, referrers_tag
+from slipway.oci.verify import check_kind, open_image
 from slipway.system.text import shown
 
 Progress = Callable[[int], object]

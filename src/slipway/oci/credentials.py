@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from slipway.contract import SpecError
-from slipway.image.documents import OciDocument
+from slipway.oci.documents import OciDocument
 from slipway.system.yaml_json import parse_json
 
 T = TypeVar("T", bound=BaseModel)

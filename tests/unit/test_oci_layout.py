@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import OciImageError, SpecError
-from slipway.image.build import build
-from slipway.image.documents import Descriptor
-from slipway.image.layers import GROUPS, MOST_LAYERS, MOST_OWN, REST, plan
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import LayoutReference, RegistryReference
-from slipway.image.verify import unpack, verify
+from slipway.oci.build import build
+from slipway.oci.documents import Descriptor
+from slipway.oci.layers import GROUPS, MOST_LAYERS, MOST_OWN, REST, plan
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import LayoutReference, RegistryReference
+from slipway.oci.verify import unpack, verify
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, Built, built, copied, warmer
+from tests.support.oci_images import EXAMPLE, Built, built, copied, warmer
 from tests.support.scripts import run_here
 
 
