@@ -18,7 +18,7 @@ from slipway.contract import DataError, Decision
 from slipway.contract.decision import ClassMeans, Score
 from slipway.contract.evidence.evaluation import ScoreFigures
 from slipway.contract.spec import UnknownPolicy
-from slipway.evaluation.predict import Float, Network
+from slipway.evaluation.predict import Float, Forward
 from slipway.evaluation.reliability import Floats
 from slipway.steps.postprocess import decode_means, familiarity, nearness
 
@@ -217,7 +217,7 @@ KINDS: dict[str, Callable[[Float, np.random.Generator], Float]] = {"shuffled": s
 images (noise, jigsaw) stand in for outliers that are not available yet."""
 
 
-def foreign_network(network: Network, kind: str, *, seed: int = 0) -> Network:
+def foreign_network(network: Forward, kind: str, *, seed: int = 0) -> Forward:
     """Return `network` wrapped so that it sees a stand-in of `kind` instead of every image."""
     rng = np.random.default_rng(seed)
     return lambda pixels_nchw: network(KINDS[kind](pixels_nchw, rng))

@@ -69,8 +69,8 @@ class Pictures(Contract):
     """Images by bin of their brightness."""
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Images = Annotated[int, Field(ge=0, lt=2**53)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ImageCount = Annotated[int, Field(ge=0, lt=2**53)]
 """A number of images, as a double holds it."""
 
 
@@ -88,10 +88,10 @@ class TestReference(Contract):
     """Images of the test split that were answered."""
     refused: int
     """Images of the test split that the server refused; they are left out."""
-    accuracy: Share
-    recall: dict[int, Share]
+    accuracy: Fraction
+    recall: dict[int, Fraction]
     """Recall by class id; classes without an image are left out."""
-    images: dict[int, Images]
+    images: dict[int, ImageCount]
     """Answered images by true class, for how well accuracy and recall are known."""
     predicted: dict[int, int]
     """Answers by class id; -1 is `unknown`."""

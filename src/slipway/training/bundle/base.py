@@ -11,8 +11,7 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.build import BaseMeasured
 from slipway.contract.shared_rules import IMAGE_SUFFIXES
-from slipway.evaluation.predict import Float, Predictions, predict
-from slipway.evaluation.predict import Network as Predicts
+from slipway.evaluation.predict import Float, Forward, Predictions, predict
 from slipway.steps import guard
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder, files_below, sha256_bytes, sha256_file
@@ -87,7 +86,7 @@ def network_of(spec: BaseSpec, preprocess: Preprocess) -> tuple[Network, str]:
     return network.eval(), "timm's own" if backbone.pretrained else "random"
 
 
-def _run(network: Predicts, spec: BaseSpec, preprocess: Preprocess, dataset: Dataset, what: str) -> Predictions:
+def _run(network: Forward, spec: BaseSpec, preprocess: Preprocess, dataset: Dataset, what: str) -> Predictions:
     options = {"preprocess": preprocess, "batch_size": spec.serving.max_batch_size}
     return predict(network, dataset, dataset.of("test"), what=f"embeddings, {what}", **options)  # type: ignore[arg-type]
 

@@ -27,7 +27,7 @@ from slipway.training.search.cross_validation import OutOfFold, cross_validate, 
 
 RESULT, PAGE, SUSPECTS = MARKERS["label errors"], "label_errors.html", "suspects.csv"
 LIBRARIES = ("cleanlab", "torch", "timm")
-Action = Literal["drop", "relabel", "keep"]
+LabelAction = Literal["drop", "relabel", "keep"]
 SHOWN = 400
 LABELS = 200
 ACTIONS = ("drop", "relabel", "keep")
@@ -48,7 +48,7 @@ class Suspect(Contract):
     fold: int
 
     @property
-    def action(self) -> Action:
+    def action(self) -> LabelAction:
         """Return the default action for the image.
 
         Held-out images stay: a test split without the network's mistakes would flatter it.
