@@ -18,7 +18,7 @@ from slipway.operations.watch.restarts import Restart
 from slipway.operations.watch.row_numbers import count_between, newest_ever, row_before
 from slipway.operations.watch.rows import Rows
 from slipway.operations.watch.settings import WatchSettings
-from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, DriftDetection, Seen, WatchState, digest_of
+from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, DriftDetection, SeenRows, WatchState, digest_of
 from slipway.operations.watch.test_split import TestReference, class_counts
 
 BATCH = 2_000
@@ -60,7 +60,7 @@ def count_rows(store: Store, state: WatchState, *, keep: Callable[[WatchState], 
         keep(state)
 
 
-def _counted(seen: Seen, found: list[tuple[int, float, str, str | None, int]]) -> Seen:
+def _counted(seen: SeenRows, found: list[tuple[int, float, str, str | None, int]]) -> SeenRows:
     times = [time_s for _, time_s, _, _, _ in found]
     statuses = Counter({int(name): count for name, count in seen.statuses.items()})
     statuses.update(status for *_, status in found)
@@ -68,7 +68,7 @@ def _counted(seen: Seen, found: list[tuple[int, float, str, str | None, int]]) -
     minutes.update(int(time_s // MINUTE_S) for time_s in times)
     newest = int(times[-1] // MINUTE_S)  # not the largest: a clock may have been ahead once
     stable = [bundle for _, _, arm, bundle, _ in found if arm == "stable" and bundle]
-    return Seen(
+    return SeenRows(
         last_row=found[-1][0],
         rows=seen.rows + len(found),
         statuses=dict(statuses),

@@ -21,7 +21,7 @@ RowNumber = Annotated[int, Field(ge=0, lt=2**63)]
 """Number of a row of the journal, as SQLite gives it."""
 
 
-class Seen(Contract):
+class SeenRows(Contract):
     """Rows of a classifier, of whatever bundle and STATUS, since the watch first saw it."""
 
     last_row: RowNumber = 0
@@ -96,7 +96,7 @@ class Current(Contract):
 
 class WatchState(Contract):
     classifier: str
-    seen: Seen = Seen()
+    seen: SeenRows = SeenRows()
     current: Current | None = None
     """None without a reference."""
 
