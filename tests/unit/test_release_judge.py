@@ -143,7 +143,7 @@ def test_fine_waits_until_the_candidate_has_had_requests_for_the_bake_time():
     assert early.verdict is ReleaseVerdict.TOO_FEW
     assert early.reason.startswith("fine so far, in 59 of 60 minutes (bake_minutes): errors: candidate ")
     assert judge(blocks(720), settings=settings).verdict is ReleaseVerdict.FINE
-    idle = [Block(Arm(450, 4, 0), Arm(0, 0, 0))] * 720
+    idle = [TrialBlock(Arm(450, 4, 0), Arm(0, 0, 0))] * 720
     waited = judge(blocks(240) + idle, settings=settings)
     assert waited.verdict is ReleaseVerdict.TOO_FEW
     assert waited.baked_minutes == 20
