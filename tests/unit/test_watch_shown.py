@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -28,6 +29,7 @@ from slipway.operations.watch.run import Often, Watch, _looks
 from slipway.operations.watch.state import WatchState, lock_of
 from slipway.operations.watch.status import status_of
 from slipway.serving import Ports
+from slipway.system.text import command
 from slipway.system.yaml_json import dump_yaml
 from tests.support.journal_rows import BUNDLE, journal_in
 from tests.support.watch_rows import LABELS, add_drawn, drawn, made_reference, watch_settings
@@ -347,7 +349,12 @@ def test_the_verb_shows_and_restarts(store: Store, tmp_path: Path, capsys: pytes
     path = write_settings(tmp_path)
     add_drawn(store, drawn(200, seed=3, foreign=0.5), name="a")
     call("status", path)
-    assert "nobody has watched it yet" in capsys.readouterr().out
+    run = command("slipway watch run", path)
+    assert f"nobody has watched it yet; {run} does" in capsys.readouterr().out
+    lock_of(store.folder).touch()
+    os.utime(lock_of(store.folder), (0, 0))
+    call("status", path)
+    assert f"and figures are of then; {run} goes on" in capsys.readouterr().out
     with pytest.raises(SpecError, match=r"cats: it is not watched.* classifiers of this journal: digits"):
         call("restart", path, "cats", "--reason", "x")
     look(store)

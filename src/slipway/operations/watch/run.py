@@ -57,7 +57,9 @@ def run_watch(
         is_open = False
         while not ended.is_set():
             if not once and not (settings.journal / DATABASE).is_file():
-                waits.say(f"{settings.journal}: no journal yet; waits for slipway journal run")
+                waits.say(
+                    f"{settings.journal}: no journal yet; waits for {command('slipway journal run', settings.file)}"
+                )
                 ended.wait(LOOK_S)
                 continue
             try:
