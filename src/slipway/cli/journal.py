@@ -157,9 +157,9 @@ def restore(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
         print(f"{sha256}: damaged or missing, and left out; its rows stay")
     images = index.images - len(left_out)
     print(f"{settings.journal}: {index.rows:,} rows and {images:,} images, as of {index.made}")
-    forget = command("slipway journal forget", settings.file, "ID")
+    again = command("slipway journal forget", settings.file, "ID")
     print(
-        f"what was forgotten after that is there again: repeat {forget} for it, by the id of the request or the "
+        f"what was forgotten after that is there again: repeat {again} for it, by the id of the request or the "
         "SHA-256 of the image, since numbers of rows are given anew"
     )
     print_json(arguments, {"rows": index.rows, "images": images, "left_out": list(left_out), "made": index.made})
