@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from slipway.client.result import Result
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.errors import ManifestError, SpecError, requiring
 from slipway.system.files import complete_folder
 

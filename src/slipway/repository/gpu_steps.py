@@ -14,7 +14,7 @@ import struct
 from dataclasses import replace
 from importlib import resources
 
-from slipway.contract import Engine
+from slipway.contract import BundleEngine
 from slipway.contract.base_bundle import BaseEngine
 from slipway.contract.engine import plan_name
 from slipway.contract.serving import INSTANCES
@@ -206,6 +206,6 @@ def _engine_step(served: AnyServed) -> StepModel:
     return StepModel("engine", config=config, files=files)
 
 
-def _capability(engine: Engine | BaseEngine) -> tuple[int, ...]:
+def _capability(engine: BundleEngine | BaseEngine) -> tuple[int, ...]:
     plan = engine.settings.plan
     return tuple(map(int, (plan.compute_capability or "0").split("."))) if plan else ()

@@ -7,11 +7,11 @@ artefact of the image in the layout: a Sigstore bundle, which `model_signing ver
 import tempfile
 from pathlib import Path
 
-from slipway.contract import ImageError, SpecError, StorageError
+from slipway.contract import OciImageError, SpecError, StorageError
 from slipway.errors import requiring
-from slipway.image.artefacts import SBOM, SIGNATURE, of_type
-from slipway.image.documents import Descriptor
-from slipway.image.layout import ImageLayout
+from slipway.oci.artefacts import SBOM, SIGNATURE, of_type
+from slipway.oci.documents import Descriptor
+from slipway.oci.layout import ImageLayout
 from slipway.system.text import command
 
 with requiring("model-signing", extra="ship"):
@@ -52,7 +52,7 @@ def verify_signatures(layout: ImageLayout, image: Descriptor, *, key: Path) -> i
         key: public key in PEM.
 
     Raises:
-        ImageError: one is not signed, or by other keys only.
+        OciImageError: one is not signed, or by other keys only.
         SpecError: the key cannot be used.
     """
     check_public(key)
@@ -62,7 +62,7 @@ def verify_signatures(layout: ImageLayout, image: Descriptor, *, key: Path) -> i
         if not _is_signed(layout, subject, key):
             others = len(of_type(layout, subject, SIGNATURE))
             said = f"none of its {others} signatures is by the owner of {key}" if others else "it is not signed"
-            raise ImageError(
+            raise OciImageError(
                 f"{layout.folder}: {what} {subject.digest} is not trusted: {said}; give the key of its owner, or have "
                 "it signed (slipway image sign)"
             )
@@ -125,7 +125,7 @@ def check_public(key: Path) -> None:
 
 
 def _remedy() -> str:
-    return f"give one in PEM, of one of the curves {', '.join(CURVES.values())} (docs/image.md says how to make it)"
+    return f"give one in PEM, of one of the curves {', '.join(CURVES.values())} (docs/oci-image.md says how to make it)"
 
 
 def _read(key: Path) -> bytes:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from slipway.contract import Lane, SpecError, StorageError
 from slipway.errors import requiring
-from slipway.image.documents import VERSION, Descriptor, ImageManifest
+from slipway.oci.documents import VERSION, Descriptor, ImageManifest
 from slipway.system.files import sha256_bytes
 
 with requiring("cyclonedx-python-lib", extra="ship"):
