@@ -44,6 +44,15 @@ def test_the_readme_is_one_screen_and_not_the_manual() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1000
 
 
+@pytest.mark.parametrize("study", sorted(ROOT.glob("benchmarks/studies/*/README.md")), ids=lambda path: path.parent.name)
+def test_a_study_is_described_in_ten_lines(study: Path) -> None:
+    lines = study.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 10, "move what readers of results need to a page of docs/"
+    assert max(map(len, lines)) <= 120
+    assert lines[2].endswith("?")
+    assert lines[4].startswith("    ")
+
+
 def test_the_drawn_pictures_are_what_make_pictures_draws(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("make_pictures", ROOT / "docs/pictures/make_pictures.py")
     assert spec is not None
