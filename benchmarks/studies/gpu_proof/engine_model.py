@@ -1,6 +1,6 @@
-"""Triton's Python backend: pixels to logits by `torch_graph`, where TensorRT is not. Copied as `model.py`.
+"""Triton's Python backend turns pixels into logits by `torch_graph`, instead of TensorRT. It is copied as `model.py`.
 
-Pixels come as DLPack from the decoder's GPU memory, and logits leave as DLPack too; numpy and torch alone.
+Pixels come as DLPack from the decoder's GPU memory, and logits leave as DLPack too. It imports only numpy and torch.
 """
 
 import json

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What users of a served classifier notice of releases, of a candidate that dies, of hostile requests, and of a journal
-whose collector, spool or disk fails; and how soon an alert is at a webhook."""
+"""Measure what users of a served classifier notice of releases, of a candidate that dies, of hostile requests, and of a
+journal whose collector, spool or disk fails; and how soon an alert is at a webhook."""
 
 import argparse
 import os
