@@ -1,4 +1,4 @@
-"""What classify_grpc.py and classify_http.py share: copy the three files together. tritonclient and numpy suffice."""
+"""Common code of classify_grpc.py and classify_http.py: copy the three files together. tritonclient and numpy suffice."""
 
 import argparse
 import json

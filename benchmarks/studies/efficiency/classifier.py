@@ -59,7 +59,7 @@ def random_classifier(backbone: str, folder: Path, *, images: int) -> Path:
 
 
 def write_bundle(bundle: Path, spec: Spec, calibration: list[bytes], *, classes: int) -> None:
-    """All but the graph, which is there."""
+    """Write all files but the graph, which is already in the folder."""
     spec.write(bundle / "spec.json")
     spec.preprocess.write(bundle / "preprocess.json")
     decision(spec).write(bundle / "decision.json")
@@ -74,7 +74,7 @@ def write_bundle(bundle: Path, spec: Spec, calibration: list[bytes], *, classes:
 
 
 def write_engine(folder: Path, spec: Spec, *, classes: int) -> None:
-    """All but the graph, which is there."""
+    """Write all files but the graph, which is already in the folder."""
     from slipway.onnx_graph import SERVED_INPUT, output_sizes
 
     engine = folder / "engine"

@@ -32,7 +32,7 @@ class Answer:
 
 
 def request(model: str, images: Sequence[bytes], outputs: Sequence[str] = OUTPUTS) -> bytes:
-    """A whole HTTP request for `images`, in Triton's binary form; the answer comes as JSON."""
+    """Make a whole HTTP request for `images`, in Triton's binary form; the answer comes as JSON."""
     tensor = b"".join(struct.pack("<I", len(image)) + image for image in images)
     described: dict[str, Any] = {
         "inputs": [

@@ -39,7 +39,7 @@ class Verdicts(Part):
     false_promotions: float
     """Share of the runs that were promoted while the candidate was worse, or at the limit."""
     ever_worse: float
-    """Share of the runs in which any look, until the end, said worse: as if nobody promotes."""
+    """Share of the runs in which any look until the end said worse, had no candidate been promoted."""
     judged: bool
     met: bool
 

@@ -1,8 +1,9 @@
 """BentoML as a peer: POST /classify with the JPEG itself as the body; GET /readyz answers 200 once a worker is ready.
 
-Each worker is a uvicorn that batches what it was sent itself (BentoML's adaptive batching, in which no wait can be set)
-and classifies in one thread. All accept from one socket, and a connection stays with the worker that was first: one
-with many connections leaves the others idle. BentoML takes raw bytes, but not for a batchable method, which it has take
+Each worker is a uvicorn that batches its own requests (BentoML's adaptive batching, in which no wait can be set) and
+classifies in one thread. All workers accept from one socket, and a connection stays with the worker that was first: a
+worker with many connections leaves the others idle. BentoML takes raw bytes, but not for a batchable method, which it
+has take
 and return lists: `Images` and `Answers` say how a request is a list of one. uvicorn finds uvloop and httptools. Off:
 access log, metrics, tracing, usage tracking.
 """
