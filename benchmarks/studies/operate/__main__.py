@@ -28,7 +28,7 @@ EPILOG = """example:
 The images are the digits of make demo. A base and a head learn 0 to 8 of them; then 15 % of the clients' images are
 nines, which the head does not know. The rest is an operator's work: the watch alarms, people label the images that it
 asks for, a head is fitted with them, tried in the shadow and with half of the requests, judged by counts, and promoted.
-At the end a spoilt head is tried, and rolled back. Everything is in runs/operate, and its pictures in runs/operate/operate.html.
+At the end a spoilt head is tried, and rolled back. Everything is in runs/operate; operate.html has the pictures.
 
 The data's own truth answers for the people: in Label Studio over its REST API if make label-studio has installed it,
 else by CSV files.
