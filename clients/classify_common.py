@@ -1,4 +1,4 @@
-"""Common code of classify_grpc.py and classify_http.py. Copy the three files together; they need tritonclient and numpy."""
+"""Common code of classify_grpc.py and classify_http.py: copy all three files. They need only tritonclient and numpy."""
 
 import argparse
 import json
