@@ -52,7 +52,7 @@ def add_options(parser: Any) -> None:
     parser.epilog = __doc__
     add = parser.add_argument  # in no group, or the page would not show them
     add("--model", env_var="SLIPWAY_MODEL", required=True, help="The ensemble to ask: the classifier's name")
-    images = {"env_var": "SLIPWAY_IMAGES", "include_in_web_ui": False}  # read once, before the page is there
+    images = {"env_var": "SLIPWAY_IMAGES", "include_in_web_ui": False}  # read once, before the page exists
     add("--images", required=True, metavar="FOLDER", help="Image files below it are sent", **images)
     add("--grpc-url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
     add("--http-url", default="127.0.0.1:8000", help="host:port of Triton's HTTP (%(default)s)")
@@ -112,7 +112,7 @@ class Classify(User):
 
     def on_stop(self) -> None:
         self.client.close()
-        del self.client  # tritonclient closes it once more when it goes, which hangs at the end of the process
+        del self.client  # or tritonclient closes it once more at the end of the process, and hangs
 
     @task
     def classify(self) -> None:

@@ -36,7 +36,7 @@ class TritonPythonModel:
         if self.device != "cpu":
             torch.cuda.synchronize()
         parts = {name: torch.split(tensor, [len(batch) for batch in batches]) for name, tensor in logits.items()}
-        self.kept = logits  # until the next batch: Triton copies them after this returns
+        self.kept = logits  # kept until the next batch, since Triton copies them after this returns
         return [
             pb_utils.InferenceResponse(
                 [

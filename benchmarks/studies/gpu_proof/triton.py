@@ -45,7 +45,7 @@ class Served:
         """Return the memory of the server and its steps; pages that several processes share count once in all (PSS)."""
         kib = 0
         for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # ended meanwhile
+            with suppress(OSError):  # the process ended meanwhile
                 session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
                 if session == self.pid:
                     found = re.search(r"^Pss: +(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)

@@ -74,7 +74,7 @@ def _send_hostile(asked: Asked, server: Launcher) -> Hostile:
         codes[status.name] += 1
         if status == grpc.StatusCode.OK:
             passed.append(name)
-    asked.stub().ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=5)  # else it raises, and nothing is published
+    asked.stub().ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=5)  # raises if the server does not answer
     restarts = len(server.events("restarting")) + (server.server_pid() != pid)
     return Hostile(
         http=len(over_http),
@@ -135,7 +135,7 @@ def _fill_spool(one: Journal) -> Journalled:
     """Ask for one image after the other while no collector empties a spool of 20 kB."""
     with one.client() as client:
         answers = [client.classify(image).error for image in pictures(SPOOLED)]
-    time.sleep(WRITTEN_S + 1)  # the bound is looked at each second
+    time.sleep(WRITTEN_S + 1)  # the bound is checked each second
     return _journalled(one, answers=len(answers), failed=len(answers) - answers.count(None))
 
 

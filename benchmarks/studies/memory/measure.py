@@ -64,7 +64,7 @@ def regions_of(pid: int) -> Iterator[tuple[str, Entries]]:
     with (process / "pagemap").open("rb", buffering=0) as pages:
         for line in lines:
             addresses, _, _, _, _, *path = line.split(maxsplit=5)
-            if path and path[0].startswith("[v"):  # the kernel's own
+            if path and path[0].startswith("[v"):  # a region of the kernel itself
                 continue
             begin, end = (int(address, 16) // PAGE for address in addresses.split("-"))
             pages.seek(8 * begin)

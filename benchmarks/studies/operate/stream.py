@@ -88,6 +88,6 @@ class Stream:
             answer = await client.classify(image, request_id=request_id)
             label, bundle = answer.label, answer.bundle
         except ClientError:
-            pass  # counted: no label
+            pass  # counts as an answer without a label
         ms = (time.monotonic() - sent) * 1000
         self.answers.append(Answered(sent - self._started_s, request_id, digit, label, bundle, ms))

@@ -259,7 +259,7 @@ def pool(classifier: Classifier, images: Sequence[bytes], setting: Setting, *, w
 def settings_of(name: str, classifier: Classifier, *, batches: Sequence[int], workers: int) -> list[Setting]:
     """Return the settings to search: a single one for a stack that is measured unchanged, else each batch, pinned and
     not."""
-    if name == TUTORIAL:  # its form takes one image at a time
+    if name == TUTORIAL:  # takes one image at a time
         return [Setting(1, False)]
     if name == DEFAULT:
         auto = CpuServing.of(_serving(classifier, {}, workers=workers))

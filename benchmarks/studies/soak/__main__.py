@@ -141,7 +141,7 @@ def memory(server: Any) -> dict[str, Any]:
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(server.process.pid)
         for process in (root, *root.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):  # it ended: a reason not to pass
+            with suppress(psutil.NoSuchProcess):  # the process ended, which is a reason not to pass
                 regions |= {part.path for part in process.memory_maps() if part.path.startswith("/dev/shm/")}
                 rss_mib[name_of(process)] = round(process.memory_info().rss / 2**20, 2)
     shared = sum(region.stat().st_size for region in map(Path, regions) if region.exists())

@@ -61,5 +61,5 @@ if __name__ == "__main__":
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     with tempfile.TemporaryDirectory() as home:
         os.environ["BENTOML_HOME"] = home
-        service: Any = Peer  # what BentoML's decorator made of the class
+        service: Any = Peer  # the class as BentoML's decorator returned it
         service.serve_http(host=HOST, port=settings.port)

@@ -107,7 +107,7 @@ def worker_number(settings: Settings) -> tuple[int, socket.socket]:
     for number in range(settings.workers):
         holder = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):
-            holder.bind(f"\0slipway-peer-{settings.port}-{number}")  # of no file: gone with the worker
+            holder.bind(f"\0slipway-peer-{settings.port}-{number}")  # an abstract name, which ends with the worker
             return number, holder
         holder.close()
     raise RuntimeError(f"{settings.workers} workers were asked for, and this is one more")

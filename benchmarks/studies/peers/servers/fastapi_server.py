@@ -50,7 +50,7 @@ class Batcher:
     @staticmethod
     def _answer(batch: list[Waiting], answers: list[dict[str, Any]]) -> None:
         for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():  # else the client is gone
+            if not future.done():  # otherwise the client has gone away
                 future.set_result(answer)
 
 

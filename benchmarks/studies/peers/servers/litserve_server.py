@@ -62,5 +62,5 @@ if __name__ == "__main__":
             generate_client_file=False,
         )
     finally:
-        for child in multiprocessing.active_children():  # which LitServe itself ends only once it serves
+        for child in multiprocessing.active_children():  # LitServe ends them itself only once it serves
             child.terminate()

@@ -53,14 +53,14 @@ async def serve(scratch: str) -> None:
             grpc_port=settings.port,
             http_port=settings.port + 1,
             metrics_endpoint=None,
-            metrics_dir=scratch,  # written all the same
+            metrics_dir=scratch,  # written even without metrics
             environments_dir=scratch,
             parallel_workers=settings.workers,
         )
     )
     model = ModelSettings(
         name="peer",
-        implementation="mlserver_server.Peer",  # by a name that the workers know too
+        implementation="mlserver_server.Peer",  # by a name, which the workers can import too
         max_batch_size=settings.max_batch,
         max_batch_time=BATCH_WAIT_S,
     )

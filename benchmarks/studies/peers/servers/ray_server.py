@@ -97,7 +97,7 @@ def main() -> None:
             http_options={"host": HOST, "port": settings.port},
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
-        deployment: Any = Peer  # what Serve's decorator made of the class
+        deployment: Any = Peer  # the class as Serve's decorator returned it
         serve.run(deployment.options(num_replicas=settings.workers).bind(settings_left()))
         ended.wait()
     finally:
