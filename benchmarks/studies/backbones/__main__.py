@@ -184,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
     add("--work", type=Path, default=Path("runs/backbones"), help="folder for graphs; default: %(default)s")
     add(
         "--page",
-        type=file_option("# Backbones", what="a page of backbones.py"),
+        type=file_option("# Backbones", what="a page of the study backbones"),
         help="write the tables there; make study-backbones writes docs/backbones.md",
     )
     return parser
