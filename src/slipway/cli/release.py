@@ -33,7 +33,7 @@ fleet.yaml:
     mirror: 0                            # percentage of the requests that are copied
     approval: human                      # or automatic: promote at the verdict fine
     rollback: automatic                  # or human: only say that it is worse
-    judge: {error_ratio: 1.25, acceptable_ratio: 2, slow_share: 0.01, alpha: 0.01, max_hours: 24}
+    judge: {error_ratio: 1.25, acceptable_ratio: 2, slow_share: 0.01, alpha: 0.01, bake_minutes: 60, max_hours: 24}
 
 gateway.yaml names the stable repository (repository:) and the ports of both servers (stable:, candidate:).
 

@@ -143,7 +143,7 @@ def _verdict(turn: Turn, _: TurnRecord) -> str:
     if judged.verdict is ReleaseVerdict.TOO_FEW:
         few = [one.series for one in judged.series if one.verdict is ReleaseVerdict.TOO_FEW]
         decide = dict.fromkeys("labels or compared images" if one == "disagreements" else "traffic" for one in few)
-        return f"{', and '.join(decide)}, while turn run judges: {judged.reason}"
+        return f"{', and '.join(decide) or 'time'}, while turn run judges: {judged.reason}"
     return f"{READY}: {judged.reason}"
 
 

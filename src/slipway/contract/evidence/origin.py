@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from slipway import __version__
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 
 class Machine(Contract):
