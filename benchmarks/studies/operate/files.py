@@ -49,7 +49,7 @@ def write_head(spec: Path, *, data: Path, table: Path | None = None) -> None:
 def write_fleet(run: Path, *, active: str, candidate: str) -> None:
     """Write `fleet.yaml` with one head, and the run that is tried beside it; a turn replaces the head.
 
-    Shares of errors under 2 % count as none, 5 % may be late, and the verdict may come at once: a few minutes of requests
+    Shares of errors under 2 % count as none, 5 % may be late, and the verdict may come at once: minutes of requests
     cannot prove less."""
     content = {
         "bases": {"strokes": {"base": "strokes", "heads": {"digits": active}}},
