@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.guard.result import GuardResult
 from benchmarks.studies.lifecycle.result import LifecycleResult
+from benchmarks.studies.lint_corpus.result import LintCorpusResult
 from benchmarks.studies.memory.result import MemoryResult
 from benchmarks.studies.operate.result import OperateResult
 from benchmarks.studies.photographs.result import PhotographsResult
 from benchmarks.studies.resize.result import ResizeResult
 from benchmarks.studies.scale.result import ScaleResult
+from benchmarks.studies.soak.result import SoakResult
+from benchmarks.studies.timm_models.result import TimmResult
 from benchmarks.studies.watch.result import WatchResult
 from slipway.contract import Manifest, ManifestError
 from slipway.contract.evidence.build import EngineMeasured
@@ -41,7 +45,9 @@ KINDS = {
     "gateway": GatewayResult,
     "gateway_84": GatewayResult,
     "gateway_http": GatewayResult,
+    "guard": GuardResult,
     "lifecycle": LifecycleResult,
+    "lint-corpus": LintCorpusResult,
     "memory": MemoryResult,
     "operate": OperateResult,
     "peers": PeersResult,
@@ -49,6 +55,8 @@ KINDS = {
     "resize": ResizeResult,
     "robustness": RobustnessResult,
     "scale": ScaleResult,
+    "soak": SoakResult,
+    "timm_models": TimmResult,
     "tuning": TuningResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
@@ -64,13 +72,17 @@ STUDIES = {
     "gateway",
     "gateway_84",
     "gateway_http",
+    "guard",
     "lifecycle",
+    "lint-corpus",
     "memory",
     "operate",
     "peers",
     "photographs",
     "resize",
     "scale",
+    "soak",
+    "timm_models",
     "fifty",
     "verdict",
     "watch",
