@@ -21,8 +21,9 @@ from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
 from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator, latency_of
 from slipway.benchmark.tuning import climb, climb_rounds, in_turns, rung_at
+from slipway.contract.base import Evidence
 from slipway.contract.evidence.latency import rate_at
-from slipway.contract.evidence.studies import ClimbBlock, Tail
+from slipway.contract.evidence.studies import ClimbBlock, Failures, Ratio, Tail
 
 DEADLINE_S = 1.0
 SETTLE_S = 60.0
@@ -163,29 +164,25 @@ def blocks_in_turns(
     return blocks
 
 
-def p99_in_turns(
-    sides: Mapping[str, Connect], rate_per_s: float, images: int, effort: Effort, *, to: str
-) -> dict[str, Any]:
-    """P99 of each side at one rate, the same arrivals for all in a round; and the ratios to the side `to`."""
-    return p99_of(blocks_in_turns(sides, rate_per_s, images, effort), to=to)
+class P99(Evidence):
+    """P99 of each side, of all its blocks and of each."""
 
+    p99_ms: dict[str, float]
+    p99_ms_by_round: dict[str, tuple[float, ...]]
+    failed: Failures
 
-def p99_of(blocks: Mapping[str, Sequence[Block]], *, to: str) -> dict[str, Any]:
-    """P99 of each side, of all its blocks and of each, and the ratios to the side `to`."""
-    failed: Counter[str] = Counter()
-    for block in chain(*blocks.values()):
-        failed.update(block.failures)
-    p99_ms = {side: [percentile_ms([block], 99) for block in its] for side, its in blocks.items()}
-    whole = {side: percentile_ms(its, 99) for side, its in blocks.items()}
-    ratios = {
-        f"{side}_to_{to}": {
-            "of_all": whole[side] / whole[to],
-            "by_round": [a / b for a, b in zip(p99_ms[side], p99_ms[to], strict=True)],
-        }
-        for side in blocks
-        if side != to
-    }
-    return {"p99_ms": whole, "p99_ms_by_round": p99_ms, "failed": dict(failed), **ratios}
+    @classmethod
+    def of(cls, blocks: Mapping[str, Sequence[Block]]) -> "P99":
+        failed: Counter[str] = Counter()
+        for block in chain(*blocks.values()):
+            failed.update(block.failures)
+        by_round = {side: tuple(percentile_ms([block], 99) for block in its) for side, its in blocks.items()}
+        whole = {side: percentile_ms(its, 99) for side, its in blocks.items()}
+        return cls(p99_ms=whole, p99_ms_by_round=by_round, failed=failed)
+
+    def ratio(self, side: str, *, to: str) -> Ratio:
+        by_round = zip(self.p99_ms_by_round[side], self.p99_ms_by_round[to], strict=True)
+        return Ratio(of_all=self.p99_ms[side] / self.p99_ms[to], by_round=tuple(a / b for a, b in by_round))
 
 
 def tail_of(blocks: Sequence[Block], rate_per_s: float) -> Tail:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.gateway.result import GatewayResult
 from benchmarks.studies.guard.result import GuardResult
 from benchmarks.studies.lifecycle.result import LifecycleResult
 from benchmarks.studies.lint_corpus.result import LintCorpusResult
@@ -24,7 +25,6 @@ from slipway.contract.evidence.origin import Origin
 from slipway.contract.evidence.studies import (
     DensityResult,
     EfficiencyResult,
-    GatewayResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,

@@ -102,6 +102,13 @@ class Times(Part):
     high: float
 
 
+class Ratio(Part):
+    """P99 of a side relative to that of another, of all requests and by round."""
+
+    of_all: float
+    by_round: tuple[float, ...]
+
+
 class LightLoad(Part):
     rate_per_s: float
     over_slipway_fused: dict[str, dict[str, Share]]
@@ -242,43 +249,6 @@ class VerdictResult(StudyResult):
     requests_per_block: int
     minutes: float
     servers: tuple[JudgedServer, ...]
-
-
-class GatewayRow(Part):
-    """The gateway, whole or without some of its parts, against the server itself with the same arrivals."""
-
-    without: tuple[str, ...]
-    requests: int
-    p50_ms: float
-    p99_ms: float
-    p50_to_direct: float
-    p99_to_direct: float
-    p99_to_direct_by_round: tuple[float, ...]
-    envoy_ms: float
-    """Processor time of Envoy for a request."""
-    envoy_waited_ms: float
-    """Time for which Envoy's threads could run and had no core, for a request."""
-    client_ms: float
-    """Processor time of the client for a request."""
-
-
-class GatewayResult(ServedResult):
-    """The study `gateway`: requests through the gateway against requests to the server itself."""
-
-    backbone: str
-    protocol: str = "grpc"
-    """Protocol of the requests: `grpc` or `http`."""
-    limit_ms: float
-    load: float
-    """Share of the capacity at which both were asked."""
-    rate_per_s: float
-    p99_ms: dict[str, float]
-    gateway_to_direct: Part
-    """P99 through the gateway relative to that of the server, of all requests and by round."""
-    failed: Failures
-    rows: dict[str, GatewayRow] = Field(default={})
-    """The whole gateway, and what is left without a part and all parts before it."""
-    direct_client_ms: float | None = None
 
 
 class Started(Part):
