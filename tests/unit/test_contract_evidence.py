@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.backbones.result import BackbonesResult
 from benchmarks.studies.gateway.result import GatewayResult
 from benchmarks.studies.guard.result import GuardResult
 from benchmarks.studies.lifecycle.result import LifecycleResult
@@ -33,6 +34,7 @@ from slipway.contract.evidence.tuning import TuningResult
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 KINDS = {
+    "backbones": BackbonesResult,
     "digits-int8-cpu": LatencyResult,
     "digits-capacity-cpu": CapacityResult,
     "perf_analyzer": PerfAnalyzerResult,
@@ -63,6 +65,7 @@ KINDS = {
     "watch": WatchResult,
 }
 STUDIES = {
+    "backbones",
     "density",
     "density_loss",
     "density_changes",
