@@ -23,7 +23,7 @@ from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogr
 from slipway.benchmark.tuning import climb, climb_rounds, in_turns, rung_at
 from slipway.contract.base import Evidence
 from slipway.contract.evidence.latency import rate_at
-from slipway.contract.evidence.studies import ClimbBlock, Failures, Ratio, Tail
+from slipway.contract.evidence.studies import ClimbBlock, Failures, Ratio, Stage, Tail
 
 DEADLINE_S = 1.0
 SETTLE_S = 60.0
@@ -90,29 +90,29 @@ class Bench:
                 blocks[side] += blocks_in_turns({side: connect}, rates[side], self.images, once)[side]
         return {side: tail_of(of_side, rates[side]) for side, of_side in blocks.items()}
 
-    def _held(self, sides: Mapping[str, Connect], stage: str, number: int, side: str, rung: int) -> bool:
+    def _held(self, sides: Mapping[str, Connect], stage: Stage, number: int, side: str, rung: int) -> bool:
+        """Measure one block. Its arrivals and images are those that every side meets at this rung in this round."""
         requests = self.effort.requests // (1 if stage == "round" else 2)
-        found = self._measure(sides[side], rung, requests=requests, drawn=(stage == "round", number))
-        block = ClimbBlock.parse({"side": side, "stage": stage, "round": number, **found}, source="the block")
+        rng = np.random.default_rng([self.effort.seed, stage == "round", number, rung])
+        warm_up = requests // 10
+        schedule_s = poisson_schedule(requests + warm_up, rate_per_s=rate_at(rung), rng=rng)
+        order = rng.integers(self.images, size=schedule_s.size).tolist()
+        measured, client_cpu_cores = offered(sides[side], schedule_s, order, warm_up=warm_up)
+        block = judged(
+            measured,
+            limit_ms=self.effort.limit_ms,
+            side=side,
+            stage=stage,
+            number=number,
+            rate_per_s=rate_at(rung),
+            client_cpu_cores=client_cpu_cores,
+        )
         self.blocks.append(block)
         tqdm.write(
             f"  {side:24} {rate_at(rung):6.1f}/s  P99 {block.latency.p99_ms:7.1f} ms  "
             f"client late {block.generator_late_p99_ms:4.1f} ms at P99  {'held' if block.held else 'over'}"
         )
         return block.held
-
-    def _measure(self, connect: Connect, rung: int, *, requests: int, drawn: tuple[int, int]) -> dict[str, Any]:
-        """One block. Its arrivals and images are those that every side meets at this rung in this round."""
-        rng = np.random.default_rng([self.effort.seed, *map(int, drawn), rung])
-        warm_up = requests // 10
-        schedule_s = poisson_schedule(requests + warm_up, rate_per_s=rate_at(rung), rng=rng)
-        order = rng.integers(self.images, size=schedule_s.size).tolist()
-        block, client_cpu_cores = offered(connect, schedule_s, order, warm_up=warm_up)
-        return {
-            "rate_per_s": rate_at(rung),
-            **judged(block, limit_ms=self.effort.limit_ms),
-            "client_cpu_cores": client_cpu_cores,
-        }
 
 
 def offered(connect: Connect, schedule_s: Any, order: list[int], *, warm_up: int) -> tuple[Block, float]:
@@ -204,22 +204,29 @@ def percentile_ms(blocks: Sequence[Block], percent: float, *, first: int | None 
     return float(np.percentile(np.concatenate([block.latencies_ms[:first] for block in blocks]), percent))
 
 
-def judged(block: Block, *, limit_ms: float) -> dict[str, Any]:
+def judged(
+    block: Block, *, limit_ms: float, side: str, stage: Stage, number: int, rate_per_s: float, client_cpu_cores: float
+) -> ClimbBlock:
     """Held: at most one request in a hundred over the limit, 99 % of the rate achieved, the client on time."""
     histogram = histogram_of(block.latencies_ms)
     offered_per_s, achieved_per_s = rates_per_s([block], limit_ms=limit_ms)
     over_limit = int((block.latencies_ms > limit_ms).sum())
     late = judge_generator(block.schedule_errors_ms, limit_ms=limit_ms) is not None
     within = over_limit <= (1 - PERCENTILE) * block.latencies_ms.size
-    return {
-        "held": within and achieved_per_s >= MIN_ACHIEVED_SHARE * offered_per_s and not late,
-        "offered_per_s": offered_per_s,
-        "achieved_per_s": achieved_per_s,
-        "requests": block.latencies_ms.size,
-        "over_limit": over_limit,
-        "failures": dict(block.failures),
-        "generator_late": late,
-        "generator_late_p99_ms": float(np.quantile(block.schedule_errors_ms, PERCENTILE)),
-        "latency": latency_of(histogram).model_dump(),
-        "histogram": histogram.encode().decode(),
-    }
+    return ClimbBlock(
+        side=side,
+        stage=stage,
+        round=number,
+        rate_per_s=rate_per_s,
+        held=within and achieved_per_s >= MIN_ACHIEVED_SHARE * offered_per_s and not late,
+        offered_per_s=offered_per_s,
+        achieved_per_s=achieved_per_s,
+        requests=block.latencies_ms.size,
+        over_limit=over_limit,
+        failures=block.failures,
+        generator_late=late,
+        generator_late_p99_ms=float(np.quantile(block.schedule_errors_ms, PERCENTILE)),
+        latency=latency_of(histogram),
+        histogram=histogram.encode().decode(),
+        client_cpu_cores=client_cpu_cores,
+    )

@@ -29,11 +29,14 @@ class ServedResult(StudyResult):
     client_shares_the_cores: bool
 
 
+Stage = Literal["pilot", "search", "round"]
+
+
 class ClimbBlock(Part):
     """One block of a search for the highest rate that a side holds."""
 
     side: str
-    stage: Literal["pilot", "search", "round"]
+    stage: Stage
     round: int
     rate_per_s: float
     held: bool
@@ -227,6 +230,8 @@ class RobustnessResult(ServedResult):
 class RulePasses(Part):
     rule: float
     """Share of the runs that pass."""
+    fails: float
+    """Share of the runs that fail."""
     seconds: float
     """Mean duration of a run."""
 
@@ -235,6 +240,8 @@ class JudgedServer(Part):
     server: str
     utilisation: float | None
     rate_per_s: float
+    true_p99: float
+    """In units of the mean service time."""
     passes: dict[str, RulePasses]
     """Share of passes for each true P99."""
     allowed: float | None
@@ -247,6 +254,7 @@ class VerdictResult(StudyResult):
     runs: int
     blocks: int
     requests_per_block: int
+    warm_up_requests: int
     minutes: float
     servers: tuple[JudgedServer, ...]
 
