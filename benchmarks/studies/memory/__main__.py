@@ -50,21 +50,15 @@ def main(arguments: argparse.Namespace) -> None:
                 for kind, taken in served(repository, name, sent, Path(folder)):
                     memory[side][kind].append(taken)
                     print(f"round {number + 1}, {side}, {kind}: {taken.total_mib:.0f} MiB", flush=True)
-    result = MemoryResult.parse(
-        {
-            **origin,
-            "seed": arguments.seed,
-            "images": IMAGES,
-            "photographs": len(sent[LARGE]),
-            "target": TARGET,
-            "serving": serving,
-            "memory": {
-                side: {kind: [one.plain() for one in of] for kind, of in kinds.items()}
-                for side, kinds in memory.items()
-            },
-            "ratios": {side: ratios(memory[AUTO], to=memory[side]) for side in memory if side != AUTO},
-        },
-        source="the result",
+    result = MemoryResult(
+        **origin,
+        seed=arguments.seed,
+        images=IMAGES,
+        photographs=len(sent[LARGE]),
+        target=TARGET,
+        serving=serving,
+        memory={side: {kind: tuple(of) for kind, of in kinds.items()} for side, kinds in memory.items()},
+        ratios={side: ratios(memory[AUTO], to=memory[side]) for side in memory if side != AUTO},
     )
     print("\n".join(summary(result)), flush=True)
     finish(result, arguments)
