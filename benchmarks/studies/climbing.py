@@ -223,7 +223,7 @@ def judged(
         achieved_per_s=achieved_per_s,
         requests=block.latencies_ms.size,
         over_limit=over_limit,
-        failures=block.failures,
+        failures=dict(block.failures),
         generator_late=late,
         generator_late_p99_ms=float(np.quantile(block.schedule_errors_ms, PERCENTILE)),
         latency=latency_of(histogram),

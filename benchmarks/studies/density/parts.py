@@ -109,14 +109,15 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
         bench = Bench(len(images), effort)
         _, rung = bench.best({"alone": sides["alone"]})
         seen = P99.of(blocks_in_turns(sides, rate_at(rung), len(images), effort))
-        ratios = {f"{side}_to_alone": seen.ratio(side, to="alone") for side in sides if side != "alone"}
         return DensityLatency(
             heads=len(runs),
-            **found,
+            alone=found["alone"],
+            among=found["among"],
             memory_mib_of_each_additional=further_mib / (len(runs) - 1),
             rate_per_s=rate_at(rung),
             **seen.fields(),
-            **ratios,
+            among_to_alone=seen.ratio("among", to="alone"),
+            spread_to_alone=seen.ratio("spread", to="alone"),
         )
 
 

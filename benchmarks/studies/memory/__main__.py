@@ -14,6 +14,7 @@ from benchmarks.studies.study import finish, provenance, study_parser
 
 if TYPE_CHECKING:
     from benchmarks.studies.memory.result import Memory, MemoryResult
+    from slipway.contract.evidence.studies import Share
 
 AUTO, STEPS, BEFORE = "auto", "steps", "before"
 SMALL, LARGE = "images", "photographs"
@@ -111,12 +112,13 @@ async def ask_all(url: str, name: str, images: Sequence[bytes]) -> None:
                     raise GateError(f"{name} at {url}: an image was not answered: {problem}")
 
 
-def ratios(ours: "dict[str, list[Memory]]", *, to: "dict[str, list[Memory]]") -> dict[str, dict[str, dict[str, float]]]:
-    """By kind of image and figure: mean, least and most of the rounds."""
+def ratios(ours: "dict[str, list[Memory]]", *, to: "dict[str, list[Memory]]") -> "dict[str, dict[str, Share]]":
+    """By kind of image and figure, over the rounds."""
+    from slipway.contract.evidence.studies import Share
 
-    def share(kind: str, figure: str) -> dict[str, float]:
+    def share(kind: str, figure: str) -> Share:
         found = [getattr(one, figure) / getattr(other, figure) for one, other in zip(ours[kind], to[kind], strict=True)]
-        return {"mean": sum(found) / len(found), "least": min(found), "most": max(found)}
+        return Share(mean=sum(found) / len(found), least=min(found), most=max(found))
 
     return {kind: {figure: share(kind, figure) for figure in FIGURES} for kind in ours}
 

@@ -107,7 +107,7 @@ def kills_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> 
             seconds_to_first_right_answer=min(good_s, default=None),
             seconds_until_the_last_error=max(bad_s, default=0.0),
             requests=int(load.block.latencies_ms.size),
-            lost=load.block.failures,
+            lost=dict(load.block.failures),
             longest_wait_s=load.longest_wait_s,
         )
     return results
@@ -174,7 +174,7 @@ def overloaded(
         goodput_share_of_capacity=accepted_ms.size / OVERLOAD_S / capacity_per_s,
         accepted_p50_ms=float(np.percentile(accepted_ms, 50)) if accepted_ms.size else None,
         accepted_p99_ms=float(np.percentile(accepted_ms, 99)) if accepted_ms.size else None,
-        failures=load.block.failures,
+        failures=dict(load.block.failures),
         generator_late_p99_ms=float(np.percentile(load.block.schedule_errors_ms, 99)),
         client_cpu_cores=load.client_cpu_cores,
         afterwards=Afterwards(
@@ -226,7 +226,7 @@ def together(classifiers: Sequence[Classifier], images: Sequence[bytes], work: P
             memory_mib_by_step=by_step,
             p50_ms=float(np.percentile(load.block.latencies_ms, 50)),
             p99_ms=float(np.percentile(load.block.latencies_ms, 99)),
-            failed=load.block.failures,
+            failed=dict(load.block.failures),
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.studies.study import provenance
 from benchmarks.studies.timm_models.result import Checked, TimmResult, Tried
@@ -111,7 +111,7 @@ def tried(name: str, *, mlp: bool) -> Tried:
     return row.model_copy(update={"reason": reason, "refused_by_name": by_name}) if reason else row
 
 
-def check(name: str, size: tuple[int, int], *, kinds: Sequence[str]) -> Checked:
+def check(name: str, size: tuple[int, int], *, kinds: Sequence[Literal["linear", "mlp"]]) -> Checked:
     """Raises an error where a network with this backbone and one of these heads is not what it should be."""
     import timm
     import torch

@@ -137,14 +137,16 @@ def held_out(spec: Spec, label: str, work: Path) -> HeldOut:
     bundle = Bundle.open(folder / "bundle")
     known, strange = test_images(bundle), images_in(data / label)
     scores = [score_of(bundle.decision, *outputs(bundle, images)[:2]) for images in (known, strange)]
+    separation = auroc(*scores)
     assert bundle.decision.unknown is not None
+    assert separation is not None  # there are images of both
     score, threshold = bundle.decision.unknown.score, bundle.decision.unknown.threshold
     return HeldOut(
         label=label,
         score=score,
         images=len(strange),
         known_images=len(known),
-        auroc=auroc(*scores),
+        auroc=separation,
         unknown_rate=float((scores[1] < threshold).mean()),
         known_unknown_rate=float((scores[0] < threshold).mean()),
     )

@@ -56,7 +56,9 @@ def build_head_engine(
         head.save(staging / HEAD)
         _settings(bundle, embedder, graph_sha256=sha256_file(staging / HEAD)).write(staging / "engine.json")
         evaluated.write(staging)
-        carried = {} if reference is None else {"carried_over": _carried_over(bundle, test, conditions)}
+        measured = EngineMeasured(**evaluated.judged.fields())
+        if reference is not None:
+            measured = measured.model_copy(update={"carried_over": _carried_over(bundle, test, conditions)})
         Manifest.seal(
             staging,
             kind="engine",
@@ -65,7 +67,7 @@ def build_head_engine(
             inputs={name: sha256_file(path / MANIFEST) for name, path in _inputs(bundle, engine).items()},
             libraries=(*LIBRARIES, *(("onnxruntime",) if embedder.provider else ())),
             seed=bundle.spec.recipe.seed,
-            measured=EngineMeasured(**evaluated.judged.fields(), **carried),
+            measured=measured,
         )
     return Engine.open(folder, bundle=bundle)
 
