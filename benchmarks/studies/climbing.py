@@ -21,9 +21,9 @@ from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
 from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator, latency_of
 from slipway.benchmark.tuning import climb, climb_rounds, in_turns, rung_at
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.latency import rate_at
 from slipway.contract.evidence.studies import ClimbBlock, Failures, Ratio, Stage, Tail
+from slipway.contract.typed_file import Evidence
 
 DEADLINE_S = 1.0
 SETTLE_S = 60.0

@@ -12,7 +12,7 @@ from slipway.system.targets import file_option, write_file
 if TYPE_CHECKING:
     from PIL import Image
 
-    from slipway.contract.base import Contract
+    from slipway.contract.typed_file import Contract
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"

@@ -109,7 +109,7 @@ def row(cells: Cells, make: Callable[[Cells], None]) -> Cells:
 def trained_row(name: str, folder: Path, cells: TrainedRow) -> None:
     """Train, export, quantise, compile, choose: the ordinary scripts, on the digits."""
     from slipway.contract import Choice, Manifest
-    from slipway.contract.evidence.build import Search
+    from slipway.contract.evidence.build import SensitivitySearch
     from slipway.contract.evidence.evaluation import EVALUATION, EngineEvaluation
     from slipway.system.yaml_json import dump_yaml, read_plain
 
@@ -134,7 +134,7 @@ def trained_row(name: str, folder: Path, cells: TrainedRow) -> None:
             setattr(cells, f"{precision}_ended", str(error))
     search = folder / "graphs/int8/search.json"
     if search.is_file():
-        cells.search = Searched.parse(Search.read(search).plain(), source=str(search))
+        cells.search = Searched.parse(SensitivitySearch.read(search).plain(), source=str(search))
     options = (folder / "bundle", "--graphs", folder / "graphs", "--out", folder / "engines")
     script("build/compile.py", *options)
     script("build/choose.py", folder / "bundle", "--engines", folder / "engines")

@@ -3,8 +3,8 @@
 from pydantic import ConfigDict, Field
 
 from slipway.contract import Choice
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.studies import Part
+from slipway.contract.typed_file import Evidence
 
 
 class Cell(Evidence):

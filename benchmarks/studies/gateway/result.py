@@ -1,8 +1,8 @@
 """The result file of the study."""
 
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.evidence.studies import Failures, Ratio
+from slipway.contract.typed_file import Evidence
 
 
 class GatewayRow(Evidence):

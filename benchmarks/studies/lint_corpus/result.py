@@ -1,6 +1,6 @@
 """The result file of the study."""
 
-from slipway.contract.base import Evidence
+from slipway.contract.typed_file import Evidence
 from slipway.lint.rule_table import Reaction
 
 

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.origin import Origin
+from slipway.contract.typed_file import Evidence
 
 
 class Options(Evidence):

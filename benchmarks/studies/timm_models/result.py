@@ -1,7 +1,7 @@
 """The result file of the study."""
 
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.origin import Origin
+from slipway.contract.typed_file import Evidence
 
 
 class Checked(Evidence):

@@ -11,9 +11,9 @@ from typing import Any
 from benchmarks.studies.study import PHOTOGRAPHS, scikit_image
 from benchmarks.studies.training.result import Found, Target
 from slipway.contract import Bundle, DataError, Spec
-from slipway.contract.base import Evidence
 from slipway.contract.decision import Score
 from slipway.contract.evidence.evaluation import EVALUATION, Answered, BeforeAndAfter, BundleEvaluation
+from slipway.contract.typed_file import Evidence
 
 HELD_OUT, EPOCHS = "9", 10
 MAX_ECE, MIN_AUROC, MIN_FOREIGN_UNKNOWN, MAX_KNOWN_UNKNOWN = 0.02, 0.9, 0.95, 0.03

@@ -14,9 +14,9 @@ from sklearn.metrics import f1_score
 
 from benchmarks.studies.training.result import Found, Target
 from slipway.contract import Spec
-from slipway.contract.base import Evidence
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import CheckpointMeasured
+from slipway.contract.typed_file import Evidence
 from slipway.evaluation.predict import predict
 from slipway.training import train
 from slipway.training.bundle.export import load_network

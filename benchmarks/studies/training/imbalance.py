@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.studies.training.result import Found, Target
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.evaluation import ClassMetrics
+from slipway.contract.typed_file import Evidence
 from slipway.system.yaml_json import read_plain
 
 SEEDS, IMBALANCE = (0, 1, 2), 50

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.studies.study import load_photographs, scikit_image
 from benchmarks.studies.training.result import Found, Target
-from slipway.contract.base import Evidence
+from slipway.contract.typed_file import Evidence
 
 IMAGES, SIDE_PX, QUALITY, INPUT_PX, BATCH, CLASSES = 512, 512, 90, 224, 32, 4
 ROUNDS, THREADS, WORKERS = 5, 2, (0, 1, 2)

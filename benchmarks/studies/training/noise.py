@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.training.result import Found, Target
-from slipway.contract.base import Evidence
+from slipway.contract.typed_file import Evidence
 
 NOISE, LEAST_FOUND, LEAST_PRECISION, MARGIN = 0.05, 0.8, 0.8, -0.01
 FOLDS = 3

@@ -2,8 +2,8 @@
 
 from pydantic import ConfigDict
 
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.origin import Origin
+from slipway.contract.typed_file import Evidence
 
 
 class Target(Evidence):

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from benchmarks.studies.training.result import Served, Step
 from slipway.contract import Bundle
-from slipway.contract.base import Evidence
 from slipway.contract.dataset import Dataset
+from slipway.contract.typed_file import Evidence
 from slipway.system.process import child
 
 ROOT = Path(__file__).parents[3]

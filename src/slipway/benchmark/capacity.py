@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from slipway.benchmark.gate import measure, meet, provenance
 from slipway.benchmark.looks import Look, planned, single
 from slipway.benchmark.statistics import MIN_REQUESTS
-from slipway.contract.base import Contract
 from slipway.contract.evidence.latency import CapacityResult, GateOptions, LatencyVerdict, Rung
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 
 STEP = 2.0
