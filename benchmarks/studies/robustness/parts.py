@@ -1,4 +1,4 @@
-"""The parts of robustness.py: each starts a launcher, does something to it under load, and says what it saw."""
+"""The parts of the study: each starts a launcher, disturbs it under load, and returns its measurements."""
 
 import asyncio
 import os
@@ -45,7 +45,8 @@ FIFTY = 50
 
 
 def reload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> Reload:
-    """Two bundles of one classifier in turn, 10 times in 60 s at 40 requests/s, against the same time without."""
+    """Reload two bundles of one classifier in turn, 10 times in 60 s at 40 requests/s; compare with 60 s without
+    reloads."""
     versions = [variant(run, work / f"version{number}", temperature=1 + number / 10) for number in range(2)]
     ids = {classifier.bundle.id for classifier in versions}
     name, repository = versions[0].name, work / "repository"
@@ -85,7 +86,7 @@ def reload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) ->
 
 
 def kills_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Kill]:
-    """SIGKILL to one process of each step and to the server, under 40 requests/s."""
+    """Send SIGKILL to one process of each step and to the server, under 40 requests/s."""
     classifier = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
     assemble([classifier], work / "repository")
     results = {}
@@ -140,7 +141,7 @@ def overload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) 
 
 
 def climbed(server: Launcher, name: str, images: Sequence[bytes], *, seed: int) -> tuple[float, tuple[Ladder, ...]]:
-    """What a closed loop saturates at, and P99 at shares of that.
+    """Find the rate at which a closed loop saturates, and P99 at shares of it.
 
     Raises:
         GateError: it is over the limit at every share.
@@ -163,7 +164,7 @@ def climbed(server: Launcher, name: str, images: Sequence[bytes], *, seed: int) 
 def overloaded(
     server: Launcher, name: str, images: Sequence[bytes], times: int, capacity_per_s: float, *, seed: int
 ) -> Overloaded:
-    """So many times the capacity, and the easy load after its last answer."""
+    """Offer so many times the capacity, and an easy load after its last answer."""
     load = run_load(server, name, images, times * capacity_per_s, OVERLOAD_S, seed=seed, deadline_ms=2000)
     accepted_ms = load.block.latencies_ms[load.block.right]
     over_s = load.last_sent_s
@@ -187,7 +188,7 @@ def overloaded(
 
 
 def fifty_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> Fifty:
-    """Fifty classifiers with their own engines and decisions in one repository, one instance of each step.
+    """Serve fifty classifiers with their own engines and decisions in one repository, one instance of each step, in the
 
     In the two layouts in which they share their decode.
     """
@@ -210,7 +211,8 @@ def fifty_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> 
 
 
 def together(classifiers: Sequence[Classifier], images: Sequence[bytes], work: Path, *, seed: int) -> Company:
-    """What so many classifiers in one repository take, an easy load on the first, and a killed server."""
+    """Measure the cost of so many classifiers in one repository, with an easy load on the first, and a killed
+    server."""
     repository = work / "repository"
     assemble(classifiers, repository)
     with launched(repository, work, timeout_s=300) as server:
@@ -240,7 +242,7 @@ PART_FUNCTIONS: dict[str, Callable[..., object]] = {
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Does `work` beside the block; what it raises is raised after the block."""
+    """Do `work` beside the block; its exception is raised after the block."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         yield
@@ -248,7 +250,7 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
 
 
 def by_step_mib(server: int) -> dict[str, float]:
-    """Mean PSS of a stub, by the kind of its step."""
+    """Return the mean PSS of a stub, by the kind of its step."""
     sizes: dict[str, list[float]] = {}
     for pid, step in stubs(server).items():
         sizes.setdefault(step.split("_")[0], []).append(psutil.Process(pid).memory_full_info().pss / 2**20)

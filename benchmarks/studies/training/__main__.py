@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the experiments of benchmarks/studies/training/, one after the other; a result file, and a table in the docs."""
+"""Run the experiments of benchmarks/studies/training/ one after the other; write a result file and a table in docs/."""
 
 import argparse
 import importlib
@@ -66,7 +66,7 @@ def read(path: Path) -> dict[str, Experiment]:
 
 
 def measured(name: str) -> Experiment:
-    """The result of one experiment with its time and its provenance; an error is a result without targets."""
+    """Return the result of one experiment with its time and its provenance; an error is a result without targets."""
     module, started, origin = load(name), time.monotonic(), provenance(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix=f"slipway-{name}-") as scratch:
         try:
@@ -92,7 +92,7 @@ def write(result: Mapping[str, Experiment], out: Path, page: Path) -> None:
 
 
 def render(result: Mapping[str, Experiment]) -> str:
-    """The page in Markdown: a row a target, and where each was measured."""
+    """Render the page in Markdown: a row a target, and the machine that measured it."""
     rows = [
         f"| {name} | {' | '.join(map(cell, (t.what, t.asked, t.measured)))} | {MET[t.met]} |"
         for name, entry in result.items()

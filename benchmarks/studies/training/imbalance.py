@@ -63,7 +63,7 @@ def _listed(values: list[float]) -> str:
 
 
 def train_and_judge(root: Path, checkpoint: Path, *, seed: int, remedy: str, **changes: Any) -> Run:
-    """Train the imbalanced digits' spec with these changes of its recipe; figures of the test split."""
+    """Train the imbalanced digits' spec with these changes of its recipe; returns figures of the test split."""
     from benchmarks.studies.training.steps import ROOT, measured
     from slipway.contract import Spec
     from slipway.contract.evidence.build import CheckpointMeasured
@@ -86,7 +86,7 @@ def train_and_judge(root: Path, checkpoint: Path, *, seed: int, remedy: str, **c
 
 
 def judge(checkpoint: Path) -> ClassMetrics:
-    """Figures of the network in torch, on the test split."""
+    """Measure macro-F1, the recall of the worst class, and top-1 of the network in torch, on the test split."""
     import numpy as np
 
     from slipway.contract import Spec

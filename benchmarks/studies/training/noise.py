@@ -16,7 +16,7 @@ from slipway.contract.typed_file import Evidence
 NOISE, LEAST_FOUND, LEAST_PRECISION, MARGIN = 0.05, 0.8, 0.8, -0.01
 FOLDS = 3
 CHANGES: dict[str, Any] = {"recipe": {"epochs": 5}}
-"""Of digits.yaml, to save time: what is looked for is the noise, not the last tenth of a per cent."""
+"""Changes to digits.yaml that save time: the study looks for the noise, not for the last tenth of a per cent."""
 
 
 class Detection(Evidence):
@@ -69,7 +69,7 @@ def measure(scratch: Path) -> Found:
 
 
 def _flip(dataset: Any) -> dict[str, int]:
-    """Path to wrong class, of a seeded `NOISE` of the images; every other class is as likely."""
+    """Return path to wrong class, for a seeded share `NOISE` of the images; every other class is as likely."""
     rng, images, classes = np.random.default_rng(0), len(dataset.images), len(dataset.labels)
     rows = rng.choice(images, size=round(NOISE * images), replace=False)
     steps = rng.integers(1, classes, size=len(rows))
@@ -107,7 +107,8 @@ def _retrain(scratch: Path, dataset: Any) -> Retraining:
 
 
 def _paired(one_n: Any, other_n: Any) -> tuple[float, float, float]:
-    """The difference of two shares on the same images, and its 95 % interval by 10,000 bootstrap resamples of them."""
+    """Return the difference of two shares on the same images, and its 95 % interval by 10,000 bootstrap resamples of
+    them."""
     difference_n = one_n.astype(float) - other_n.astype(float)
     rng = np.random.default_rng(0)
     draws = difference_n[rng.integers(len(difference_n), size=(10_000, len(difference_n)))].mean(axis=1)

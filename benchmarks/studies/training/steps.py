@@ -1,4 +1,4 @@
-"""Scripts as a user runs them, with the time and memory of each; and a server that answers a test split."""
+"""Runs scripts as a user does, with the time and memory of each; and a server that answers a test split."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ def run_step(script: str, *arguments: Path | str, cwd: Path) -> Step:
     """Run one script.
 
     Raises:
-        RuntimeError: it failed; its last words are in the message.
+        RuntimeError: it failed; the message has its last lines.
     """
     log = cwd / f"{Path(script).stem}.log"
     print(f"  {script}", file=sys.stderr, flush=True)
@@ -40,13 +40,13 @@ def run_step(script: str, *arguments: Path | str, cwd: Path) -> Step:
 
 
 def _largest_mib(pid: int) -> float:
-    """The most that the process or one below it has had resident."""
+    """Return the largest resident memory of the process or of one below it."""
     import psutil
 
     from slipway.benchmark.processes import peak_mib_of
 
     largest_mib = 0.0
-    with contextlib.suppress(psutil.NoSuchProcess):  # they end as we look
+    with contextlib.suppress(psutil.NoSuchProcess):  # they may end meanwhile
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             largest_mib = max(largest_mib, peak_mib_of(process.pid))
@@ -54,7 +54,7 @@ def _largest_mib(pid: int) -> float:
 
 
 def measured(folder: Path, model: type[Measured]) -> Measured:
-    """What a stage wrote into its manifest."""
+    """Read the measurements that a stage wrote into its manifest."""
     from slipway.contract import Manifest
 
     return Manifest.read(folder / "manifest.json").read_measured(model)
