@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -55,11 +55,11 @@ def fit_decision(spec: Spec, dataset: Dataset, outputs: Outputs) -> tuple[Decisi
         sample = outputs.train(some_of_each_class(dataset))
         means = fit_class_means(sample.embedding_nd, sample.truth_n, classes=len(dataset.labels))
     foreign = {kind: outputs.foreign(kind) for kind in KINDS}
-    options: dict[str, Any] = {"temperature": decision.temperature, "means": means}
+    evidence_of = partial(evidence, temperature=decision.temperature, means=means)
     compared = compare_scores(
-        evidence(validation.logits_nc, validation.embedding_nd, **options),
+        evidence_of(validation.logits_nc, validation.embedding_nd),
         validation.truth_n,
-        {kind: evidence(seen.logits_nc, seen.embedding_nd, **options) for kind, seen in foreign.items()},
+        {kind: evidence_of(seen.logits_nc, seen.embedding_nd) for kind, seen in foreign.items()},
     )
     score = best_score(compared) if policy.unknown.score == "auto" else policy.unknown.score
     decision = refit(

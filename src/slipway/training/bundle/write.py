@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,6 @@ class Fault(NamedTuple):
 
 
 EXPORT = Fault("ONNX and torch", "this backbone does not export faithfully")
-MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
 LIBRARIES = ("openvino", "nvidia-dali-cuda130", "scikit-learn")
 
 
@@ -77,10 +76,11 @@ def write_bundle(
         write_calibration(staging, dataset, spec.calibration, task=spec.task)
         write_graph(staging / "model.onnx")
         network = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads).run
-        test, difference = run(network, dataset.of("test"), "test split, ONNX"), {}
+        test = run(network, dataset.of("test"), "test split, ONNX")
         if reference is not None:
             torch = run(reference, dataset.of("test"), "test split, torch")
-            difference["max_logit_difference"] = compare_outputs(test, torch, task=spec.task)
+            difference = compare_outputs(test, torch, task=spec.task)
+            origin = origin.model_copy(update={"max_logit_difference": difference})
         validation = run(network, dataset.of("validation"), "validation split")
         for predictions in (test, validation):
             check_finite(predictions)
@@ -99,7 +99,7 @@ def write_bundle(
             inputs=inputs,
             libraries=("onnx", *libraries),
             seed=spec.calibration.seed,
-            measured={**origin.fields(), **difference},
+            origin=origin,
         )
 
 
@@ -120,13 +120,13 @@ def decide_and_seal(
     inputs: Mapping[str, str],
     libraries: Sequence[str],
     seed: int,
-    measured: Mapping[str, Any],
+    origin: NetworkOrigin,
 ) -> Manifest:
     """Fit the decision to `outputs`, evaluate it, and seal the bundle, whose other files are in `staging`.
 
     Args:
-        inputs, libraries: as for `write_bundle`.
-        seed: for the manifest, as `measured`, the fields of `BundleMeasured` that are known already.
+        inputs, libraries, origin: as for `write_bundle`.
+        seed: for the manifest.
     """
     decision, unknown = fit_decision(spec, dataset, outputs)
     decision.write(staging / "decision.json")
@@ -135,6 +135,10 @@ def decide_and_seal(
     else:
         evaluation = evaluate_bundle(decision, outputs.validation, outputs.test, dataset.labels, unknown=unknown)
     evaluation.write(staging / EVALUATION)
+    figures = evaluation.fields(BundleMeasured) | {"temperature": decision.temperature}
+    figures["ece_interval"] = evaluation.reliability.after.ece_interval
+    if isinstance(evaluation, BundleEvaluation) and (chosen := evaluation.unknown) is not None:
+        figures["unknown"] = UnknownShare(score=chosen.score, unknown_rate=chosen.test.unknown_rate)
     return Manifest.seal(
         staging,
         kind="bundle",
@@ -144,23 +148,12 @@ def decide_and_seal(
         libraries=(*LIBRARIES, *libraries),
         seed=seed,
         measured=BundleMeasured(
-            **measured,
-            temperature=decision.temperature,
+            **origin.fields(),
+            **figures,
             embedding_size=outputs.test.embedding_nd.shape[1],
             classes_without_images=len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
-            **_recorded(evaluation),
         ),
     )
-
-
-def _recorded(evaluation: AnyBundleEvaluation) -> dict[str, Any]:
-    """Return the figures that the manifest repeats."""
-    found = evaluation.fields()
-    recorded = {name: found[name] for name in MEASURED if name in found}
-    recorded["ece_interval"] = evaluation.reliability.after.ece_interval
-    if isinstance(evaluation, BundleEvaluation) and (unknown := evaluation.unknown) is not None:
-        recorded["unknown"] = UnknownShare(score=unknown.score, unknown_rate=unknown.test.unknown_rate)
-    return recorded
 
 
 def compare_outputs(

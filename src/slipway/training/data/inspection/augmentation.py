@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +38,16 @@ class AugmentationRow:
     augmented: tuple[Thumbnail, ...]
 
 
-def render(spec: Spec) -> tuple[str, dict[str, Any]]:
-    """Return the page, and its content in numbers.
+class Content(NamedTuple):
+    """What the page shows."""
+
+    images: int
+    draws: int
+    minority: list[str]
+
+
+def render(spec: Spec) -> tuple[str, Content]:
+    """Return the page and its content.
 
     Raises:
         DataError: the images cannot be used.
@@ -67,7 +75,7 @@ def render(spec: Spec) -> tuple[str, dict[str, Any]]:
             mixed=mixed,
         )
     )
-    return page, {"images": len(rows), "draws": DRAWS, "minority": [dataset.labels[c] for c in sorted(rare)]}
+    return page, Content(len(rows), DRAWS, [dataset.labels[c] for c in sorted(rare)])
 
 
 def _choose(dataset: Dataset, *, seed: int) -> list[int]:
