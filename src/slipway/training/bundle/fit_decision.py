@@ -1,7 +1,7 @@
 """Fits a bundle's decision on the validation split: temperature and `unknown`, or the labels' thresholds."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,13 @@ class Outputs:
 
     validation: Predictions
     test: Predictions
-    train: Callable[[Sequence[LabelledImage]], Predictions]
-    """Runs some images of the train split."""
+    train: Callable[[], Predictions]
+    """Runs the images that `some_of_each_class` draws."""
     foreign: Callable[[str], Predictions]
     """Runs the stand-ins of a kind of `evaluation.unknown.KINDS` for the images of the validation split."""
 
 
-def fit_decision(spec: Spec, dataset: Dataset, outputs: Outputs) -> tuple[Decision, ScoreChoice]:
+def fit_decision(spec: Spec, outputs: Outputs, *, labels: tuple[str, ...]) -> tuple[Decision, ScoreChoice]:
     """Return the decision, and the evidence for its `unknown` score (empty without a policy).
 
     Raises:
@@ -40,7 +40,7 @@ def fit_decision(spec: Spec, dataset: Dataset, outputs: Outputs) -> tuple[Decisi
     """
     policy, validation = spec.decision, outputs.validation
     if spec.task == "multilabel":
-        return fit_labels(policy, validation, dataset.labels), ScoreChoice()
+        return fit_labels(policy, validation, labels), ScoreChoice()
     values = {
         "task": spec.task,
         "top_k": policy.top_k,
@@ -52,8 +52,8 @@ def fit_decision(spec: Spec, dataset: Dataset, outputs: Outputs) -> tuple[Decisi
         return decision, ScoreChoice()
     means = None
     if validation.embedding_nd.shape[1]:
-        sample = outputs.train(some_of_each_class(dataset))
-        means = fit_class_means(sample.embedding_nd, sample.truth_n, classes=len(dataset.labels))
+        sample = outputs.train()
+        means = fit_class_means(sample.embedding_nd, sample.truth_n, classes=len(labels))
     foreign = {kind: outputs.foreign(kind) for kind in KINDS}
     options: dict[str, Any] = {"temperature": decision.temperature, "means": means}
     compared = compare_scores(

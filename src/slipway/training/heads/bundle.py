@@ -13,12 +13,13 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import HeadFit
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.evaluation.predict import Float, Network, Predictions, predict
-from slipway.evaluation.unknown import check_coverage, foreign_network
+from slipway.evaluation.unknown import foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.head import Head
 from slipway.system.files import complete_folder, sha256_file
-from slipway.training.bundle.fit_decision import Outputs
+from slipway.training.bundle.fit_decision import Outputs, some_of_each_class
 from slipway.training.bundle.write import decide_and_seal, describe
+from slipway.training.data.dataset import check_coverage
 from slipway.training.data.sources import read_from
 from slipway.training.heads.embeddings import Embeddings
 
@@ -79,7 +80,7 @@ def write_head(
         outputs = Outputs(
             validation=embeddings.answer(head, dataset.of("validation")),
             test=embeddings.answer(head, dataset.of("test")),
-            train=lambda images: embeddings.answer(head, images),
+            train=lambda: embeddings.answer(head, some_of_each_class(dataset)),
             foreign=lambda kind: _foreign(network(), kind, spec, dataset),
         )
         return decide_and_seal(
