@@ -24,8 +24,8 @@ from packaging.utils import canonicalize_name
 
 from slipway import __version__
 from slipway.contract import SlipwayError
-from slipway.image.sbom import Lock, component, document, package
-from slipway.image.signing import private_key, public_half
+from slipway.oci.sbom import Lock, component, document, package
+from slipway.oci.signing import private_key, public_half
 from slipway.system.files import files_below, sha256_file
 
 ROOT = Path(__file__).parents[1]

@@ -33,7 +33,7 @@ from tritonclient.utils import InferenceServerException
 
 from slipway.benchmark.gate import load_images
 from slipway.contract import SlipwayError
-from slipway.contract.selection import is_busy
+from slipway.contract.shared_rules import is_busy
 from slipway.steps.guard import STATUS_NAMES
 from slipway.system.channel import channel_options
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from slipway import __version__
-from slipway.image.signing import private_key, public_half
+from slipway.oci.signing import private_key, public_half
 from tests.support.signing_keys import keys
 from tests.support.validators import bill_faults
 

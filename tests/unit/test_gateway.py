@@ -15,7 +15,7 @@ from slipway.operations.gateway.binary import find_envoy, reason, validate
 from slipway.operations.gateway.configuration import bootstrap, clusters, static_bootstrap, write_configuration
 from slipway.operations.gateway.listener import guard, listener, public_models
 from slipway.operations.gateway.new_secrets import new_key, self_signed
-from slipway.operations.gateway.plan import GatewayPlan, Served
+from slipway.operations.gateway.plan import GatewayPlan, ServedRepository
 from slipway.operations.gateway.routes import Traffic, read_traffic, replace, route_configuration, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_keys, read_settings
 from slipway.serving import Ports
@@ -148,7 +148,7 @@ def test_with_a_server_of_its_own_the_file_may_not_name_another(tmp_path: Path) 
     ports = Ports()
 
     def opened(served: Ports = ports, **changes: Any) -> GatewayPlan:
-        return GatewayPlan.open(write_gateway(tmp_path, tls=False, **changes), served=Served(EXAMPLE, served))
+        return GatewayPlan.open(write_gateway(tmp_path, tls=False, **changes), served=ServedRepository(EXAMPLE, served))
 
     stable = {"grpc": ports.grpc, "http": ports.http, "status": ports.status}
     assert vars(opened().settings.stable) == {**stable, "metrics": None}

@@ -14,7 +14,7 @@ from benchmarks.studies.judge.scenarios import LABELLED, SCENARIOS, Bursts, Scen
 from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
 from slipway.operations.release import judge as release_judge
-from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Moment, Reading, blocks_of
+from slipway.operations.release.counts import Arm, Counters, Disagreements, Moment, Reading, TrialBlock, blocks_of
 from slipway.operations.release.e_values import MIN_BLOCKS, RATIOS, dispersion_of, log_evidence, share_at
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.looks import disagreement_looks, ratio_interval
@@ -30,7 +30,7 @@ def blocks(number, *, errors=0.01, ratio=1.0, slow=0.002, seed=0, candidate_per_
         requests = int(rng.poisson(mean))
         return Arm(requests, int(rng.binomial(requests, min(share, 1))), int(rng.binomial(requests, slow)))
 
-    return [Block(arm(stable_per_block, errors), arm(candidate_per_block, errors * ratio)) for _ in range(number)]
+    return [TrialBlock(arm(stable_per_block, errors), arm(candidate_per_block, errors * ratio)) for _ in range(number)]
 
 
 def verdict(told, **kwargs):
@@ -109,7 +109,7 @@ def verdict_without_latency(told):
     return judge(told, settings=JudgeSettings(slow_share=None)).verdict
 
 
-@pytest.mark.parametrize("told", [[], [Block(Arm(0, 0, 0), Arm(0, 0, 0))] * 5000])
+@pytest.mark.parametrize("told", [[], [TrialBlock(Arm(0, 0, 0), Arm(0, 0, 0))] * 5000])
 def test_no_data_never_passes(told):
     found = judge(told, settings=SETTINGS)
     assert found.verdict is ReleaseVerdict.TOO_FEW
@@ -129,17 +129,17 @@ def test_without_stable_traffic_a_candidate_is_fine_only_by_its_own_share():
 
 
 def test_a_missing_series_is_not_zero_errors():
-    told = [Block(Arm(450, 4, 0), Arm(50, None, 0)) for _ in range(400)]
+    told = [TrialBlock(Arm(450, 4, 0), Arm(50, None, 0)) for _ in range(400)]
     found = judge(told, settings=SETTINGS)
     assert found.verdict is ReleaseVerdict.TOO_FEW
     assert "missing in 100 %" in found.reason.replace("100%", "100 %")
-    some = [Block(b.stable, Arm(b.candidate.requests, None, b.candidate.over_budget)) for b in blocks(60)]
+    some = [TrialBlock(b.stable, Arm(b.candidate.requests, None, b.candidate.over_budget)) for b in blocks(60)]
     assert verdict(blocks(240) + some) is ReleaseVerdict.TOO_FEW
 
 
 def test_where_every_request_fails_the_verdict_comes_at_once():
     assert verdict(blocks(MIN_BLOCKS + 2, errors=0.001, ratio=1000)) is ReleaseVerdict.WORSE
-    both = [Block(Arm(450, 450, 0), Arm(50, 50, 0)) for _ in range(200)]
+    both = [TrialBlock(Arm(450, 450, 0), Arm(50, 50, 0)) for _ in range(200)]
     assert verdict(both) is ReleaseVerdict.FINE  # of errors there is no difference
 
 
@@ -271,7 +271,7 @@ def test_a_simulated_look_is_what_the_judge_says():
         rng = np.random.default_rng([3, *scenario.name.encode()])
         told = scenario.simulate(rng, 1)
         columns = (getattr(told, name)[0].astype(int).tolist() for name in vars(told))
-        arms = [Block(Arm(n, e, None), Arm(m, f, s)) for m, f, s, n, e in zip(*columns, strict=True)]
+        arms = [TrialBlock(Arm(n, e, None), Arm(m, f, s)) for m, f, s, n, e in zip(*columns, strict=True)]
         ever = any(verdict(arms[:end]) is ReleaseVerdict.WORSE for end in range(6, len(arms), 30)) or (
             verdict(arms) is ReleaseVerdict.WORSE
         )

@@ -101,7 +101,7 @@ def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
     """Train, export, quantise, compile, choose: the ordinary scripts, on the digits."""
     from slipway.contract import Choice, Manifest
-    from slipway.contract.evidence.build import Search
+    from slipway.contract.evidence.build import SensitivitySearch
     from slipway.contract.evidence.evaluation import EVALUATION, EngineEvaluation
     from slipway.system.yaml_json import dump_yaml, read_plain
 
@@ -126,7 +126,7 @@ def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
             cells[f"{precision}_ended"] = str(error)
     search = folder / "graphs/int8/search.json"
     if search.is_file():
-        cells["search"] = Search.read(search).plain()
+        cells["search"] = SensitivitySearch.read(search).plain()
     options = (folder / "bundle", "--graphs", folder / "graphs", "--out", folder / "engines")
     script("build/compile.py", *options)
     script("build/choose.py", folder / "bundle", "--engines", folder / "engines")

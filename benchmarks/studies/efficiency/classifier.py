@@ -4,8 +4,8 @@ from pathlib import Path
 
 from slipway.contract import (
     Bundle,
+    BundleEngine,
     Decision,
-    Engine,
     EngineSettings,
     Manifest,
     Preprocess,
@@ -98,4 +98,4 @@ def decision(spec: Spec) -> Decision:
 
 def open_classifier(folder: Path) -> Classifier:
     bundle = Bundle.open(folder / "bundle")
-    return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
+    return Classifier(bundle, BundleEngine.open(folder / "engine", bundle=bundle))

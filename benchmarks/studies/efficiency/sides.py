@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.studies.climbing import SETTLE_S
 from slipway.benchmark.figures import step_time
-from slipway.benchmark.pool import Connection, Pool, Work, WorkerAnswer
+from slipway.benchmark.pool import Pool, PoolConnection, Work, WorkerAnswer
 from slipway.benchmark.processes import give_way, snapshot
 from slipway.benchmark.server import HttpConnection, TritonConnection
 from slipway.contract import GateError
@@ -37,7 +37,7 @@ Spent = dict[str, float]
 class Side:
     """Somebody who classifies images, and lets the client go first."""
 
-    connect: Callable[[], Connection | TritonConnection]
+    connect: Callable[[], PoolConnection | TritonConnection]
     pid: int
     """Process id of its first process; the others descend from it."""
 
@@ -45,7 +45,7 @@ class Side:
         """Means over `images`, asked one by one."""
         async with self.connect() as connection:
             await connection.ask(0, deadline_s=SETTLE_S)
-            if isinstance(connection, Connection):
+            if isinstance(connection, PoolConnection):
                 return await pool_parts(connection, images, self.pid)
             return await served_parts(connection, images, self.pid)
 
@@ -116,7 +116,7 @@ def processor_time(pid: int, *, images: int) -> Iterator[Spent]:
     spent["server"] = 1000 * (sum(snapshot(pid).cpu_s.values()) - sum(before.cpu_s.values())) / images
 
 
-async def pool_parts(connection: Connection, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
+async def pool_parts(connection: PoolConnection, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
     answers, client_ms = [], []
     with processor_time(pid, images=len(images)) as spent:
         for image in images:

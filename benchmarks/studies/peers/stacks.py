@@ -24,7 +24,7 @@ from benchmarks.studies.efficiency.sides import work_of
 from benchmarks.studies.peers.environments import python_of
 from benchmarks.studies.study import ROOT
 from slipway.benchmark.http_client import HttpClient, message
-from slipway.benchmark.pool import Connection, Pool
+from slipway.benchmark.pool import Pool, PoolConnection
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import HttpConnection, ServedAnswer, TritonConnection
 from slipway.contract import GateError
@@ -136,7 +136,7 @@ class Http:
         return ServedAnswer(answer["label"].encode(), answer["score"], b"")
 
 
-Client = Http | TritonConnection | Connection
+Client = Http | TritonConnection | PoolConnection
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import Bundle, Engine, Manifest, bundle_id
+from slipway.contract import Bundle, BundleEngine, Manifest, bundle_id
 from slipway.repository import Classifier, pick_engines
 
 
@@ -36,7 +36,7 @@ def variant(
     measured = chosen.engine.manifest.measured
     Manifest.seal(folder / "engine", kind="engine", name=spec["name"], bundle=identity, measured=measured)
     bundle = Bundle.open(folder / "bundle")
-    return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
+    return Classifier(bundle, BundleEngine.open(folder / "engine", bundle=bundle))
 
 
 def mark_graph(engine: Path, mark: str) -> None:

@@ -120,14 +120,14 @@ def check(name: str, size: tuple[int, int], *, kinds: Sequence[str]) -> Row:
     import timm
     import torch
 
-    from slipway.contract.recipe import Head
+    from slipway.contract.recipe import HeadRecipe
     from slipway.contract.spec import Backbone
     from slipway.training.learn.network import Network
 
     backbone, row = Backbone(name=name, pretrained=False), Row()
     for kind in kinds:
         torch.manual_seed(SEED)
-        head = Head(kind=kind, units=8)
+        head = HeadRecipe(kind=kind, units=8)
         network = Network(backbone, classes=CLASSES, pretrained=False, input_size=size, head=head).eval()
         for parameter in network.head_parameters():  # sequencer's are 0 at first, and any logits would be equal
             torch.nn.init.normal_(parameter, std=0.1)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from benchmarks.studies.density.weights import BACKBONE, lite0
 from benchmarks.studies.study import load_photographs, scikit_image
 from benchmarks.studies.watch.oracle import ratios, seen
-from slipway.operations.watch.rows import ClassMeans, Floats, Rows
+from slipway.operations.watch.rows import ClassDirections, Floats, Rows
 from slipway.operations.watch.rows import rows_of as watched_rows
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def described(name: str, what: str, network: "torch.nn.Module", data: Data) -> P
 
     pixels, labels = data.known()
     fitted = embed(network, pixels[:TRAIN])
-    means = ClassMeans.of(fitted, labels[:TRAIN], light_of(pixels[:TRAIN]))
+    means = ClassDirections.of(fitted, labels[:TRAIN], light_of(pixels[:TRAIN]))
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=1000))
     head.fit(fitted, labels[:TRAIN])
     rest, truth = pixels[TRAIN:], labels[TRAIN:]
@@ -198,7 +198,7 @@ def described(name: str, what: str, network: "torch.nn.Module", data: Data) -> P
     )
 
 
-def rows_of(embeddings: Floats, pixels: Images, head: Any, means: ClassMeans) -> Rows:
+def rows_of(embeddings: Floats, pixels: Images, head: Any, means: ClassDirections) -> Rows:
     """Rows as the watch takes them."""
     probabilities = head.predict_proba(embeddings)
     class_id = head.classes_[probabilities.argmax(axis=1)].astype(np.int64)

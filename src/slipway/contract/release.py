@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.spec import check_name
+from slipway.contract.typed_file import Contract
 
 Name = Annotated[str, AfterValidator(check_name)]
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]

@@ -25,7 +25,7 @@ BEFORE_THE_DECODE = ("max_queue_size", "queue_timeout_ms", "warmup_batches", "in
 
 
 @dataclass(frozen=True)
-class Contents:
+class PlannedContents:
     """The intended contents of a repository, except for `lane.json` and the manifest, which `plan` adds."""
 
     lane: LaneName
@@ -52,7 +52,7 @@ def contents(
     multi: Multi,
     cores: int | None = None,
     present: Present | None = None,
-) -> Contents:
+) -> PlannedContents:
     """Steps of every version, both ensembles of each classifier, and the multi ensembles.
 
     Args:
@@ -88,7 +88,7 @@ def contents(
         config = _multi_config(name, group, [chains[member] for member in members])
         _add_ensemble(config, files, bundles=Content.of("".join(f"{c.name} {c.bundle.id}\n" for c in group).encode()))
         ensembles.append(config)
-    return Contents(
+    return PlannedContents(
         lane=lane,
         networks=networks,
         bases=bases,

@@ -16,7 +16,7 @@ from slipway.contract.lane import LaneBase, LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.repository.checks import check, check_names
 from slipway.repository.classifier import Classifier
-from slipway.repository.contents import Contents, Multi, contents
+from slipway.repository.contents import Multi, PlannedContents, contents
 from slipway.repository.groups import BaseHeads
 from slipway.repository.heads import engine_part
 from slipway.repository.lanes import LANE_RULES
@@ -84,7 +84,7 @@ def assemble(
 
 
 def plan(
-    intended: Contents,
+    intended: PlannedContents,
     out: Path,
     *,
     before: str | None = None,
@@ -134,7 +134,7 @@ def plan(
     )
 
 
-def _read(intended: Contents) -> Iterator[Path]:
+def _read(intended: PlannedContents) -> Iterator[Path]:
     """The folders of everything that the repository is made from."""
     for served in intended.networks.served:
         yield served.owner.path
@@ -204,7 +204,7 @@ def _sha256(path: str) -> str | None:
         return None
 
 
-def _describe(intended: Contents) -> Lane:
+def _describe(intended: PlannedContents) -> Lane:
     """`lane.json`."""
     chains, heads = intended.chains.values(), intended.heads
     steps = [*{config.name: config for chain in chains for config in chain}.values(), *heads.base_steps]
@@ -222,7 +222,7 @@ def _describe(intended: Contents) -> Lane:
     return LANE_RULES[intended.lane].describe(lane, intended.networks, steps=steps, stand_ins=heads.stand_ins)
 
 
-def _manifest(intended: Contents, files: Files) -> Manifest:
+def _manifest(intended: PlannedContents, files: Files) -> Manifest:
     """The manifest. Versions, times and commits are in those of bundles and engines, which it names by hash."""
     whole, heads = intended.networks.classifiers, intended.heads
     inputs = {

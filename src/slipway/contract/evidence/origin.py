@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Self
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 
 class Machine(Contract):

@@ -4,11 +4,11 @@ import math
 
 from pydantic import JsonValue
 
-from slipway.contract.base import Contract
 from slipway.contract.card import Card
 from slipway.contract.evidence.latency import STEP, GateOptions, Measured
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.serving import Serving
+from slipway.contract.typed_file import Contract
 
 
 class Ratio(Contract):

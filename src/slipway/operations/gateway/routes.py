@@ -11,7 +11,7 @@ from typing import TypeAlias
 from pydantic import Field, field_validator
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.system.targets import told
 from slipway.system.yaml_json import dump_yaml

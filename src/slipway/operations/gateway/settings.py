@@ -10,8 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
 from slipway.contract.spec import LatencyGate
+from slipway.contract.typed_file import Contract
 from slipway.operations.journal.settings import Observe
 from slipway.operations.labels.settings import Labels
 from slipway.operations.watch.settings import WatchSettings

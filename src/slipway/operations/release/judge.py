@@ -12,9 +12,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from slipway.contract.base import Evidence
 from slipway.contract.release import JudgeSettings
-from slipway.operations.release.counts import Arm, Block, Disagreements
+from slipway.contract.typed_file import Evidence
+from slipway.operations.release.counts import Arm, Disagreements, TrialBlock
 from slipway.operations.release.e_values import MIN_BLOCKS
 from slipway.operations.release.looks import (
     Counts,
@@ -73,7 +73,7 @@ class ReleaseJudgement(Evidence):
 
 
 def judge(
-    blocks: Sequence[Block], *, settings: JudgeSettings, disagreements: Sequence[Disagreements] = ()
+    blocks: Sequence[TrialBlock], *, settings: JudgeSettings, disagreements: Sequence[Disagreements] = ()
 ) -> ReleaseJudgement:
     """Judge the candidate by all blocks so far, oldest first, and by the disagreements of each compared classifier.
 
@@ -98,7 +98,7 @@ def _together(verdicts: Sequence[ReleaseVerdict]) -> ReleaseVerdict:
     return ReleaseVerdict.TOO_FEW if ReleaseVerdict.TOO_FEW in verdicts else ReleaseVerdict.FINE
 
 
-def _errors(blocks: Sequence[Block], settings: JudgeSettings) -> SeriesEvidence:
+def _errors(blocks: Sequence[TrialBlock], settings: JudgeSettings) -> SeriesEvidence:
     told = [block for block in blocks if block.candidate.errors is not None and block.stable.errors is not None]
     candidate = _counts([block.candidate for block in told], lambda arm: arm.errors)
     stable = _counts([block.stable for block in told], lambda arm: arm.errors)
@@ -106,7 +106,7 @@ def _errors(blocks: Sequence[Block], settings: JudgeSettings) -> SeriesEvidence:
     return _series("errors", looks, candidate, stable, missing=_missing(blocks, told), settings=settings)
 
 
-def _over_budget(blocks: Sequence[Block], settings: JudgeSettings, limit: float) -> SeriesEvidence:
+def _over_budget(blocks: Sequence[TrialBlock], settings: JudgeSettings, limit: float) -> SeriesEvidence:
     told = [block for block in blocks if block.candidate.over_budget is not None]
     candidate = _counts([block.candidate for block in told], lambda arm: arm.over_budget)
     looks = share_looks(candidate, limit=limit)
@@ -166,7 +166,7 @@ def _counts(arms: Sequence[Arm], count: Callable[[Arm], int | None]) -> Counts:
     )
 
 
-def _missing(blocks: Sequence[Block], told: Sequence[Block]) -> float:
+def _missing(blocks: Sequence[TrialBlock], told: Sequence[TrialBlock]) -> float:
     return 1 - len(told) / len(blocks) if blocks else 0.0
 
 

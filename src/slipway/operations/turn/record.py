@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.release.record import now
 from slipway.operations.turn.proposal import Proposal
 from slipway.system.targets import told, write_file

@@ -10,7 +10,7 @@ from slipway.errors import DataError, SpecError
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.facts import AccuracyFacts, Drift, Facts, Latency, Watched
+from slipway.operations.watch.facts import AccuracyFacts, Drift, Facts, GatewayLatency, Watched
 from slipway.operations.watch.follow import Following
 from slipway.operations.watch.latency import LatencyReader
 from slipway.operations.watch.restarts import Restart, read_restarts
@@ -88,7 +88,7 @@ def status_of(settings: GatewaySettings) -> WatchStatus:
 
 
 def _known(
-    name: str, store: Store, settings: WatchSettings, *, looked_s: float, latency: Latency | None
+    name: str, store: Store, settings: WatchSettings, *, looked_s: float, latency: GatewayLatency | None
 ) -> tuple[Facts, tuple[Restart, ...]]:
     """Return the facts on one classifier. A damaged file of it is reported, and harms no other."""
     state, entries = WatchState(classifier=name), tuple[Restart, ...]()

@@ -18,7 +18,7 @@ from slipway.steps import guard
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
 from slipway.system.text import few
-from slipway.training.data.sources import Entry, Source, find, raise_faults
+from slipway.training.data.sources import Entry, ImageSource, find, raise_faults
 from slipway.training.data.splits import assign
 
 BATCH = 32
@@ -110,7 +110,7 @@ def check_decodable(dataset: Dataset, preprocess: Preprocess) -> None:
     raise_faults([str(path) for path in refused], what="images that the decoder refuses; repair or remove them")
 
 
-def _explain_labels(root: Path, labels: Sequence[str], source: Source) -> str:
+def _explain_labels(root: Path, labels: Sequence[str], source: ImageSource) -> str:
     kind = "row" if source.origin == "CSV" else "folder"
     lines = [
         f"{what}: {few([*map(repr, found)])}"
