@@ -1,5 +1,6 @@
 """Writes a bundle folder: around a graph, for export and import, or around a head."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +14,12 @@ from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation
 from slipway.evaluation.bundle import evaluate_bundle, evaluate_label_bundle
+from slipway.evaluation.fit import Outputs, fit_decision
 from slipway.evaluation.predict import Forward, Predictions, predict
 from slipway.evaluation.unknown import foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
 from slipway.training.bundle.calibration import write_calibration
-from slipway.training.bundle.fit_decision import Outputs, fit_decision, some_of_each_class
 from slipway.training.data.dataset import check_coverage
 from slipway.training.data.sources import read_from
 
@@ -38,6 +39,8 @@ class Fault(NamedTuple):
 
 
 EXPORT = Fault("ONNX and torch", "this backbone does not export faithfully")
+IMAGES_A_CLASS = 50
+"""Most training images whose embeddings are averaged into a class mean."""
 LIBRARIES = ("openvino", "nvidia-dali-cuda130", "scikit-learn")
 
 
@@ -100,6 +103,17 @@ def write_bundle(
             seed=spec.calibration.seed,
             measured={**origin.fields(), **difference},
         )
+
+
+def some_of_each_class(dataset: Dataset) -> list[LabelledImage]:
+    """Draw up to `IMAGES_A_CLASS` training images of each class with the seed."""
+    images, taken, chosen = dataset.of("train"), Counter[int](), []
+    for row in np.random.default_rng(0).permutation(len(images)):
+        image = images[row]
+        if taken[image.class_id] < IMAGES_A_CLASS:
+            taken[image.class_id] += 1
+            chosen.append(image)
+    return chosen
 
 
 def describe(staging: Path, *, spec: Spec, dataset: Dataset) -> None:

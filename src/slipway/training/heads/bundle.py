@@ -12,13 +12,13 @@ from slipway.contract.bundle import BASE, HEAD, BaseLink
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import HeadFit
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.evaluation.fit import Outputs
 from slipway.evaluation.predict import Float, Forward, Predictions, predict
 from slipway.evaluation.unknown import foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.head import Head
 from slipway.system.files import complete_folder, sha256_file
-from slipway.training.bundle.fit_decision import Outputs, some_of_each_class
-from slipway.training.bundle.write import decide_and_seal, describe
+from slipway.training.bundle.write import decide_and_seal, describe, some_of_each_class
 from slipway.training.data.dataset import check_coverage
 from slipway.training.data.sources import read_from
 from slipway.training.heads.embeddings import Embeddings
