@@ -77,7 +77,9 @@ def test_an_empty_name_names_nothing(parts: Parts) -> None:
     request.id = ""
     buffered.as_bytes = framed(request)
     parts.tap(1, content=tap.SerializeToString())
-    with pytest.raises(SpecError, match="the name is empty; give the number of a row"):
+    with pytest.raises(
+        SpecError, match=r"the name is empty; give the number of a row \(slipway journal rows gateway.yaml\)"
+    ):
         forget(parts.store, parts.spool, "")
     assert parts.collector.look().rows == 3
     assert parts.rows("client_id")[0] in {("",), (None,)}

@@ -19,7 +19,7 @@ from slipway.operations.release.e_values import MIN_BLOCKS, RATIOS, dispersion_o
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.looks import disagreement_looks, ratio_interval
 
-SETTINGS = JudgeSettings()
+SETTINGS = JudgeSettings(bake_minutes=0)
 SHARES = st.floats(0.01, 0.99)
 
 
@@ -106,7 +106,7 @@ def test_a_candidate_is_judged_worse_by_its_latency_alone():
 
 
 def verdict_without_latency(told):
-    return judge(told, settings=JudgeSettings(slow_share=None)).verdict
+    return judge(told, settings=JudgeSettings(slow_share=None, bake_minutes=0)).verdict
 
 
 @pytest.mark.parametrize("told", [[], [TrialBlock(Arm(0, 0, 0), Arm(0, 0, 0))] * 5000])
@@ -135,6 +135,19 @@ def test_a_missing_series_is_not_zero_errors():
     assert "missing in 100 %" in found.reason.replace("100%", "100 %")
     some = [TrialBlock(b.stable, Arm(b.candidate.requests, None, b.candidate.over_budget)) for b in blocks(60)]
     assert verdict(blocks(240) + some) is ReleaseVerdict.TOO_FEW
+
+
+def test_fine_waits_until_the_candidate_has_had_requests_for_the_bake_time():
+    settings = JudgeSettings()
+    early = judge(blocks(719), settings=settings)  # blocks of 5 s: five seconds under an hour
+    assert early.verdict is ReleaseVerdict.TOO_FEW
+    assert early.reason.startswith("fine so far, in 59 of 60 minutes (bake_minutes): errors: candidate ")
+    assert judge(blocks(720), settings=settings).verdict is ReleaseVerdict.FINE
+    idle = [TrialBlock(Arm(450, 4, 0), Arm(0, 0, 0))] * 720
+    waited = judge(blocks(240) + idle, settings=settings)
+    assert waited.verdict is ReleaseVerdict.TOO_FEW
+    assert waited.baked_minutes == 20
+    assert judge(blocks(60, ratio=6), settings=settings).verdict is ReleaseVerdict.WORSE
 
 
 def test_where_every_request_fails_the_verdict_comes_at_once():
@@ -203,6 +216,8 @@ def test_impossible_counts_are_refused_with_what_is_allowed():
         Disagreements(compared=10, differing=2, lost=2, won=1)
     with pytest.raises(SpecError, match="error_ratio must be smaller"):
         JudgeSettings.parse({"error_ratio": 3}, source="fleet.yaml")
+    with pytest.raises(SpecError, match="bake_minutes is 60, and max_hours 1 is not longer"):
+        JudgeSettings.parse({"max_hours": 1}, source="fleet.yaml")
 
 
 def reading(running_s, requests, errors=0.0, *, boot="a"):

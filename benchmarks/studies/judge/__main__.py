@@ -32,6 +32,9 @@ class Verdicts(Part):
     truth: str
     rolled_back: float
     """Share of the runs."""
+    caught: float | None
+    """Share of the runs that were rolled back in the time (or after the labels) of the bar, among those that had no
+    verdict while the candidate was good; None unless it is worse."""
     promoted: float
     too_few: float
     false_rollbacks: float
@@ -48,6 +51,8 @@ class Judged(Verdicts):
     """One that is judged by its counts."""
 
     minutes: float
+    caught_min: float
+    """Minutes of the bar for `caught`."""
     rolled_back_s: float | None
     """Median seconds until then."""
     promoted_s: float | None
@@ -114,10 +119,18 @@ def simulated(scenario: Scenario, *, runs: int, seed: int) -> Judged:
         slow = share_looks((told.candidate_slow, told.candidate_requests), limit=settings.slow_share)
         both = [(errors, *limits_of("errors", settings)), (slow, *limits_of("over budget", settings))]
         worse.append(np.logical_or.reduce([looks.worse >= needed for looks, needed, _ in both]))
-        fine.append(np.logical_and.reduce([looks.fine >= needed for looks, _, needed in both]))
+        minutes = np.arange(1, told.stable_requests.shape[1] + 1) * BLOCK_S / 60
+        baked = minutes >= settings.bake_minutes
+        fine.append(baked & np.logical_and.reduce([looks.fine >= needed for looks, _, needed in both]))
     shares, back, promoted = summary(scenario, np.concatenate(worse), np.concatenate(fine))
     rolled_back_s, promoted_s = (None if looks is None else looks * BLOCK_S for looks in (back, promoted))
-    return Judged(**shares.plain(), minutes=scenario.minutes, rolled_back_s=rolled_back_s, promoted_s=promoted_s)
+    return Judged(
+        **shares.plain(),
+        minutes=scenario.minutes,
+        caught_min=scenario.caught_min,
+        rolled_back_s=rolled_back_s,
+        promoted_s=promoted_s,
+    )
 
 
 def simulated_labels(scenario: Labelled, *, runs: int, seed: int) -> JudgedByLabels:
@@ -155,18 +168,20 @@ def summary(
 
     rolled_back, passed = float(back.mean()), float(promoted.mean())
     false_rollbacks, false_promotions = float((back & good).mean()), float((promoted & ~good).mean())
-    caught = scenario.truth != "worse" or int((back & ~good).sum()) >= CAUGHT * int((~good).sum())
+    in_time = back & ~good & (first_worse < scenario.caught_looks)
+    caught = float(in_time.sum() / max(1, (~good).sum())) if scenario.truth == "worse" else None
     shares = Verdicts(
         name=scenario.name,
         truth=scenario.truth,
         rolled_back=rolled_back,
+        caught=caught,
         promoted=passed,
         too_few=1 - rolled_back - passed,
         false_rollbacks=false_rollbacks,
         false_promotions=false_promotions,
         ever_worse=float(worse.any(axis=1).mean()),
         judged=scenario.judged,
-        met=caught and max(false_rollbacks, false_promotions) <= FALSE,
+        met=(caught is None or caught >= CAUGHT) and max(false_rollbacks, false_promotions) <= FALSE,
     )
     return shares, median(back, first_worse), median(promoted, first_fine)
 

@@ -49,13 +49,14 @@ def write_head(spec: Path, *, data: Path, table: Path | None = None) -> None:
 def write_fleet(run: Path, *, active: str, candidate: str) -> None:
     """`fleet.yaml` with one head, and the run that is tried beside it; a turn puts another in its place.
 
-    A share of errors under 2 % counts as none, and 5 % may be late: a few minutes of requests prove no less."""
+    A share of errors under 2 % counts as none, 5 % may be late, and the verdict may come at once: a few minutes of
+    requests prove no less."""
     content = {
         "bases": {"strokes": {"base": "strokes", "heads": {"digits": active}}},
         "release": {
             "candidate": {"digits": candidate},
             "weight": 50,
-            "judge": {"negligible_share": 0.02, "slow_share": 0.05},
+            "judge": {"negligible_share": 0.02, "slow_share": 0.05, "bake_minutes": 0},
         },
     }
     (run / "fleet.yaml").write_text(dump_yaml(content), encoding="utf-8")

@@ -134,9 +134,8 @@ def push(arguments: argparse.Namespace, on: Opened) -> None:
     if done.removed:
         print(f"  {done.removed} tasks removed, whose rows or images are gone")
     if done.unreadable:
-        print(
-            f"  cannot be shown: row {few([str(row) for row in done.unreadable])}; label them with slipway labels add"
-        )
+        add = command("slipway labels add", arguments.settings, "FILE.csv", "--annotator", "NAME")
+        print(f"  cannot be shown: row {few([str(row) for row in done.unreadable])}; label them with {add}")
     print_json(arguments, vars(done))
 
 

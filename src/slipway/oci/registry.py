@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,9 +24,12 @@ from slipway.oci.documents import INDEX, MANIFEST, MOST_BYTES, Descriptor, Index
 from slipway.oci.layout import DAMAGED
 from slipway.oci.reference import RegistryReference
 from slipway.system.text import shown
+from slipway.system.timed_http import timed_opener
 
 TIMEOUT_S = 60.0
-"""Seconds without a byte after which a registry is given up."""
+"""Seconds without a byte after which a registry is given up, and seconds for all of an exchange but its blob."""
+LEAST_BYTES_PER_S = 1 << 16
+"""Rate of the slowest blob that is waited for, in bytes a second."""
 _FOREIGN = tuple(f"application/vnd.docker.distribution.manifest.{kind}v2+json" for kind in ("", "list."))
 """Docker's own media types of manifests. They are requested too, so that a registry names such a manifest instead of
 converting it."""
@@ -49,9 +53,7 @@ class Registry:
         local = _is_local(reference.host)
         self._root = f"{'http' if plain_http or local else 'https'}://{reference.host}/v2/"
         # Credentials stay with the registry: urllib would send a header of the request to wherever it is redirected.
-        self._opener = urllib.request.build_opener(
-            _Redirects(self._check_encrypted), *([urllib.request.ProxyHandler({})] if local else [])
-        )
+        self._handlers = [_Redirects(self._check_encrypted), *([urllib.request.ProxyHandler({})] if local else [])]
         self._authorization: str | None = None
 
     def check(self) -> None:
@@ -88,7 +90,7 @@ class Registry:
             OciImageError: it is shorter or longer, or the connection broke.
         """
         left = blob.size
-        with self._answer("GET", self._url("blobs", blob.digest)) as answer:
+        with self._answer("GET", self._url("blobs", blob.digest), given=blob.size) as answer:
             while block := answer.read(min(BLOCK_BYTES, left + 1)):
                 left -= len(block)
                 if left < 0:
@@ -153,14 +155,22 @@ class Registry:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         size: int = 0,
+        given: int = 0,
         allowed: tuple[int, ...] = (200,),
     ) -> Iterator[HTTPResponse]:
         """The answer to a request, with one more try after the registry asked for credentials.
+
+        Args:
+            size: of the body, in bytes.
+            given: size of the blob in the answer, in bytes. Redirects, credentials and both bodies together have
+                `TIMEOUT_S`, and a second for each `LEAST_BYTES_PER_S` of the bodies.
 
         Raises:
             AbsentError: status 404.
             OciImageError: the registry cannot be reached, or refuses.
         """
+        end_s = time.monotonic() + TIMEOUT_S + (size + given) / LEAST_BYTES_PER_S
+        self._opener = timed_opener(end_s, *self._handlers)
         with _reachable(self._host, self._root):
             answer = self._send(method, url, headers or {}, body, size)
             if answer.status == 401 and self._is_own(answer.url):  # another host gets no credentials of this one

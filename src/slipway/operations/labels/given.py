@@ -13,7 +13,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.labels.served import LabelledClassifier
 from slipway.operations.labels.truth import KNOWN
 from slipway.system.csv_rows import csv_rows
-from slipway.system.text import from_cell
+from slipway.system.text import command, from_cell
 
 LONGEST_LABEL, LONGEST_ANNOTATOR = 200, 200
 SHOWN = 10
@@ -131,7 +131,8 @@ def _rows_named(store: Store, name: str, classifier: str, *, by: str) -> tuple[l
             return [], f"no row of {classifier} has the image {name[:80]!r}"
         return [number for (number,) in found], None
     if not (name.isdecimal() and name.isascii() and len(name) < 16):
-        return [], f"row {name[:80]!r}; give the number of a row, as slipway journal rows shows it"
+        rows = command("slipway journal rows", store.settings_file)
+        return [], f"row {name[:80]!r}; give the number of a row, as {rows} shows it"
     found = store.query("SELECT id, classifier, status FROM rows WHERE id = ?", (int(name),))
     for number, whose, status in found:
         if whose == classifier and status == 0:

@@ -23,6 +23,7 @@ from slipway.operations.labels.served import LabelledClassifier
 from slipway.operations.labels.settings import LabelStudio
 from slipway.operations.labels.truth import KNOWN
 from slipway.system.targets import told, write_file
+from slipway.system.text import command
 
 SIDE = 640
 """Longest side of the copy that annotators see, in pixels."""
@@ -110,7 +111,8 @@ def pull(
     with only_one(store.folder / LOCK):
         project = Project.find(rest, settings, served.classifier)
         if project is None:
-            raise SpecError(f"{rest.url}: no project {title!r}; slipway labels push makes it")
+            push = command("slipway labels push", store.settings_file)
+            raise SpecError(f"{rest.url}: no project {title!r}; {push} makes it")
         tasks = list(project.tasks(journal_id(store)))
         hashes = _hashes(store)
         known = {*served.known(store), *new_classes}

@@ -123,7 +123,7 @@ def _prometheus(settings: GatewaySettings, alertmanager: str) -> str:
 
 
 def _rules(settings: GatewaySettings, there: Iterable[MonitoredPart]) -> str:
-    counted: Node = {"name": "slipway counts", "rules": recording_rules(settings.budgets_ms)}
+    counted: Node = {"name": "slipway counts", "rules": recording_rules(settings.all_budgets_ms)}
     alerts: Node = {"name": "slipway alerts", "rules": [alert.rule() for alert in of_parts(there)]}
     return _WRITTEN + dump_yaml({"groups": [counted, alerts]})
 
@@ -133,7 +133,7 @@ def _rules_test(settings: GatewaySettings, there: Iterable[MonitoredPart]) -> st
     for alert in of_parts(there):
         cases = alert.tests
         if alert.alert == OVER_BUDGET:
-            cases = tuple(case for budget in budgets(settings.budgets_ms) for case in budget.cases())
+            cases = tuple(case for budget in budgets(settings.all_budgets_ms) for case in budget.cases())
         tests += [alert.test(case) for case in cases]
     return _WRITTEN + dump_yaml({"rule_files": [RULES], "evaluation_interval": EVALUATION, "tests": tests})
 

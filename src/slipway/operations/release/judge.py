@@ -67,6 +67,8 @@ class ReleaseJudgement(Evidence):
     verdict: ReleaseVerdict
     reason: str
     hours: float
+    baked_minutes: float
+    """Minutes of the blocks in which the candidate had requests."""
     expired: bool
     """Whether `max_hours` are over without a verdict: nothing was shown, so nothing is promoted."""
     series: tuple[SeriesEvidence, ...]
@@ -77,19 +79,33 @@ def judge(
 ) -> ReleaseJudgement:
     """Judge the candidate by all blocks so far, oldest first, and by the disagreements of each compared classifier.
 
-    Worse: a series was shown to be worse at any look. Fine: every series is shown to be acceptable at this one.
+    Worse: a series was shown to be worse at any look. Fine: every series is shown to be acceptable at this one, and the
+    candidate has had requests for `bake_minutes`.
     """
     found = [_errors(blocks, settings)]
     if settings.slow_share is not None:
         found.append(_over_budget(blocks, settings, settings.slow_share))
     found += [_disagreements(told, settings, among=len(disagreements)) for told in disagreements]
     hours = sum(block.seconds for block in blocks) / 3600
+    baked_minutes = sum(block.seconds for block in blocks if block.candidate.requests) / 60
     verdict = _together([series.verdict for series in found])
-    expired = verdict is ReleaseVerdict.TOO_FEW and hours >= settings.max_hours
     reason = "; ".join(series.reason for series in found if series.verdict is verdict)
+    if verdict is ReleaseVerdict.FINE and baked_minutes < settings.bake_minutes:
+        verdict = ReleaseVerdict.TOO_FEW
+        reason = (
+            f"fine so far, in {math.floor(baked_minutes)} of {settings.bake_minutes:g} minutes (bake_minutes): {reason}"
+        )
+    expired = verdict is ReleaseVerdict.TOO_FEW and hours >= settings.max_hours
     if expired:
         reason = f"{settings.max_hours:g} hours are over without a verdict, so nothing is promoted: {reason}"
-    return ReleaseJudgement(verdict=verdict, reason=reason, hours=hours, expired=expired, series=tuple(found))
+    return ReleaseJudgement(
+        verdict=verdict,
+        reason=reason,
+        hours=hours,
+        baked_minutes=baked_minutes,
+        expired=expired,
+        series=tuple(found),
+    )
 
 
 def _together(verdicts: Sequence[ReleaseVerdict]) -> ReleaseVerdict:

@@ -59,7 +59,7 @@ def rule_groups(settings: GatewaySettings, *, candidate: bool) -> list[Node]:
     parts: list[MonitoredPart] = ["server", "gateway", "candidate"] if candidate else ["server", "gateway"]
     alerts = [alert.rule() for alert in of_parts(parts)]
     return [
-        {"name": "slipway counts", "rules": recording_rules(settings.budgets_ms)},
+        {"name": "slipway counts", "rules": recording_rules(settings.all_budgets_ms)},
         {"name": "slipway queues", "rules": [{"record": QUEUE_METRIC, "expr": QUEUE_RULE}]},
         {"name": "slipway alerts", "rules": alerts},
     ]

@@ -207,7 +207,7 @@ class GatewayLatency(Contract):
     over_budget: int | None
     """Requests over the latency budget; None if the gateway does not count at the budget."""
     is_default_budget: bool = False
-    """Whether `budgets_ms` of gateway.yaml does not name the ensemble, so that the default counts."""
+    """Whether `budgets_ms` of gateway.yaml gives the ensemble no budget, so that the default counts."""
 
     @property
     def per_second(self) -> float | None:

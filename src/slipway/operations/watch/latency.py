@@ -69,7 +69,7 @@ class LatencyReader:
         self._found = {
             name: latency_of(
                 one.since(before.get(name, NONE)),
-                budget_ms=self._settings.budgets_ms.get(name),
+                budget_ms=self._settings.all_budgets_ms.get(name),
                 seconds=None if since_s is None else read_s - since_s,
             )
             for name, one in now.items()

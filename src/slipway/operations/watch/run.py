@@ -14,6 +14,7 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.folders import only_process
 from slipway.operations.journal.store import DATABASE, Store
+from slipway.operations.turn.waiting import waits_for_a_person
 from slipway.operations.watch.facts import Facts, GatewayLatency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
 from slipway.operations.watch.latency import LatencyReader
@@ -61,7 +62,9 @@ def run_watch(
         is_open = False
         while not ended.is_set():
             if not once and not (settings.journal / DATABASE).is_file():
-                waits.say(f"{settings.journal}: no journal yet; waits for slipway journal run")
+                waits.say(
+                    f"{settings.journal}: no journal yet; waits for {command('slipway journal run', settings.file)}"
+                )
                 ended.wait(LOOK_S)
                 continue
             try:
@@ -93,6 +96,7 @@ def _looks(watch: "Watch", metrics: WatchMetrics, *, ended: threading.Event, say
             if path.stat().st_ino != inode:
                 raise FileNotFoundError
             metrics.facts, metrics.looked_s = watch.look(), time.time()
+            metrics.turns_waiting = watch.turns_waiting(metrics.facts)
             with told(path):
                 os.utime(lock_of(watch.store.folder))
         except FileNotFoundError:
@@ -158,6 +162,10 @@ class Watch:
         latency, labels = self._latency.latest(), self._labels()
         known = [self._of[name].look(latency=latency.get(name), labels=labels) for name in sorted(self._of)]
         return tuple(still_served(known, self._settings))
+
+    def turns_waiting(self, known: Sequence[Facts]) -> set[str]:
+        """The classifiers of which a proposal or an open turn waits for a person."""
+        return {one.classifier for one in known if waits_for_a_person(self._settings, one.classifier)}
 
     def _labels(self) -> object:
         """Return a value that changes when labels or selections do."""
