@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How often the judge of a release errs, and how soon it tells: simulated releases whose truth is known."""
+"""Measure how often the judge of a release errs and how soon it decides, by simulated releases whose truth is known."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ exit status: 0; 1 where more than 1 % of the verdicts are false, or under 95 % o
 
 
 class Verdicts(Part):
-    """One kind of release."""
+    """Verdicts on one kind of release."""
 
     name: str
     truth: str
@@ -42,28 +42,28 @@ class Verdicts(Part):
     false_promotions: float
     """Share of the runs that were promoted while the candidate was worse, or at the limit."""
     ever_worse: float
-    """Share of the runs in which any look, until the end, said worse: as where nobody promotes."""
+    """Share of the runs in which any look until the end said worse, had no candidate been promoted."""
     judged: bool
     met: bool
 
 
 class Judged(Verdicts):
-    """One that is judged by its counts."""
+    """Verdicts on a kind of release that is judged by its counts."""
 
     minutes: float
     caught_min: float
     """Minutes of the bar for `caught`."""
     rolled_back_s: float | None
-    """Median seconds until then."""
+    """Median seconds until the rollback."""
     promoted_s: float | None
 
 
 class JudgedByLabels(Verdicts):
-    """One that is judged by its disagreements."""
+    """Verdicts on a kind of release that is judged by its disagreements."""
 
     labels: int
     rolled_back_labels: float | None
-    """Median number of labels until then."""
+    """Median number of labels until the rollback."""
     promoted_labels: float | None
 
 
@@ -150,9 +150,9 @@ def summary(
     worse: np.ndarray,  # type: ignore[type-arg]
     fine: np.ndarray,  # type: ignore[type-arg]
 ) -> tuple[Verdicts, float | None, float | None]:
-    """From whether each look `[runs, looks]` says worse, and fine; worse comes first where both do.
+    """Summarise the looks `[runs, looks]` that say worse, and those that say fine; worse comes first if both do.
 
-    The bar for what is caught is of the runs that had no verdict while the candidate was good.
+    The share that is caught is of the runs that had no verdict while the candidate was good.
 
     Returns:
         The shares, and the median number of looks until a rollback and until a promotion.

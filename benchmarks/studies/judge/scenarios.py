@@ -1,4 +1,5 @@
-"""Releases whose truth is known, for many runs at once: counts of both arms in blocks of five seconds, and labels."""
+"""Simulates releases whose truth is known, many runs at once: counts of both arms in blocks of five seconds, and
+labels."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -19,7 +20,7 @@ MINUTES = 75.0
 
 @dataclass(frozen=True)
 class Counted:
-    """Counts `[runs, blocks]`."""
+    """Counts of requests and errors, `[runs, blocks]`."""
 
     candidate_requests: Array
     candidate_errors: Array
@@ -37,9 +38,9 @@ class Bursts:
     share: float
     blocks: int
     shared: bool = False
-    """Whether both arms have the same bursts, as where a service that both need is down."""
+    """Whether both arms have the same bursts, as if a service that both need is down."""
     more: float = 1.0
-    """How many times as often the candidate's bursts begin, where each arm has its own."""
+    """Frequency of the candidate's bursts over that of stable's, if each arm has its own."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Scenario:
     weights: tuple[float, ...] = (WEIGHT,)
     """Weights of the candidate, each for an equal part of the time; the error rate doubles with each part."""
     judged: bool = field(default=True)
-    """Whether the bars apply; else the figures are shown as a limit of the method."""
+    """Whether the bars apply; otherwise the figures show a limit of the method."""
 
     @property
     def calm_looks(self) -> int:
-        """Looks until which the candidate is as good as stable."""
+        """Number of looks at which the candidate is as good as stable."""
         return round(60 * self.calm_min / BLOCK_S)
 
     @property
@@ -110,15 +111,15 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images that only one version answers rightly, labelled one by one."""
+    """Releases whose differing images are labelled one by one; only one version answers each image rightly."""
 
     name: str
     truth: Truth
     lost: float
-    """Probability that it is the stable one."""
+    """Probability that the stable version is the right one."""
     labels: int = 1000
     compared: int = 10_000
-    """Images of which these are the ones that differ."""
+    """Number of compared images, of which these differ."""
     judged: bool = True
     calm_looks: ClassVar[int] = 0
 
@@ -127,7 +128,7 @@ class Labelled:
         return self.labels
 
     def simulate(self, rng: np.random.Generator, runs: int) -> tuple[Array, Array]:
-        """Lost and won at each label, `[runs, labels]`."""
+        """Simulate the lost and won images at each label, `[runs, labels]`."""
         lost = (rng.random((runs, self.labels)) < self.lost).astype(np.float64)
         return lost, 1 - lost
 

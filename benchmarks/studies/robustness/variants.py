@@ -1,4 +1,4 @@
-"""Versions of a run's classifier, for robustness.py: what another training would have left."""
+"""Makes versions of a run's classifier, as another training would have made them."""
 
 import json
 import shutil
@@ -18,7 +18,8 @@ def variant(
     serving: dict[str, Any] | None = None,
     engine_mark: str = "",
 ) -> Classifier:
-    """A sealed copy of the run's bundle and chosen engine with another decision, and a graph whose hash is another."""
+    """Make a sealed copy of the run's bundle and chosen engine with another decision, and a graph whose hash is
+    another."""
     chosen = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
     shutil.copytree(run / "bundle", folder / "bundle", ignore=shutil.ignore_patterns("manifest.json"))
     shutil.copytree(chosen.engine.path, folder / "engine", ignore=shutil.ignore_patterns("manifest.json"))
@@ -40,7 +41,7 @@ def variant(
 
 
 def mark_graph(engine: Path, mark: str) -> None:
-    """The same network as another file, as another training would have made it."""
+    """Change the file of the network and not its function, as another training would."""
     import onnx
 
     from slipway.system.files import sha256_file

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from slipway.contract.evidence.latency import LOWEST_PER_S, STEP
-from slipway.contract.evidence.tuning import Ratio
+from slipway.contract.evidence.tuning import RateRatio
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import Serving
 
@@ -84,12 +84,12 @@ def climb_rounds(
         yield at
 
 
-def ratio(rungs: Sequence[int], to: Sequence[int]) -> Ratio:
+def ratio(rungs: Sequence[int], to: Sequence[int]) -> RateRatio:
     """Compare two sides round by round; both begin with the same round."""
     steps = [rung - other for rung, other in zip(rungs, to, strict=True)]
     mean = math.fsum(steps) / len(steps)
     deviation = math.sqrt(math.fsum((step - mean) ** 2 for step in steps) / max(1, len(steps) - 1))
-    return Ratio(
+    return RateRatio(
         mean=STEP**mean,
         least=STEP ** min(steps),
         most=STEP ** max(steps),

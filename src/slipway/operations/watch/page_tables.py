@@ -142,7 +142,7 @@ def _estimate_cell(estimate: Interval | None, reference: float | None = None, *,
 
 
 def gap(found: Watched) -> Table | None:
-    """How live rows differ from the test split, measure by measure."""
+    """Show how live rows differ from the test split, measure by measure."""
     if not found.gap:
         return None
     live = "the newest rows" if found.live_rows is None else f"the live reference, {thousands(found.live_rows)} rows"
