@@ -19,7 +19,7 @@ from slipway.engines.heads import build_head_engine
 from slipway.steps.head import Head
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
-from slipway.training.bundle.fit_decision import some_of_each_class
+from slipway.training.bundle.write import some_of_each_class
 from slipway.training.data.dataset import check_top_k, scan
 from slipway.training.data.sources import read_from
 from slipway.training.heads.bundle import write_head

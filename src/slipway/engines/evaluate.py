@@ -157,15 +157,15 @@ def _evaluation(
     return EngineEvaluation(split="test", **found.fields(), unknown_rate=unknown_rate, **conditions.fields())
 
 
-def run_split(bundle: Bundle, network: ServedNetwork, split: Split, *, what: str, decoder: str) -> Predictions:
-    """Logits and embeddings of one split of the bundle's data set, by the serving preprocess with `decoder`."""
-    dataset = Dataset.read(bundle.path / DATASET)
+def run_split(owner: Owner[Any], network: ServedNetwork, split: Split, *, what: str, decoder: str) -> Predictions:
+    """Logits and embeddings of one split of a bundle's or base's data set, by the serving preprocess with `decoder`."""
+    dataset = Dataset.read(owner.path / DATASET)
     return predict_served(
         network,
         dataset,
         dataset.of(split),
-        preprocess=bundle.preprocess.model_copy(update={"decoder": decoder}),
-        batch_size=bundle.spec.serving.common_batch_size,
+        preprocess=owner.preprocess.model_copy(update={"decoder": decoder}),
+        batch_size=owner.spec.serving.common_batch_size,
         what=what,
     )
 

@@ -1,12 +1,12 @@
 """The `measured` part of the manifests of checkpoint, bundle, graph and engine, and the search for layers."""
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from slipway.contract.card import Card
 from slipway.contract.decision import Score
-from slipway.contract.evidence.evaluation import Interval, PrimaryMetrics
+from slipway.contract.evidence.evaluation import AnyBundleEvaluation, BundleEvaluation, Interval, PrimaryMetrics
 from slipway.contract.evidence.gate import AccuracyResult, AccuracyVerdict, Ungated
 from slipway.contract.spec import Precision
 from slipway.contract.typed_file import Contract, Evidence
@@ -14,6 +14,8 @@ from slipway.contract.typed_file import Contract, Evidence
 SEARCH = "search.json"
 FAILED_SUFFIX = "-search.json"
 """Suffix of the file that a failed search leaves beside the graph folder: `graphs/int8-search.json`."""
+REPEATED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
+"""Figures of a bundle's evaluation that its manifest repeats."""
 
 
 class CheckpointMeasured(Evidence):
@@ -83,6 +85,14 @@ class BundleMeasured(NetworkOrigin, PrimaryMetrics):
     ece_interval: Interval
     ece_uncalibrated: float
     unknown: UnknownShare | None = None
+
+    @classmethod
+    def of(cls, evaluation: AnyBundleEvaluation, **known: Any) -> Self:
+        """The figures of `evaluation` that the manifest repeats, beside the fields that are `known` already."""
+        figures = {name: value for name, value in evaluation.fields().items() if name in REPEATED}
+        if isinstance(evaluation, BundleEvaluation) and (unknown := evaluation.unknown) is not None:
+            figures["unknown"] = UnknownShare(score=unknown.score, unknown_rate=unknown.test.unknown_rate)
+        return cls(**figures, ece_interval=evaluation.reliability.after.ece_interval, **known)
 
 
 class Validation(Evidence):

@@ -1,5 +1,6 @@
 """Writes a bundle folder: around a graph, for export and import, or around a head."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,15 +11,16 @@ from slipway.contract import ExportError, Manifest, Spec, bundle_id, write_label
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
-from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
-from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
+from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin
+from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation
 from slipway.evaluation.bundle import evaluate_bundle, evaluate_label_bundle
+from slipway.evaluation.fit import Outputs, fit_decision
 from slipway.evaluation.predict import Forward, Predictions, predict
-from slipway.evaluation.unknown import check_coverage, foreign_network
+from slipway.evaluation.unknown import foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
 from slipway.training.bundle.calibration import write_calibration
-from slipway.training.bundle.fit_decision import Outputs, fit_decision
+from slipway.training.data.dataset import check_coverage
 from slipway.training.data.sources import read_from
 
 MAX_LOGIT_DIFFERENCE = 1e-2
@@ -37,6 +39,8 @@ class Fault(NamedTuple):
 
 
 EXPORT = Fault("ONNX and torch", "this backbone does not export faithfully")
+IMAGES_A_CLASS = 50
+"""Most training images whose embeddings are averaged into a class mean."""
 LIBRARIES = ("openvino", "nvidia-dali-cuda130", "scikit-learn")
 
 
@@ -65,12 +69,12 @@ def write_bundle(
         DataError: too few images for the calibration sample or the `unknown` that the spec asks for, or an image that
             serving would refuse.
     """
+    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
 
     def run(network: Forward, images: Sequence[LabelledImage], what: str) -> Predictions:
         size = spec.serving.max_batch_size
         return predict(network, dataset, images, preprocess=spec.preprocess, batch_size=size, what=what)
 
-    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     with complete_folder(out, kind="bundle", inputs=read_from(spec.data, out=out)) as staging:
         describe(staging, spec=spec, dataset=dataset)
         write_calibration(staging, dataset, spec.calibration, task=spec.task)
@@ -84,16 +88,15 @@ def write_bundle(
         validation = run(network, dataset.of("validation"), "validation split")
         for predictions in (test, validation):
             check_finite(predictions)
+        outputs = Outputs(
+            validation=validation,
+            test=test,
+            train=lambda: run(network, some_of_each_class(dataset), "train split, class means"),
+            foreign=lambda kind: run(foreign_network(network, kind), validation.images, f"validation split, {kind}"),
+        )
         return decide_and_seal(
             staging,
-            Outputs(
-                validation=validation,
-                test=test,
-                train=lambda images: run(network, images, "train split, class means"),
-                foreign=lambda kind: run(
-                    foreign_network(network, kind), validation.images, f"validation split, {kind}"
-                ),
-            ),
+            outputs,
             spec=spec,
             dataset=dataset,
             inputs=inputs,
@@ -101,6 +104,17 @@ def write_bundle(
             seed=spec.calibration.seed,
             origin=origin,
         )
+
+
+def some_of_each_class(dataset: Dataset) -> list[LabelledImage]:
+    """Draw up to `IMAGES_A_CLASS` training images of each class with the seed."""
+    images, taken, chosen = dataset.of("train"), Counter[int](), []
+    for row in np.random.default_rng(0).permutation(len(images)):
+        image = images[row]
+        if taken[image.class_id] < IMAGES_A_CLASS:
+            taken[image.class_id] += 1
+            chosen.append(image)
+    return chosen
 
 
 def describe(staging: Path, *, spec: Spec, dataset: Dataset) -> None:
@@ -128,17 +142,13 @@ def decide_and_seal(
         inputs, libraries, origin: as for `write_bundle`.
         seed: for the manifest.
     """
-    decision, unknown = fit_decision(spec, dataset, outputs)
+    decision, unknown = fit_decision(spec, outputs, labels=dataset.labels)
     decision.write(staging / "decision.json")
     if spec.task == "multilabel":
         evaluation: AnyBundleEvaluation = evaluate_label_bundle(decision, outputs.test, dataset.labels)
     else:
         evaluation = evaluate_bundle(decision, outputs.validation, outputs.test, dataset.labels, unknown=unknown)
     evaluation.write(staging / EVALUATION)
-    figures = evaluation.fields(BundleMeasured) | {"temperature": decision.temperature}
-    figures["ece_interval"] = evaluation.reliability.after.ece_interval
-    if isinstance(evaluation, BundleEvaluation) and (chosen := evaluation.unknown) is not None:
-        figures["unknown"] = UnknownShare(score=chosen.score, unknown_rate=chosen.test.unknown_rate)
     return Manifest.seal(
         staging,
         kind="bundle",
@@ -147,9 +157,10 @@ def decide_and_seal(
         inputs=inputs,
         libraries=(*LIBRARIES, *libraries),
         seed=seed,
-        measured=BundleMeasured(
+        measured=BundleMeasured.of(
+            evaluation,
             **origin.fields(),
-            **figures,
+            temperature=decision.temperature,
             embedding_size=outputs.test.embedding_nd.shape[1],
             classes_without_images=len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
         ),

@@ -10,13 +10,14 @@ from slipway.contract.bundle import BASE, HEAD, BaseLink
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.evaluation.fit import Outputs
 from slipway.evaluation.predict import Float, Forward, Predictions, predict
-from slipway.evaluation.unknown import check_coverage, foreign_network
+from slipway.evaluation.unknown import foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.head import Head
 from slipway.system.files import complete_folder, sha256_file
-from slipway.training.bundle.fit_decision import Outputs
-from slipway.training.bundle.write import decide_and_seal, describe
+from slipway.training.bundle.write import decide_and_seal, describe, some_of_each_class
+from slipway.training.data.dataset import check_coverage
 from slipway.training.data.sources import read_from
 from slipway.training.heads.embeddings import Embeddings
 
@@ -53,7 +54,7 @@ def write_head(
         outputs = Outputs(
             validation=embeddings.answer(head, dataset.of("validation")),
             test=embeddings.answer(head, dataset.of("test")),
-            train=lambda images: embeddings.answer(head, images),
+            train=lambda: embeddings.answer(head, some_of_each_class(dataset)),
             foreign=lambda kind: _foreign(network(), kind, spec, dataset),
         )
         return decide_and_seal(

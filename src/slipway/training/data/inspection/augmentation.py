@@ -15,12 +15,12 @@ from slipway.pages.thumbnails import Thumbnail, encode
 from slipway.system.yaml_json import dump_yaml
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
-from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import Viewer, views
 from slipway.training.data.inspection.page import thumbnail_of
 from slipway.training.data.loader import Loader, Loading, eval_loader, train_loader
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import rare_classes
+from slipway.training.data.sources import Entry
 
 DRAWS, ROWS, EACH, MIXED = 6, 60, 2, 12
 """Limits of the page: augmented pictures per image, images in total and per class, pictures of mixed batches."""
