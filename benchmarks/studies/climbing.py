@@ -22,7 +22,8 @@ from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
 from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator, latency_of
 from slipway.benchmark.tuning import climb, climb_rounds, in_turns, rung_at
 from slipway.contract.evidence.latency import rate_at
-from slipway.contract.evidence.studies import ClimbBlock, Tail
+from slipway.contract.evidence.studies import ClimbBlock, Failures, Ratio, Stage, Tail
+from slipway.contract.typed_file import Evidence
 
 DEADLINE_S = 1.0
 SETTLE_S = 60.0
@@ -89,29 +90,29 @@ class Bench:
                 blocks[side] += blocks_in_turns({side: connect}, rates[side], self.images, once)[side]
         return {side: tail_of(of_side, rates[side]) for side, of_side in blocks.items()}
 
-    def _held(self, sides: Mapping[str, Connect], stage: str, number: int, side: str, rung: int) -> bool:
+    def _held(self, sides: Mapping[str, Connect], stage: Stage, number: int, side: str, rung: int) -> bool:
+        """Measure one block. Its arrivals and images are those that every side meets at this rung in this round."""
         requests = self.effort.requests // (1 if stage == "round" else 2)
-        found = self._measure(sides[side], rung, requests=requests, drawn=(stage == "round", number))
-        block = ClimbBlock.parse({"side": side, "stage": stage, "round": number, **found}, source="the block")
+        rng = np.random.default_rng([self.effort.seed, stage == "round", number, rung])
+        warm_up = requests // 10
+        schedule_s = poisson_schedule(requests + warm_up, rate_per_s=rate_at(rung), rng=rng)
+        order = rng.integers(self.images, size=schedule_s.size).tolist()
+        measured, client_cpu_cores = offered(sides[side], schedule_s, order, warm_up=warm_up)
+        block = judged(
+            measured,
+            limit_ms=self.effort.limit_ms,
+            side=side,
+            stage=stage,
+            number=number,
+            rate_per_s=rate_at(rung),
+            client_cpu_cores=client_cpu_cores,
+        )
         self.blocks.append(block)
         tqdm.write(
             f"  {side:24} {rate_at(rung):6.1f}/s  P99 {block.latency.p99_ms:7.1f} ms  "
             f"client late {block.generator_late_p99_ms:4.1f} ms at P99  {'held' if block.held else 'over'}"
         )
         return block.held
-
-    def _measure(self, connect: Connect, rung: int, *, requests: int, drawn: tuple[int, int]) -> dict[str, Any]:
-        """Measure one block. Every side meets the same arrivals and images at this rung in this round."""
-        rng = np.random.default_rng([self.effort.seed, *map(int, drawn), rung])
-        warm_up = requests // 10
-        schedule_s = poisson_schedule(requests + warm_up, rate_per_s=rate_at(rung), rng=rng)
-        order = rng.integers(self.images, size=schedule_s.size).tolist()
-        block, client_cpu_cores = offered(connect, schedule_s, order, warm_up=warm_up)
-        return {
-            "rate_per_s": rate_at(rung),
-            **judged(block, limit_ms=self.effort.limit_ms),
-            "client_cpu_cores": client_cpu_cores,
-        }
 
 
 def offered(connect: Connect, schedule_s: Any, order: list[int], *, warm_up: int) -> tuple[Block, float]:
@@ -164,30 +165,25 @@ def blocks_in_turns(
     return blocks
 
 
-def p99_in_turns(
-    sides: Mapping[str, Connect], rate_per_s: float, images: int, effort: Effort, *, to: str
-) -> dict[str, Any]:
-    """Measure P99 of each side at one rate, with the same arrivals for all in a round, and the ratios to the side
-    `to`."""
-    return p99_of(blocks_in_turns(sides, rate_per_s, images, effort), to=to)
+class P99(Evidence):
+    """P99 of each side, of all its blocks and of each."""
 
+    p99_ms: dict[str, float]
+    p99_ms_by_round: dict[str, tuple[float, ...]]
+    failed: Failures
 
-def p99_of(blocks: Mapping[str, Sequence[Block]], *, to: str) -> dict[str, Any]:
-    """Return P99 of each side over all its blocks and over each, and the ratios to the side `to`."""
-    failed: Counter[str] = Counter()
-    for block in chain(*blocks.values()):
-        failed.update(block.failures)
-    p99_ms = {side: [percentile_ms([block], 99) for block in its] for side, its in blocks.items()}
-    whole = {side: percentile_ms(its, 99) for side, its in blocks.items()}
-    ratios = {
-        f"{side}_to_{to}": {
-            "of_all": whole[side] / whole[to],
-            "by_round": [a / b for a, b in zip(p99_ms[side], p99_ms[to], strict=True)],
-        }
-        for side in blocks
-        if side != to
-    }
-    return {"p99_ms": whole, "p99_ms_by_round": p99_ms, "failed": dict(failed), **ratios}
+    @classmethod
+    def of(cls, blocks: Mapping[str, Sequence[Block]]) -> "P99":
+        failed: Counter[str] = Counter()
+        for block in chain(*blocks.values()):
+            failed.update(block.failures)
+        by_round = {side: tuple(percentile_ms([block], 99) for block in its) for side, its in blocks.items()}
+        whole = {side: percentile_ms(its, 99) for side, its in blocks.items()}
+        return cls(p99_ms=whole, p99_ms_by_round=by_round, failed=failed)
+
+    def ratio(self, side: str, *, to: str) -> Ratio:
+        by_round = zip(self.p99_ms_by_round[side], self.p99_ms_by_round[to], strict=True)
+        return Ratio(of_all=self.p99_ms[side] / self.p99_ms[to], by_round=tuple(a / b for a, b in by_round))
 
 
 def tail_of(blocks: Sequence[Block], rate_per_s: float) -> Tail:
@@ -210,7 +206,9 @@ def percentile_ms(blocks: Sequence[Block], percent: float, *, first: int | None 
     return float(np.percentile(np.concatenate([block.latencies_ms[:first] for block in blocks]), percent))
 
 
-def judged(block: Block, *, limit_ms: float) -> dict[str, Any]:
+def judged(
+    block: Block, *, limit_ms: float, side: str, stage: Stage, number: int, rate_per_s: float, client_cpu_cores: float
+) -> ClimbBlock:
     """Judge a block. A rate is held if at most one request in a hundred is over the limit, 99 % of the rate is
     achieved, and the client is on time."""
     histogram = histogram_of(block.latencies_ms)
@@ -218,15 +216,20 @@ def judged(block: Block, *, limit_ms: float) -> dict[str, Any]:
     over_limit = int((block.latencies_ms > limit_ms).sum())
     late = judge_generator(block.schedule_errors_ms, limit_ms=limit_ms) is not None
     within = over_limit <= (1 - PERCENTILE) * block.latencies_ms.size
-    return {
-        "held": within and achieved_per_s >= MIN_ACHIEVED_SHARE * offered_per_s and not late,
-        "offered_per_s": offered_per_s,
-        "achieved_per_s": achieved_per_s,
-        "requests": block.latencies_ms.size,
-        "over_limit": over_limit,
-        "failures": dict(block.failures),
-        "generator_late": late,
-        "generator_late_p99_ms": float(np.quantile(block.schedule_errors_ms, PERCENTILE)),
-        "latency": latency_of(histogram).model_dump(),
-        "histogram": histogram.encode().decode(),
-    }
+    return ClimbBlock(
+        side=side,
+        stage=stage,
+        round=number,
+        rate_per_s=rate_per_s,
+        held=within and achieved_per_s >= MIN_ACHIEVED_SHARE * offered_per_s and not late,
+        offered_per_s=offered_per_s,
+        achieved_per_s=achieved_per_s,
+        requests=block.latencies_ms.size,
+        over_limit=over_limit,
+        failures=dict(block.failures),
+        generator_late=late,
+        generator_late_p99_ms=float(np.quantile(block.schedule_errors_ms, PERCENTILE)),
+        latency=latency_of(histogram),
+        histogram=histogram.encode().decode(),
+        client_cpu_cores=client_cpu_cores,
+    )

@@ -12,7 +12,7 @@ from slipway.system.targets import file_option, write_file
 if TYPE_CHECKING:
     from PIL import Image
 
-    from slipway.contract.evidence.studies import StudyResult
+    from slipway.contract.typed_file import Contract
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
@@ -31,11 +31,11 @@ def provenance(libraries: Iterable[str]) -> dict[str, Any]:
     return Origin.here(libraries).plain()
 
 
-def finish(result: "StudyResult", arguments: argparse.Namespace) -> None:
+def finish(result: "Contract", arguments: argparse.Namespace) -> None:
     """Write the result where `--output` says, and the JSON line last."""
-    if arguments.output:
-        write_file(arguments.output, result.to_json())
-        print(f"written to {arguments.output}", flush=True)
+    if arguments.out:
+        write_file(arguments.out, result.to_json())
+        print(f"written to {arguments.out}", flush=True)
     if arguments.json:
         print(json.dumps(result.plain()))
 
@@ -53,7 +53,7 @@ def study_parser(
     parser.add_argument(
         "--out",
         "--output",
-        dest="out" if result else "output",
+        dest="out",
         type=file_option(keys, what="a result of this study"),
         default=result,
         metavar="FILE",

@@ -190,7 +190,7 @@ def spec(folder: Path, augment: dict[str, Any]) -> Spec:
 def test_the_page_shows_originals_serving_draws_and_mixed_batches_and_loads_nothing(folder: Path) -> None:
     augment = {"minority": {"below": 0.8, "erase": {}}, "mix": {"mixup_alpha": 1.0}, "rotate_degrees": 10}
     page, found = render(spec(folder, augment))
-    assert found == {"images": 4, "draws": 6, "minority": ["<b>&dog"]}
+    assert found == (4, 6, ["<b>&dog"])
     pictures = PICTURE.findall(page)
     assert {name: pictures.count(name) for name in set(pictures)} == {
         **{"original": 4, "serving": 4, "training": 24},  # two images of each class, six draws

@@ -14,7 +14,7 @@ import yaml
 from slipway.contract import Bundle, BundleEngine
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss
-from slipway.engines import base_engines, build_engine, choose_plan, compile
+from slipway.engines import build_engine, choose_plan, compile, evaluate
 from slipway.engines.base_engines import run_of
 from slipway.engines.plan import PlanRunner
 from slipway.engines.tensorrt import BuiltPlan
@@ -100,7 +100,7 @@ def compiled(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bui
     monkeypatch.setattr(compile, "build_plan", lambda *_, **__: plan)
     monkeypatch.setattr(compile, "compute_capability", lambda: "9.0")
     monkeypatch.setattr(
-        base_engines,
+        evaluate,
         "predict_served",
         lambda *given, **options: predict_served(*given, **options | {"preprocess": base.preprocess}),
     )

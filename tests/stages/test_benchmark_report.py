@@ -9,7 +9,7 @@ import pytest
 
 from slipway.benchmark.page import cards, read_files, render
 from slipway.benchmark.page.comparisons import share_interval
-from slipway.benchmark.page.files import KINDS
+from slipway.benchmark.page.files import SHOWN
 from slipway.benchmark.page.plots import tail
 from slipway.benchmark.page.rates import rates
 from slipway.benchmark.page.series import all_series
@@ -98,7 +98,7 @@ def test_a_file_of_an_unknown_kind_is_told_the_kinds_there_are(tmp_path: Path, t
     path.write_text(text)
     with pytest.raises(SpecError, match=r"soak.json: not a result file of a known kind") as error:
         read_files([path])
-    assert all(kind in str(error.value) for kind in KINDS)
+    assert all(kind in str(error.value) for kind in SHOWN)
 
 
 def test_a_file_that_lacks_a_figure_or_is_no_json_is_named(tmp_path: Path, paths: dict[str, Path]) -> None:

@@ -12,7 +12,7 @@ from slipway.contract import DataError
 from slipway.contract.dataset import SPLITS, Split
 from slipway.contract.spec import Data
 from slipway.training.data.dataset import scan
-from slipway.training.data.entries import Entry
+from slipway.training.data.sources import Entry
 from slipway.training.data.splits import assign
 from tests.support.labelled_files import data, write_images, write_table
 

@@ -11,8 +11,8 @@ from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.recipe import Recipe
 from slipway.training import train
-from slipway.training.data import decodable
-from slipway.training.data.decodable import check_decodable
+from slipway.training.data import dataset as checks
+from slipway.training.data.dataset import check_decodable
 from slipway.training.data.loader import Loading, eval_loader
 from slipway.training.learn import fit
 from tests.support.bad_images import corpus
@@ -61,7 +61,7 @@ def test_decoding_prints_no_warning_of_the_decoder_s(tmp_path: Path, capfd: pyte
 
 
 def test_photographs_in_jpeg_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decodable, "Preprocessor", lambda *_, **__: pytest.fail("nothing is to be decoded"))
+    monkeypatch.setattr(checks, "Preprocessor", lambda *_, **__: pytest.fail("nothing is to be decoded"))
     check_decodable(listed(tmp_path, {"0.jpg": encode(PICTURE, "JPEG")}), PREPROCESS)
 
 

@@ -1,4 +1,4 @@
-"""`build/import_bundle.py` as a team calls it."""
+"""`slipway import` as a team calls it."""
 
 import json
 import os

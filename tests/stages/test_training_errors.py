@@ -34,20 +34,16 @@ SCRIPTS = (
     "training/make_digits.py",
     "training/make_parity.py",
     "training/make_pages.py",
-    "training/inspect_data.py",
+    "inspect",
     "training/augmentations.py",
     "training/train.py",
     "training/export.py",
     "training/label_errors.py",
     "training/search.py",
-    "build/import_bundle.py",
+    "import_bundle",
     "build/quantize.py",
     "build/compile.py",
 )
-MODULES = {
-    **{script: f"slipway.cli.{Path(script).stem}" for script in SCRIPTS},
-    "training/inspect_data.py": "slipway.cli.inspect",
-}
 PNG = encode(Image.new("RGB", (2, 2)), "PNG")
 HALF_A_PNG = next(case.data for case in corpus() if case.name == "PNG with half of its data")
 
@@ -58,7 +54,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     monkeypatch.chdir(tmp_path)
 
     def call(script: str, *arguments: Path | str) -> Any:
-        module = importlib.import_module(MODULES[script])
+        module = importlib.import_module(f"slipway.cli.{Path(script).stem}")
         monkeypatch.setattr(sys, "argv", [Path(script).name, *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             run(module.main, module.parser())

@@ -19,7 +19,6 @@ from slipway.evaluation.unknown import (
     TILES,
     auroc,
     best_score,
-    check_coverage,
     compare_scores,
     coverage_curve,
     evidence,
@@ -32,6 +31,7 @@ from slipway.evaluation.unknown import (
     shuffled,
 )
 from slipway.steps.postprocess import UNKNOWN, Postprocessor, decode_means, familiarity, nearness
+from slipway.training.data.dataset import check_coverage
 
 CLASSES, SIZE = 4, 16
 Float = npt.NDArray[np.float32]
@@ -81,8 +81,9 @@ def test_a_coverage_leaves_at_most_its_share_of_the_validation_images_unknown(
     policy = UnknownPolicy(coverage=coverage)
     if (1 - coverage) * (images + 1) < 1 - 1e-6:
         with pytest.raises(DataError, match=rf"needs at least \d+ validation images, but there are {images}"):
-            fit_threshold(score_n, score_n > 0, policy)
+            check_coverage(policy, images=images)
         return
+    check_coverage(policy, images=images)
     threshold = fit_threshold(score_n, score_n > 0, policy)
     assert (score_n >= threshold).mean() >= coverage
 

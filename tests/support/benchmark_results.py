@@ -131,7 +131,7 @@ def perf_analyzer() -> PerfAnalyzerResult:
         histogram=histogram.encode().decode(),
         shares_cores_with_server=True,
         server="triton 2.51.0",
-        machine=Machine(**MACHINE),
+        machine=Machine.parse(MACHINE, source="the test"),
         versions={},
         commit=None,
         created="2026-01-02T03:04:05+00:00",

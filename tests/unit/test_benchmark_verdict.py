@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.studies.verdict import __main__ as script
 from slipway.benchmark.statistics import requests_to_pass
+from slipway.contract.evidence.studies import JudgedServer, RulePasses
 
 RUNS = 60
 
@@ -17,7 +18,7 @@ def judged(server, utilisation=None, *, rate_per_s=50):
     """By where the true P99 is."""
     simulate = partial(script.queue, server, utilisation) if utilisation else script.independent
     workload = script.Workload(server, utilisation, rate_per_s, simulate)
-    return script.judged(workload, runs=RUNS, seed=7, long_blocks=4)["passes"]
+    return script.judged(workload, runs=RUNS, seed=7, long_blocks=4).passes
 
 
 def test_the_simulated_queue_is_the_one_of_the_books():
@@ -34,18 +35,18 @@ def test_services_take_about_one_unit_each(server):
 
 @pytest.mark.parametrize(("server", "utilisation"), [("M/D/1", 0.95), ("M/M/1", 0.3)])
 def test_a_queue_whose_p99_is_the_limit_hardly_ever_passes(server, utilisation):
-    assert judged(server, utilisation)["at the limit"]["rule"] <= 0.05  # 3 of 60: a rule at 1 % does so in 99.7 %
+    assert judged(server, utilisation)["at the limit"].rule <= 0.05  # 3 of 60: a rule at 1 % does so in 99.7 %
 
 
 def test_independent_latencies_20_percent_under_the_limit_pass_at_the_first_looks():
     shares = judged("independent")
-    assert shares["at the limit"]["rule"] <= 0.05
-    assert shares["20 % under"]["rule"] == 1
-    assert shares["20 % under"]["seconds"] < 90
+    assert shares["at the limit"].rule <= 0.05
+    assert shares["20 % under"].rule == 1
+    assert shares["20 % under"].seconds < 90
 
 
 def test_a_queue_at_70_percent_load_is_decided_where_the_time_is_enough_requests():
-    assert judged("M/D/1", 0.7, rate_per_s=150)["20 % under"]["rule"] >= 0.8
+    assert judged("M/D/1", 0.7, rate_per_s=150)["20 % under"].rule >= 0.8
 
 
 def test_blocks_alone_would_pass_a_busy_queue_too_often():
@@ -76,7 +77,7 @@ def test_the_script_writes_its_result_and_prints_every_server(tmp_path, capsys, 
     ("server", "share", "status"), [("stall in 500", 0.07, 0), ("stall in 500", 0.12, 1), ("M/D/1", 0.02, 1)]
 )
 def test_only_a_new_miss_fails_the_study(tmp_path, monkeypatch, server, share, status):
-    passes = {place: {"rule": share, "fails": 0.0, "seconds": 60.0} for place in script.LIMIT_BY_P99}
-    entry = {"server": server, "utilisation": 0.3, "rate_per_s": 50, "true_p99": 1.0, "passes": passes, "allowed": 0.01}
+    passes = {place: RulePasses(rule=share, fails=0.0, seconds=60.0) for place in script.LIMIT_BY_P99}
+    entry = JudgedServer(server=server, utilisation=0.3, rate_per_s=50, true_p99=1.0, passes=passes, allowed=0.01)
     monkeypatch.setattr(script, "progress", lambda *_: iter([entry]))
     assert script.main(script.parser().parse_args(["--out", str(tmp_path / "verdict.json")])) == status

@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.backbones.result import BackbonesResult
+from benchmarks.studies.gateway.result import GatewayResult
+from benchmarks.studies.guard.result import GuardResult
 from benchmarks.studies.lifecycle.result import LifecycleResult
+from benchmarks.studies.lint_corpus.result import LintCorpusResult
 from benchmarks.studies.memory.result import MemoryResult
 from benchmarks.studies.operate.result import OperateResult
 from benchmarks.studies.photographs.result import PhotographsResult
 from benchmarks.studies.resize.result import ResizeResult
 from benchmarks.studies.scale.result import ScaleResult
+from benchmarks.studies.soak.result import SoakResult
+from benchmarks.studies.timm_models.result import TimmResult
 from benchmarks.studies.watch.result import WatchResult
 from slipway import __version__
 from slipway.contract import Manifest, ManifestError
@@ -21,7 +27,6 @@ from slipway.contract.evidence.origin import Origin
 from slipway.contract.evidence.studies import (
     DensityResult,
     EfficiencyResult,
-    GatewayResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
@@ -30,6 +35,7 @@ from slipway.contract.evidence.tuning import TuningResult
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 KINDS = {
+    "backbones": BackbonesResult,
     "digits-int8-cpu": LatencyResult,
     "digits-capacity-cpu": CapacityResult,
     "perf_analyzer": PerfAnalyzerResult,
@@ -42,7 +48,9 @@ KINDS = {
     "gateway": GatewayResult,
     "gateway_84": GatewayResult,
     "gateway_http": GatewayResult,
+    "guard": GuardResult,
     "lifecycle": LifecycleResult,
+    "lint-corpus": LintCorpusResult,
     "memory": MemoryResult,
     "operate": OperateResult,
     "peers": PeersResult,
@@ -50,12 +58,15 @@ KINDS = {
     "resize": ResizeResult,
     "robustness": RobustnessResult,
     "scale": ScaleResult,
+    "soak": SoakResult,
+    "timm_models": TimmResult,
     "tuning": TuningResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
     "watch": WatchResult,
 }
 STUDIES = {
+    "backbones",
     "density",
     "density_loss",
     "density_changes",
@@ -65,13 +76,17 @@ STUDIES = {
     "gateway",
     "gateway_84",
     "gateway_http",
+    "guard",
     "lifecycle",
+    "lint-corpus",
     "memory",
     "operate",
     "peers",
     "photographs",
     "resize",
     "scale",
+    "soak",
+    "timm_models",
     "fifty",
     "verdict",
     "watch",

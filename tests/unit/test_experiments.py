@@ -16,11 +16,13 @@ MODULE = '''"""{purpose}
 
 More of it.
 """
+from benchmarks.studies.training.result import Found, Target
+
 def measure(scratch):
     assert scratch.is_dir()
     {body}
 '''
-TARGET = {"what": "a | b", "asked": "at least 1", "measured": "2", "met": True}
+TARGET = "Target(what='a | b', asked='at least 1', measured='2', met={met})"
 
 
 @pytest.fixture
@@ -29,8 +31,8 @@ def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     folder = tmp_path / "some_experiments"
     folder.mkdir()
     for name, body in (
-        ("folds", f"return {{'top1': 0.99, 'targets': [{TARGET}]}}"),
-        ("noise", f"return {{'targets': [{TARGET | {'met': False}}]}}"),
+        ("folds", f"return Found(top1=0.99, targets=({TARGET.format(met=True)},))"),
+        ("noise", f"return Found(targets=({TARGET.format(met=False)},))"),
         ("broken", "raise ValueError('no such thing')"),
     ):
         (folder / f"{name}.py").write_text(MODULE.format(purpose=f"The purpose of {name}.", body=body))
@@ -101,7 +103,8 @@ def test_an_unknown_experiment_is_an_error_that_names_the_known_ones(call: Calla
 
 
 def test_the_page_in_the_docs_is_that_of_the_result_file() -> None:
-    result = json.loads(study.RESULT.read_text(encoding="utf-8"))
+    result = study.read(study.RESULT)
+    assert {name: entry.plain() for name, entry in result.items()} == json.loads(study.RESULT.read_text())
     assert study.PAGE.read_text(encoding="utf-8") == study.render(result)
     for name in study.NAMES:
         found = study.load(name)

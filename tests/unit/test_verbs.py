@@ -138,6 +138,7 @@ def test_a_script_of_the_clone_runs_one_verb_and_nothing_else(script: Path) -> N
     source = script.read_text(encoding="utf-8")
     (name,) = re.findall(r'run_verb\("([\w-]+)"\)', source)
     assert name in VERBS
+    assert script.stem in {name.replace("-", "_"), "classify_folder"}
     assert f"`slipway {name}`" in source
     assert len(source.splitlines()) <= 7
 

@@ -15,8 +15,17 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from benchmarks.studies.backbones.result import (
+    BackbonesResult,
+    CompiledRow,
+    EngineFound,
+    Processor,
+    Row,
+    Searched,
+    TrainedRow,
+)
 from benchmarks.studies.study import ROOT, study_parser
 from slipway.contract import SlipwayError
 from slipway.system.process import child, run
@@ -41,6 +50,7 @@ TRAINED: dict[str, dict[str, dict[str, Any]]] = {  # row: changes to training/co
     "mobilenetv3_small_050-max": {"recipe": {"epochs": 12}, "calibration": {"method": "max"}},
     "efficientnet_lite0-max": {"recipe": {"epochs": 12}, "calibration": {"method": "max"}},
 }
+Cells = TypeVar("Cells", bound=Row)
 FAST = 3  # of the compiled backbones, for tests
 EPILOG = """example:
   python -m benchmarks.studies.backbones               everything; about 40 minutes on two cores (make study-backbones)
@@ -62,43 +72,41 @@ def main(arguments: argparse.Namespace) -> None:
     work.mkdir(parents=True, exist_ok=True)
     from slipway.contract.evidence.origin import now
 
-    result: dict[str, Any] = {"created": now(), "compiled": {}, "trained": {}}
+    result = BackbonesResult(created=now(), compiled={}, trained={})
     rounds, images = (3, 8) if arguments.fast else (11, 32)
     for name in names:
         say(f"compiled {name}, {COMPILED[name]} px")
-        result["compiled"][name] = row(
-            partial(compiled_row, name, COMPILED[name], work / "compiled" / name, rounds=rounds, images=images)
-        )
+        make = partial(compiled_row, name, COMPILED[name], work / "compiled" / name, rounds=rounds, images=images)
+        result.compiled[name] = row(CompiledRow(), make)
         write(arguments.out, result)
     for name in trained:
         say(f"trained {name}")
-        result["trained"][name] = row(partial(trained_row, name, work / "trained" / name))
+        result.trained[name] = row(TrainedRow(), partial(trained_row, name, work / "trained" / name))
         write(arguments.out, result)
-    result |= machine()
+    add_machine(result)
     write(arguments.out, result)
     if arguments.page:
-        write_file(arguments.page, render(result, source=arguments.out.name))
+        write_file(arguments.page, render(result.plain(), source=arguments.out.name))
         print(f"{arguments.page} from {arguments.out}")
     if arguments.json:
-        print(json.dumps(result))
+        print(json.dumps(result.plain()))
 
 
-def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def row(cells: Cells, make: Callable[[Cells], None]) -> Cells:
     """Return the cells that `make` filled in, and the reason if it ended early."""
-    cells: dict[str, Any] = {}
     started = time.monotonic()
     try:
         make(cells)
     except SlipwayError as error:
-        cells["ended"] = str(error)
+        cells.ended = str(error)
     except Exception as error:  # one backbone that breaks a library must not cost the others
         traceback.print_exc()
-        cells["ended"] = f"{type(error).__name__}: {error}"
-    cells["seconds"] = round(time.monotonic() - started, 1)
+        cells.ended = f"{type(error).__name__}: {error}"
+    cells.seconds = round(time.monotonic() - started, 1)
     return cells
 
 
-def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
+def trained_row(name: str, folder: Path, cells: TrainedRow) -> None:
     """Train, export, quantise, compile and choose with the ordinary scripts, on the digits."""
     from slipway.contract import Choice, Manifest
     from slipway.contract.evidence.build import SensitivitySearch
@@ -123,17 +131,18 @@ def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
                 "build/quantize.py", folder / "bundle", "--precision", precision, "--out", folder / "graphs" / precision
             )
         except SlipwayError as error:
-            cells[f"{precision}_ended"] = str(error)
+            setattr(cells, f"{precision}_ended", str(error))
     search = folder / "graphs/int8/search.json"
     if search.is_file():
-        cells["search"] = SensitivitySearch.read(search).plain()
+        cells.search = Searched.parse(SensitivitySearch.read(search).plain(), source=str(search))
     options = (folder / "bundle", "--graphs", folder / "graphs", "--out", folder / "engines")
     script("build/compile.py", *options)
     script("build/choose.py", folder / "bundle", "--engines", folder / "engines")
-    cells["choice"] = Choice.read(folder / "engines/choice.json").plain()
+    cells.choice = Choice.read(folder / "engines/choice.json")
     for engine in sorted((folder / "engines").glob("openvino-*")):
         flips = EngineEvaluation.read(engine / EVALUATION).flips
-        cells[engine.name] = {**Manifest.read(engine / "manifest.json").measured, "flips": len(flips)}
+        found = Manifest.read(engine / "manifest.json").measured | {"flips": len(flips)}
+        setattr(cells, engine.name, EngineFound.parse(found, source=engine.name))
 
 
 def script(name: str, *arguments: str | Path) -> None:
@@ -146,7 +155,7 @@ def script(name: str, *arguments: str | Path) -> None:
         raise SlipwayError(words[-1] if words else f"{name} ended with {process.returncode}")
 
 
-def machine() -> dict[str, Any]:
+def add_machine(result: BackbonesResult) -> None:
     import os
 
     from slipway.contract.evidence.origin import Machine, commit, versions
@@ -160,16 +169,13 @@ def machine() -> dict[str, Any]:
         "tensorrt-rtx-cu13-libs",
         "nvidia-dali-cuda130",
     )
-    return {
-        "machine": {"processor": Machine.this().cpu, "cores": os.cpu_count()},
-        "versions": versions(libraries),
-        "commit": commit(),
-    }
+    result.machine = Processor(processor=Machine.this().cpu, cores=os.cpu_count() or 1)
+    result.versions, result.commit = versions(libraries), commit()
 
 
-def write(path: Path, result: dict[str, Any]) -> None:
+def write(path: Path, result: BackbonesResult) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, json.dumps(result, indent=1) + "\n")
+    write_file(path, result.to_json())
 
 
 def say(text: str) -> None:

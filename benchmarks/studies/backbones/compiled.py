@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.studies.backbones.result import Cell, CompiledRow, Fp16, Int8, Likeness, Plan, Speed
 from slipway.contract import Preprocess, SlipwayError
 from slipway.contract.spec import Backbone, TensorRT
 from slipway.engines import graph_checks
@@ -31,13 +32,14 @@ from slipway.steps.preprocess import Preprocessor
 from slipway.training.bundle.export import write_onnx
 from slipway.training.learn.network import Network
 
+AnyCell = TypeVar("AnyCell", bound=Cell)
 CLASSES, SEED, MAX_BATCH = 1000, 0, 8
 TIMED_IMAGES = 8
 ENGINES = {"fp32": ("fp32", "f32"), "bf16": ("fp32", "bf16"), "int8": ("int8", "f32")}
 """OpenVINO: precision to graph and arithmetic."""
 
 
-def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, rounds: int, images: int) -> None:
+def compiled_row(name: str, side: int, folder: Path, cells: CompiledRow, *, rounds: int, images: int) -> None:
     """Fill `cells` step by step, so that earlier cells remain if a later step fails.
 
     `images` calibrate INT8, and twice as many are compared.
@@ -48,38 +50,38 @@ def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, r
     pixels_nhwc_u8 = pixels_of(encoded, preprocess)
     calibration, compared = normalize(pixels_nhwc_u8[:images], preprocess.model_dump()), pixels_nhwc_u8[images:]
     network = random_network(name, side, calibration[:16])
-    cells["input"] = side
-    cells["parameters"] = sum(parameter.numel() for parameter in network.parameters())
-    cells["gflops"] = multiply_adds(network, side) / 1e9
+    cells.input = side
+    cells.parameters = sum(parameter.numel() for parameter in network.parameters())
+    cells.gflops = multiply_adds(network, side) / 1e9
     graphs = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
     write_onnx(network, graphs["fp32"], input_shape=(3, side, side))
     del network
-    cells["calibration_images"] = images
-    cells["fp16"] = reasoned(lambda: fp16(graphs["fp32"], graphs["fp16"], Sample(calibration)))
-    cells["int8"] = reasoned(lambda: int8(graphs["fp32"], graphs["int8"], Sample(calibration)))
+    cells.calibration_images = images
+    cells.fp16 = reasoned(Fp16, lambda: fp16(graphs["fp32"], graphs["fp16"], Sample(calibration)))
+    cells.int8 = reasoned(Int8, lambda: int8(graphs["fp32"], graphs["int8"], Sample(calibration)))
     for precision, graph in graphs.items():
-        cells[f"plan_{precision}"] = reasoned(partial(plan, graph, preprocess))
+        setattr(cells, f"plan_{precision}", reasoned(Plan, partial(plan, graph, preprocess)))
     runners = {}
     for precision, (source, arithmetic) in ENGINES.items():
         if graphs[source].is_file() and (arithmetic != "bf16" or has_bf16()):
             runners[precision] = served(graphs[source], preprocess, arithmetic=arithmetic)
-    cells["openvino"] = compare_outputs(runners, compared)
+    cells.openvino = compare_outputs(runners, compared)
     if graphs["fp16"].is_file():
         typed = {"fp32": runners["fp32"], "fp16": served(graphs["fp16"], preprocess, arithmetic="f32")}
-        cells["openvino"] |= compare_outputs(typed, compared)
-    cells["speed"], cells["chosen"] = speeds(runners, encoded[:TIMED_IMAGES], preprocess, rounds=rounds)
+        cells.openvino |= compare_outputs(typed, compared)
+    cells.speed, cells.chosen = speeds(runners, encoded[:TIMED_IMAGES], preprocess, rounds=rounds)
 
 
 def has_bf16() -> bool:
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def reasoned(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def reasoned(kind: type[AnyCell], make: Callable[[], AnyCell]) -> AnyCell:
     """Return what `make` measured, or the reason why it failed."""
     try:
         return make()
     except SlipwayError as error:
-        return {"reason": str(error)}
+        return kind(reason=str(error))
 
 
 class Sample(CalibrationSample):
@@ -95,19 +97,19 @@ class Sample(CalibrationSample):
         return (self._pixels_nchw[row : row + 1] for row in range(min(images or len(self), len(self))))
 
 
-def fp16(source: Path, out: Path, sample: Sample) -> dict[str, Any]:
+def fp16(source: Path, out: Path, sample: Sample) -> Fp16:
     graph = to_fp16(open_source(source), sample)
     save(graph, out)
-    return {"nodes_kept_fp32": len(graph_checks.kept_in_fp32(graph)), "nodes": len(graph.graph.node)}
+    return Fp16(nodes_kept_fp32=len(graph_checks.kept_in_fp32(graph)), nodes=len(graph.graph.node))
 
 
-def int8(source: Path, out: Path, sample: Sample) -> dict[str, Any]:
+def int8(source: Path, out: Path, sample: Sample) -> Int8:
     before = open_source(source)
     graph = with_qdq(before, sample, "int8", method="entropy")
     reasons = graph_checks.check_quantised(before, graph, "int8", pixels_nchw=next(sample.pixels()))
     save(graph, out)
     quantised, layers = graph_checks.quantised_layers(graph, "int8"), graph_checks.layers(graph)
-    return {"int8_layers": len(quantised), "layers": len(layers), "not_quantised": reasons}
+    return Int8(int8_layers=len(quantised), layers=len(layers), not_quantised=reasons)
 
 
 def served(graph: Path, preprocess: Preprocess, *, arithmetic: str) -> Engine:
@@ -117,13 +119,13 @@ def served(graph: Path, preprocess: Preprocess, *, arithmetic: str) -> Engine:
     return Engine(file, arithmetic=arithmetic, threads=1)
 
 
-def plan(graph: Path, preprocess: Preprocess) -> dict[str, Any]:
+def plan(graph: Path, preprocess: Preprocess) -> Plan:
     if not graph.is_file():
-        return {"reason": "no graph"}
+        return Plan(reason="no graph")
     built = build_plan(
         graph, preprocess=preprocess, target="tensorrt_rtx", max_batch_size=MAX_BATCH, options=TensorRT()
     )
-    return {"bytes": len(built.data), "seconds": built.seconds}
+    return Plan(bytes=len(built.data), seconds=built.seconds)
 
 
 def crops(count: int) -> list[bytes]:
@@ -173,7 +175,7 @@ def multiply_adds(network: Network, side: int) -> float:
     return float(counter.get_total_flops()) / 2
 
 
-def compare_outputs(runners: dict[str, Engine], pixels_nhwc_u8: Pixels) -> dict[str, Any]:
+def compare_outputs(runners: dict[str, Engine], pixels_nhwc_u8: Pixels) -> dict[str, Likeness]:
     """Compare with FP32: the mean cosine similarity of the centred logits, and the share of equal best classes."""
     logits = {name: np.concatenate(list(run_all(runner, pixels_nhwc_u8))) for name, runner in runners.items()}
     reference = logits["fp32"] - logits["fp32"].mean(axis=0)
@@ -183,10 +185,10 @@ def compare_outputs(runners: dict[str, Engine], pixels_nhwc_u8: Pixels) -> dict[
             continue
         centred = values - logits["fp32"].mean(axis=0)
         norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(centred, axis=1)
-        result[name] = {
-            "cosine": float(((reference * centred).sum(axis=1) / norms).mean()),
-            "agreement": float((values.argmax(axis=1) == logits["fp32"].argmax(axis=1)).mean()),
-        }
+        result[name] = Likeness(
+            cosine=float(((reference * centred).sum(axis=1) / norms).mean()),
+            agreement=float((values.argmax(axis=1) == logits["fp32"].argmax(axis=1)).mean()),
+        )
     return result
 
 
@@ -197,7 +199,7 @@ def run_all(runner: Engine, pixels_nhwc_u8: Pixels) -> Iterator[Float]:
 
 def speeds(
     runners: dict[str, Engine], encoded: list[bytes], preprocess: Preprocess, *, rounds: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Speed], Speed]:
     """Time decode to logits, one image at a time, interleaved; then time the fastest against FP32 once more, alone.
 
     Quote the second run, since picking the best of several noisy numbers flatters it.
@@ -208,26 +210,22 @@ def speeds(
         return lambda image: void(runner.run(preprocessor.run([image])[0]))
 
     first = summarise(interleave({name: pipeline(r) for name, r in runners.items()}, encoded, rounds=rounds))
-    fastest = min(first, key=lambda name: first[name]["median_ms"])
+    fastest = min(first, key=lambda name: first[name].median_ms)
     if fastest == "fp32":
-        return first, {"precision": "fp32", "speed_to_fp32": 1.0}
+        return first, Speed(precision="fp32", speed_to_fp32=1.0)
     pair = {name: pipeline(runners[name]) for name in ("fp32", fastest)}
     again = summarise(interleave(pair, encoded, rounds=rounds))
-    return first, {"precision": fastest, **again[fastest]}
+    return first, again[fastest].model_copy(update={"precision": fastest})
 
 
 def void(_: object) -> None:
     return None
 
 
-def summarise(times_ms: dict[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
+def summarise(times_ms: dict[str, npt.NDArray[np.float64]]) -> dict[str, Speed]:
     result = {}
     for name, values in times_ms.items():
         low, middle, high = np.percentile(times_ms["fp32"] / values, [10, 50, 90]).tolist()
-        result[name] = {
-            "median_ms": float(np.median(values)),
-            "speed_to_fp32": middle,
-            "speed_low": low,
-            "speed_high": high,
-        }
+        median_ms = float(np.median(values))
+        result[name] = Speed(median_ms=median_ms, speed_to_fp32=middle, speed_low=low, speed_high=high)
     return result

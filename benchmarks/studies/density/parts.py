@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.studies.climbing import Bench, p99_in_turns
+from benchmarks.studies.climbing import P99, Bench, blocks_in_turns
 from benchmarks.studies.density.made import Shape, write_random_head, write_whole
 from benchmarks.studies.effort import Effort
 from benchmarks.studies.memory.measure import proportional_mib
@@ -110,13 +110,16 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
         }
         bench = Bench(len(images), effort)
         _, rung = bench.best({"alone": sides["alone"]})
-        seen = p99_in_turns(sides, rate_at(rung), len(images), effort, to="alone")
+        seen = P99.of(blocks_in_turns(sides, rate_at(rung), len(images), effort))
         return DensityLatency(
             heads=len(runs),
-            **found,
+            alone=found["alone"],
+            among=found["among"],
             memory_mib_of_each_additional=further_mib / (len(runs) - 1),
             rate_per_s=rate_at(rung),
-            **seen,
+            **seen.fields(),
+            among_to_alone=seen.ratio("among", to="alone"),
+            spread_to_alone=seen.ratio("spread", to="alone"),
         )
 
 

@@ -63,9 +63,9 @@ def main(arguments: argparse.Namespace) -> None:
             work.mkdir()
             found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
             print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
-            if arguments.output:  # after each classifier, so that its result is kept
-                write_file(arguments.output, EfficiencyResult.parse(result, source="the result").to_json())
-                print(f"written to {arguments.output}", flush=True)
+            if arguments.out:  # after each classifier, so that its result is kept
+                write_file(arguments.out, EfficiencyResult.parse(result, source="the result").to_json())
+                print(f"written to {arguments.out}", flush=True)
     if arguments.json:
         print(json.dumps(EfficiencyResult.parse(result, source="the result").plain()))
 

@@ -4,13 +4,10 @@
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from benchmarks.studies.effort import add_effort, effort_of
+from benchmarks.studies.gateway.result import GatewayResult
 from benchmarks.studies.study import finish, provenance, study_parser
-
-if TYPE_CHECKING:
-    from slipway.contract.evidence.studies import GatewayResult
 
 IMAGES = 256
 STEPS = {
@@ -36,23 +33,13 @@ with random weights, and the images are 256 JPEGs of 512 pixels."""
 
 def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
-    from benchmarks.studies.gateway.sides import TAP_SHARE, Asked, through_and_past
+    from benchmarks.studies.gateway.sides import Asked, through_and_past
     from slipway.benchmark.gate import load_images
-    from slipway.contract.evidence.studies import GatewayResult
     from slipway.engines.child import run_in_child
     from slipway.repository.contents import contents
     from slipway.repository.plan import plan
 
-    effort, backbone = effort_of(arguments), arguments.backbone
-    result: dict[str, Any] = {
-        **provenance(LIBRARIES),
-        **vars(effort),
-        "backbone": backbone,
-        "protocol": arguments.protocol,
-        "load": arguments.load,
-        "tap_share": TAP_SHARE,
-        "client_shares_the_cores": True,
-    }
+    effort, backbone, origin = effort_of(arguments), arguments.backbone, provenance(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix="slipway-gateway-") as folder:
         work = Path(folder)
         print(f"{backbone}: network, INT8 and images; about a minute", flush=True)
@@ -69,14 +56,13 @@ def main(arguments: argparse.Namespace) -> None:
             load=arguments.load,
             rate_per_s=arguments.rate,
         )
-        result |= through_and_past(work, images, asked)
-    measured = GatewayResult.parse(result, source="the result")
-    print(f"P99 {measured.p99_ms} ms at {measured.rate_per_s:.0f}/s; ratio {result['gateway_to_direct']}", flush=True)
+        measured = through_and_past(work, images, asked, origin=origin)
+    print(f"P99 {measured.p99_ms} ms at {measured.rate_per_s:.0f}/s; ratio {measured.gateway_to_direct}", flush=True)
     print("\n".join(table(measured)), flush=True)
     finish(measured, arguments)
 
 
-def table(measured: "GatewayResult") -> list[str]:
+def table(measured: GatewayResult) -> list[str]:
     """Render the rows as Markdown, as in docs/gateway.md."""
     lines = ["| asked through | P99 ÷ direct | P50 ÷ direct | Envoy runs, ms | Envoy waits, ms | client runs, ms |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmarks.studies.climbing import percentile_ms
 from benchmarks.studies.gateway.parts import Stopped, lacking
+from benchmarks.studies.gateway.result import GatewayRow
 from slipway.benchmark.load import Block
 from slipway.contract import DataError
-from slipway.contract.evidence.studies import GatewayRow
 
 
 @dataclass

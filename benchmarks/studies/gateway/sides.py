@@ -1,7 +1,7 @@
 """Asks one server directly, through the gateway, and through gateways without some of its parts, in turns."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.climbing import Bench, Connect, blocks_in_turns, p99_of
+from benchmarks.studies.climbing import P99, Bench, Connect, blocks_in_turns
 from benchmarks.studies.effort import Effort
 from benchmarks.studies.gateway.parts import all_stopped
+from benchmarks.studies.gateway.result import GatewayResult
 from benchmarks.studies.gateway.rows import Costs, row_of
 from benchmarks.studies.robustness.launcher import launched
 from slipway.benchmark.figures import rates_per_s
@@ -51,13 +52,15 @@ class Asked:
         return min(self.effort.requests, self.part_requests if self.parts else self.effort.requests) // 10
 
 
-def through_and_past(work: Path, images: Sequence[bytes], asked: Asked) -> dict[str, Any]:
+def through_and_past(work: Path, images: Sequence[bytes], asked: Asked, *, origin: Mapping[str, Any]) -> GatewayResult:
     """Measure the latency of both ways to one server, and of the ways without parts of the gateway."""
     with tempfile.TemporaryDirectory(prefix="slipway-gateway-", dir=MEMORY) as spools:
-        return _through_and_past(work, images, asked, *written(work, Path(spools)))
+        return _through_and_past(work, images, asked, *written(work, Path(spools)), origin=origin)
 
 
-def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source: Path, address: str) -> dict[str, Any]:
+def _through_and_past(
+    work: Path, images: Sequence[bytes], asked: Asked, source: Path, address: str, *, origin: Mapping[str, Any]
+) -> GatewayResult:
     key = (work / "team.key").read_text(encoding="utf-8").strip()
     repository = work / "repository"
     with (
@@ -79,35 +82,41 @@ def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source:
             "gateway": through(address),
             **{name: through(f"localhost:{part.port}", tls=part.has_tls) for name, part in parts.items()},
         }
-        found = rate_of(sides["direct"], len(images), asked)
+        held_per_s, rate_per_s = rate_of(sides["direct"], len(images), asked)
         costs = Costs(server.events("gateway_ready")[-1]["pid"], parts, asked.warm_up)
         blocks = blocks_in_turns(
             sides,
-            found["rate_per_s"],
+            rate_per_s,
             len(images),
             asked.effort,
             fewer=dict.fromkeys(parts, asked.part_requests),
             around=costs.of,
         )
-    rows = {side: row_of(side, blocks, costs).plain() for side in ("gateway", *parts)}
-    compared = p99_of({side: blocks[side] for side in ("direct", "gateway")}, to="direct")
+    compared = P99.of({side: blocks[side] for side in ("direct", "gateway")})
     _, _, client_ms = costs.per_request("direct", blocks["direct"])
-    measured = {
-        "achieved_per_s": {side: rates_per_s(its, limit_ms=asked.effort.limit_ms)[1] for side, its in blocks.items()},
-        "histograms": {
+    return GatewayResult(
+        **origin,
+        **vars(asked.effort),
+        backbone=asked.model,
+        protocol=asked.protocol,
+        client_shares_the_cores=True,
+        distinct_images=len(set(images)),
+        tap_share=TAP_SHARE,
+        load=asked.load,
+        held_per_s=held_per_s,
+        rate_per_s=rate_per_s,
+        achieved_per_s={side: rates_per_s(its, limit_ms=asked.effort.limit_ms)[1] for side, its in blocks.items()},
+        p99_ms=compared.p99_ms,
+        p99_ms_by_round=compared.p99_ms_by_round,
+        gateway_to_direct=compared.ratio("gateway", to="direct"),
+        failed=P99.of(blocks).failed,
+        rows={side: row_of(side, blocks, costs) for side in ("gateway", *parts)},
+        direct_client_ms=client_ms,
+        histograms={
             side: histogram_of(np.concatenate([block.latencies_ms for block in its])).encode().decode()
             for side, its in blocks.items()
         },
-        "failed": p99_of(blocks, to="direct")["failed"],
-    }
-    return {
-        **found,
-        "distinct_images": len(set(images)),
-        **compared,
-        "direct_client_ms": client_ms,
-        "rows": rows,
-        **measured,
-    }
+    )
 
 
 def written(work: Path, spools: Path) -> tuple[Path, str]:
@@ -126,10 +135,10 @@ def written(work: Path, spools: Path) -> tuple[Path, str]:
     return work / "gateway.yaml", f"localhost:{own.grpc}"
 
 
-def rate_of(direct: Connect, images: int, asked: Asked) -> dict[str, Any]:
+def rate_of(direct: Connect, images: int, asked: Asked) -> tuple[float | None, float]:
     """Return the rate to ask at, and the rate that the server holds alone if that was searched."""
     if asked.rate_per_s is not None:
-        return {"held_per_s": None, "rate_per_s": asked.rate_per_s}
+        return None, asked.rate_per_s
     effort = replace(asked.effort, requests=min(asked.effort.requests, SEARCHED))
     _, rung = Bench(images, effort).best({"direct": direct})
-    return {"held_per_s": rate_at(rung), "rate_per_s": asked.load * rate_at(rung)}
+    return rate_at(rung), asked.load * rate_at(rung)

@@ -5,7 +5,6 @@ The study encodes photographs in every accepted format, and damages them by a se
 """
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,9 +13,9 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.studies.study import RESULTS, load_photographs, provenance, scikit_image, study_parser
+from benchmarks.studies.guard.result import Cost, Damaged, Escapes, Groups, GuardResult, Options
+from benchmarks.studies.study import RESULTS, finish, load_photographs, provenance, scikit_image, study_parser
 from slipway.system.process import run
-from slipway.system.targets import write_file
 
 RESULT = RESULTS / "guard.json"
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "pillow")
@@ -39,19 +38,17 @@ def main(arguments: argparse.Namespace) -> int:
     pictures, seed = list(photographs.values()), arguments.seed
     decoder = Decoder()
     files = good_files(pictures, GOOD_FILES, seed=seed, sides=SIDES)
-    result = {
-        "options": {"files": arguments.files, "seed": seed, "photographs": sorted(photographs)},
-        "microseconds": speed(pictures, seed=seed),
-        "good": taken((file.data for file in files), decoder, what="good files"),
-        "good_of_other_encoders": taken(below(arguments.good), decoder, what="other encoders"),
-        "damaged": damage(files, decoder, count=arguments.files, seed=seed),
+    result = GuardResult(
+        options=Options(files=arguments.files, seed=seed, photographs=tuple(sorted(photographs))),
+        microseconds=speed(pictures, seed=seed),
+        good=taken((file.data for file in files), decoder, what="good files"),
+        good_of_other_encoders=taken(below(arguments.good), decoder, what="other encoders"),
+        damaged=damage(files, decoder, count=arguments.files, seed=seed),
         **provenance(LIBRARIES),
-    }
-    write_file(arguments.out, json.dumps(result, indent=1) + "\n")
-    print(f"{summary(result)}\nwritten to {arguments.out}")
-    if arguments.json:
-        print(json.dumps(result))
-    return 0 if result["good"].get("ok") == GOOD_FILES else 1
+    )
+    print(summary(result))
+    finish(result, arguments)
+    return 0 if result.good.get("ok") == GOOD_FILES else 1
 
 
 class Decoder:
@@ -68,7 +65,7 @@ class Decoder:
         return not self.preprocessor.run([image])[1][0]
 
 
-def speed(pictures: Sequence[Any], *, seed: int) -> dict[str, Any]:
+def speed(pictures: Sequence[Any], *, seed: int) -> dict[str, Cost]:
     """Measure the median and P99 of single calls: of all files, of each format, and of 512-pixel JPEGs of a set
     size."""
     from tests.support.mutations import FORMATS, good_files
@@ -80,7 +77,7 @@ def speed(pictures: Sequence[Any], *, seed: int) -> dict[str, Any]:
     return {name: timed(images) for name, images in named.items()}
 
 
-def timed(images: Sequence[bytes]) -> dict[str, float]:
+def timed(images: Sequence[bytes]) -> Cost:
     """Time calls by the processor time of this thread, so that other work on the machine counts little."""
     from slipway.steps.guard import inspect
 
@@ -91,12 +88,12 @@ def timed(images: Sequence[bytes]) -> dict[str, float]:
             inspect(image)
             took_us.append((time.thread_time_ns() - started_ns) / 1000)
     percentiles = quantiles(took_us, n=100)
-    return {
-        "files": len(images),
-        "median_bytes": median(map(len, images)),
-        "median_us": round(percentiles[49], 1),
-        "p99_us": round(percentiles[98], 1),
-    }
+    return Cost(
+        files=len(images),
+        median_bytes=median(map(len, images)),
+        median_us=round(percentiles[49], 1),
+        p99_us=round(percentiles[98], 1),
+    )
 
 
 def jpeg_of_size(picture: Any, *, seed: int) -> bytes:
@@ -119,7 +116,7 @@ def below(folder: Path | None) -> Iterable[bytes]:
     return (path.read_bytes() for path in paths if path.is_file())
 
 
-def taken(images: Iterable[bytes], decoder: Decoder, *, what: str) -> dict[str, Any]:
+def taken(images: Iterable[bytes], decoder: Decoder, *, what: str) -> dict[str, int]:
     """Count the guard's statuses of good files, and the decoder's verdicts on those that it passes."""
     from tqdm import tqdm
 
@@ -132,7 +129,7 @@ def taken(images: Iterable[bytes], decoder: Decoder, *, what: str) -> dict[str, 
     return {"files": found.total(), **found}
 
 
-def damage(files: Sequence[Any], decoder: Decoder, *, count: int, seed: int) -> dict[str, Any]:
+def damage(files: Sequence[Any], decoder: Decoder, *, count: int, seed: int) -> Damaged:
     """Count the damaged files that pass the guard and fail in the decoder, by format and by kind of damage."""
     from tqdm import tqdm
 
@@ -145,38 +142,39 @@ def damage(files: Sequence[Any], decoder: Decoder, *, count: int, seed: int) -> 
         outcome = "refused" if inspect(data) != OK else "decoded" if decoder.takes(data) else "escaped"
         found[file.format, kind, outcome] += 1
 
-    def rate(formats: Iterable[str], kinds: Iterable[str]) -> dict[str, Any]:
+    def rate(formats: Iterable[str], kinds: Iterable[str]) -> Escapes:
         outcomes = ("refused", "decoded", "escaped")
-        cells = Counter({outcome: sum(found[f, k, outcome] for f in formats for k in kinds) for outcome in outcomes})
-        return {**cells, **wilson(cells["escaped"], cells.total())}
+        refused, decoded, escaped = (sum(found[f, k, outcome] for f in formats for k in kinds) for outcome in outcomes)
+        share, low, high = wilson(escaped, refused + decoded + escaped)
+        return Escapes(refused=refused, decoded=decoded, escaped=escaped, share=share, low=low, high=high)
 
-    accidents = [kind for kind in KINDS if kind not in EDITS]
-    groups = {"accidents": accidents, "edits": [*EDITS]}
-    return {
-        "all": {name: rate(FORMATS, kinds) for name, kinds in groups.items()},
-        **{f: {name: rate([f], kinds) for name, kinds in groups.items()} for f in FORMATS},
-        "by_kind": {kind: {f: rate([f], [kind]) for f in FORMATS} for kind in KINDS},
-    }
+    def groups(formats: Iterable[str]) -> Groups:
+        accidents = [kind for kind in KINDS if kind not in EDITS]
+        return {name: rate(formats, kinds) for name, kinds in (("accidents", accidents), ("edits", [*EDITS]))}
+
+    return Damaged(
+        by_kind={kind: {f: rate([f], [kind]) for f in FORMATS} for kind in KINDS},
+        **{"all": groups(FORMATS), **{f: groups([f]) for f in FORMATS}},
+    )
 
 
-def wilson(hits: int, trials: int, *, z: float = 1.96) -> dict[str, float]:
+def wilson(hits: int, trials: int, *, z: float = 1.96) -> tuple[float, float, float]:
     """Return a share and its 95 % interval. Source: E. B. Wilson, JASA 22 (1927)."""
     if not trials:
-        return {"share": 0.0, "low": 0.0, "high": 1.0}
+        return 0.0, 0.0, 1.0
     share = hits / trials
     centre, spread = share + z * z / (2 * trials), z * sqrt(share * (1 - share) / trials + (z / trials) ** 2 / 4)
     low, high = ((centre + side * spread) / (1 + z * z / trials) for side in (-1, 1))
-    return {"share": round(share, 5), "low": round(max(low, 0.0), 5), "high": round(high, 5)}
+    return round(share, 5), round(max(low, 0.0), 5), round(high, 5)
 
 
-def summary(result: dict[str, Any]) -> str:
-    lines = [f"{name:16} {t['median_us']:7} µs, P99 {t['p99_us']} µs" for name, t in result["microseconds"].items()]
-    lines += [f"good: {result['good']}, of other encoders: {result['good_of_other_encoders']}"]
+def summary(result: GuardResult) -> str:
+    lines = [f"{name:16} {t.median_us:7} µs, P99 {t.p99_us} µs" for name, t in result.microseconds.items()]
+    lines += [f"good: {result.good}, of other encoders: {result.good_of_other_encoders}"]
     lines += ["passed the guard and failed in the decoder, by accident and by edit (95 %):"]
-    for name, groups in result["damaged"].items():
-        if name != "by_kind":
-            shares = (f"{g['share']:.2%} ({g['low']:.2%} to {g['high']:.2%})" for g in groups.values())
-            lines.append(f"{name:16} {'   '.join(shares)}")
+    for name, groups in result.damaged.groups.items():
+        shares = (f"{g.share:.2%} ({g.low:.2%} to {g.high:.2%})" for g in groups.values())
+        lines.append(f"{name:16} {'   '.join(shares)}")
     return "\n".join(lines)
 
 

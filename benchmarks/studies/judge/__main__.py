@@ -83,16 +83,16 @@ def main(arguments: argparse.Namespace) -> int:
         for scenario in tqdm(SCENARIOS, unit=" releases", leave=False, disable=None)
     ]
     labelled = [simulated_labels(scenario, runs=arguments.runs, seed=arguments.seed) for scenario in LABELLED]
-    result = {
-        "runs": arguments.runs,
-        "requests_per_s": PER_S,
-        "weight": WEIGHT,
-        "seed": arguments.seed,
-        "releases": [release.plain() for release in releases],
-        "disagreements": [release.plain() for release in labelled],
+    result = JudgeResult(
+        runs=arguments.runs,
+        requests_per_s=PER_S,
+        weight=WEIGHT,
+        seed=arguments.seed,
+        releases=tuple(releases),
+        disagreements=tuple(labelled),
         **provenance(()),
-    }
-    write_file(arguments.out, JudgeResult.parse(result, source="the result").to_json())
+    )
+    write_file(arguments.out, result.to_json())
     print("\n".join(table(releases, labelled)))
     missed = [release for release in (*releases, *labelled) if release.judged and not release.met]
     if arguments.json:

@@ -7,13 +7,15 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.studies.lint_corpus.result import DefectObservation, LintCorpusResult, Observation
 from benchmarks.studies.study import ROOT, study_parser
 from slipway.contract.evidence.origin import now, versions
+from slipway.lint.rule_table import Reaction
 from slipway.system.process import run
 from slipway.system.targets import file_option, write_file
 
@@ -35,15 +37,18 @@ listed and not tried: the server of the cpu lane has neither backend."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"defects": {}}
-    result = before if arguments.page_only else record(arguments.only, before)
-    write_file(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if arguments.page_only:
+        result = LintCorpusResult.read(arguments.out)
+    else:
+        before = LintCorpusResult.read(arguments.out) if arguments.out.is_file() else None
+        result = record(arguments.only, before)
+        write_file(arguments.out, result.to_json())
     write_file(arguments.page, page(result))
     if arguments.json:
-        print(json.dumps({"out": str(arguments.out), "page": str(arguments.page), "counts": result["counts"]}))
+        print(json.dumps({"out": str(arguments.out), "page": str(arguments.page), "counts": result.counts}))
 
 
-def record(only: list[str] | None, before: dict[str, Any]) -> dict[str, Any]:
+def record(only: list[str] | None, before: LintCorpusResult | None) -> LintCorpusResult:
     """Record everything anew, or the defects `only` and the rest as it was `before`."""
     from tests.support.lint_defects import RECORDED
     from tests.support.lint_server import answers, version
@@ -55,28 +60,28 @@ def record(only: list[str] | None, before: dict[str, Any]) -> dict[str, Any]:
         sys.exit(f"{', '.join(unknown)}: no such defect; there are {', '.join(sorted(known))}")
     expected = {base: answers(good(base)) for base in SERVED}
     chosen = [known[name] for name in only or known]
-    defects = {name: entry for name, entry in before["defects"].items() if name in known}
+    defects = {name: entry for name, entry in before.defects.items() if name in known} if before else {}
     defects |= dict(observations(chosen, expected))
-    controls = before.get("good", {}) if only else {}
-    return {
-        "created": now(),
-        "versions": {"tritonserver": version(good("example")), **versions(LIBRARIES)},
-        "counts": dict(sorted(Counter(entry["server"] for entry in defects.values()).items())),
-        "good": controls or {base: several(good(base), expected[base], CONTROLS) for base in SERVED},
-        "defects": dict(sorted(defects.items())),
-    }
+    controls = before.good if before and only else {}
+    return LintCorpusResult(
+        created=now(),
+        versions={"tritonserver": version(good("example")), **versions(LIBRARIES)},
+        counts=Counter(entry.server for entry in defects.values()),
+        good=controls or {base: several(good(base), expected[base], CONTROLS) for base in SERVED},
+        defects=defects,
+    )
 
 
-def observations(chosen: list[Any], expected: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def observations(chosen: list[Any], expected: dict[str, Any]) -> Iterator[tuple[str, DefectObservation]]:
     """Yield the server's reaction to each defect, or the fact that it was not asked."""
     from tqdm import tqdm
 
     for defect in tqdm(chosen, desc="defects", unit="server", disable=not sys.stderr.isatty()):
-        seen = observed(defect, expected[defect.base]) if defect.served else {"server": "unseen"}
-        yield defect.name, {"rule": defect.rule, "repository": defect.base, **seen}
+        seen = observed(defect, expected[defect.base]) if defect.served else Observation(server="unseen")
+        yield defect.name, DefectObservation(rule=defect.rule, repository=defect.base, **seen.fields())
 
 
-def observed(defect: Any, expected: Any) -> dict[str, Any]:
+def observed(defect: Any, expected: Any) -> Observation:
     """Observe one defect; where luck has a part, the worst of each run, and how often it happened."""
     from tests.support.lint_server import observe
 
@@ -84,20 +89,20 @@ def observed(defect: Any, expected: Any) -> dict[str, Any]:
         repository = defect.make(Path(folder) / "repository")
         if defect.runs > 1:
             return several(repository, expected, defect.runs)
-        return {key: value for key, value in asdict(observe(repository, expected)).items() if value}
+        return _without_empty(observe(repository, expected))
 
 
-def several(repository: Path, expected: Any, count: int) -> dict[str, Any]:
+def several(repository: Path, expected: Any, count: int) -> Observation:
     from tests.support.lint_server import observe
 
-    runs = [asdict(observe(repository, expected, give_up=True)) for _ in range(count)]
-    first = {key: value for key, value in runs[0].items() if value}
-    worst = Counter(_worst(run["on_request"]) for run in runs)
-    return {
-        **first,
-        "runs": len(runs),
-        "on_request": [f"{n} of {len(runs)}: {what}" for what, n in worst.most_common()],
-    }
+    runs = [observe(repository, expected, give_up=True) for _ in range(count)]
+    worst = Counter(_worst(run.on_request) for run in runs)
+    told = tuple(f"{n} of {len(runs)}: {what}" for what, n in worst.most_common())
+    return _without_empty(runs[0]).model_copy(update={"runs": len(runs), "on_request": told})
+
+
+def _without_empty(seen: Any) -> Observation:
+    return Observation(**{key: value for key, value in asdict(seen).items() if value})
 
 
 def _worst(differences: tuple[str, ...]) -> str:
@@ -107,7 +112,7 @@ def _worst(differences: tuple[str, ...]) -> str:
     return next((word for word in (DIED, HANGS) if word in said), "refused" if said else "answered")
 
 
-WORDS = {
+WORDS: dict[Reaction, str] = {
     "refuses": "refuses it with a message",
     "takes": "loads it silently",
     "hangs": "never becomes ready, without a message",
@@ -127,29 +132,29 @@ repositories, asked in the same way, answered {answered} times of {controls}. Th
 """
 
 
-def page(recorded: dict[str, Any]) -> str:
+def page(recorded: LintCorpusResult) -> str:
     """Render docs/lint.md: each rule, its harm, and the reaction of the server."""
     from slipway.lint.rule_table import GROUPS
 
-    counts = Counter(recorded["counts"])
     controls = {
-        "answered": sum(int(good["on_request"][0].split()[0]) for good in recorded["good"].values()),
-        "controls": sum(good["runs"] for good in recorded["good"].values()),
+        "answered": sum(int(good.on_request[0].split()[0]) for good in recorded.good.values()),
+        "controls": sum(good.runs for good in recorded.good.values()),
     }
-    parts = [HEAD.format(**recorded["versions"], **controls, **{word: counts[word] for word in WORDS})]
+    counts = {word: recorded.counts.get(word, 0) for word in WORDS}
+    parts = [HEAD.format(**recorded.versions, **controls, **counts)]
     for title, rules in GROUPS.items():
         parts.append(f"## {title}\n\n| rule | harm | reaction of the server |\n| --- | --- | --- |")
         for name, rule in rules.items():
-            entries = [entry for entry in recorded["defects"].values() if entry["rule"] == name]
+            entries = [entry for entry in recorded.defects.values() if entry.rule == name]
             parts[-1] += f"\n| `{name}` | {rule.goes_wrong} | {_server(rule.server, entries)} |"
         parts[-1] += "\n"
     return "\n".join(parts)
 
 
-def _server(word: str, entries: list[dict[str, Any]]) -> str:
-    seen = Counter(entry["server"] for entry in entries)
+def _server(word: Reaction, entries: Sequence[Observation]) -> str:
+    seen = Counter(entry.server for entry in entries)
     text = WORDS[word] if len(seen) == 1 else "; ".join(f"{WORDS[word]} ({seen[word]})" for word in WORDS if seen[word])
-    asked = [difference for entry in entries for difference in entry.get("on_request", ())]
+    asked = [difference for entry in entries for difference in entry.on_request]
     asked = sorted((said for said in asked if not said.endswith("is not there")), key=_rank)
     return f"{text or 'untested'}{'; when asked: ' if asked else ''}{_short(asked[0]) if asked else ''}"
 

@@ -14,6 +14,7 @@ from benchmarks.studies.study import finish, provenance, study_parser
 
 if TYPE_CHECKING:
     from benchmarks.studies.memory.result import Memory, MemoryResult
+    from slipway.contract.evidence.studies import Share
 
 AUTO, STEPS, BEFORE = "auto", "steps", "before"
 SMALL, LARGE = "images", "photographs"
@@ -50,21 +51,15 @@ def main(arguments: argparse.Namespace) -> None:
                 for kind, taken in served(repository, name, sent, Path(folder)):
                     memory[side][kind].append(taken)
                     print(f"round {number + 1}, {side}, {kind}: {taken.total_mib:.0f} MiB", flush=True)
-    result = MemoryResult.parse(
-        {
-            **origin,
-            "seed": arguments.seed,
-            "images": IMAGES,
-            "photographs": len(sent[LARGE]),
-            "target": TARGET,
-            "serving": serving,
-            "memory": {
-                side: {kind: [one.plain() for one in of] for kind, of in kinds.items()}
-                for side, kinds in memory.items()
-            },
-            "ratios": {side: ratios(memory[AUTO], to=memory[side]) for side in memory if side != AUTO},
-        },
-        source="the result",
+    result = MemoryResult(
+        **origin,
+        seed=arguments.seed,
+        images=IMAGES,
+        photographs=len(sent[LARGE]),
+        target=TARGET,
+        serving=serving,
+        memory={side: {kind: tuple(of) for kind, of in kinds.items()} for side, kinds in memory.items()},
+        ratios={side: ratios(memory[AUTO], to=memory[side]) for side in memory if side != AUTO},
     )
     print("\n".join(summary(result)), flush=True)
     finish(result, arguments)
@@ -117,12 +112,13 @@ async def ask_all(url: str, name: str, images: Sequence[bytes]) -> None:
                     raise GateError(f"{name} at {url}: an image was not answered: {problem}")
 
 
-def ratios(ours: "dict[str, list[Memory]]", *, to: "dict[str, list[Memory]]") -> dict[str, dict[str, dict[str, float]]]:
+def ratios(ours: "dict[str, list[Memory]]", *, to: "dict[str, list[Memory]]") -> "dict[str, dict[str, Share]]":
     """Return the mean, least and most of the rounds, by kind of image and figure."""
+    from slipway.contract.evidence.studies import Share
 
-    def share(kind: str, figure: str) -> dict[str, float]:
+    def share(kind: str, figure: str) -> Share:
         found = [getattr(one, figure) / getattr(other, figure) for one, other in zip(ours[kind], to[kind], strict=True)]
-        return {"mean": sum(found) / len(found), "least": min(found), "most": max(found)}
+        return Share(mean=sum(found) / len(found), least=min(found), most=max(found))
 
     return {kind: {figure: share(kind, figure) for figure in FIGURES} for kind in ours}
 

@@ -58,16 +58,16 @@ class PlanFleetResult(StudyResult):
 def main(arguments: argparse.Namespace) -> int:
     situations = [found for box in DISCIPLINES for found in simulated(box, runs=arguments.runs, seed=arguments.seed)]
     measured = measured_boxes(np.random.default_rng([arguments.seed, 99]))
-    result = {
-        "runs": arguments.runs,
-        "limit_ms": LIMIT_MS,
-        "requests": REQUESTS,
-        "seed": arguments.seed,
-        "situations": [situation.plain() for situation in situations],
-        "measured": [box.plain() for box in measured],
+    result = PlanFleetResult(
+        runs=arguments.runs,
+        limit_ms=LIMIT_MS,
+        requests=REQUESTS,
+        seed=arguments.seed,
+        situations=tuple(situations),
+        measured=tuple(measured),
         **provenance(("scipy", "hdrhistogram")),
-    }
-    write_file(arguments.out, PlanFleetResult.parse(result, source="the result").to_json())
+    )
+    write_file(arguments.out, result.to_json())
     print("\n".join(table(situations)))
     print(
         "\n".join(f"{box.what}: planned {box.planned:.1f} {box.unit}, measured {box.measured:.1f}" for box in measured)

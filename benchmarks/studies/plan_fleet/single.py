@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from benchmarks.studies.gateway.result import GatewayResult
 from benchmarks.studies.plan_fleet.boxes import Traffic, p99_ms, served
 from benchmarks.studies.study import RESULTS
 from slipway.contract.evidence.latency import CapacityResult, LatencyResult
-from slipway.contract.evidence.studies import DensityResult, GatewayResult, Part, RobustnessResult
+from slipway.contract.evidence.studies import DensityResult, Part, RobustnessResult
 
 
 class MeasuredBox(Part):

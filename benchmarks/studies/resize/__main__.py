@@ -49,18 +49,15 @@ def main(arguments: argparse.Namespace) -> None:
         from benchmarks.studies.resize.shrinking import shrinking
 
         shrink = shrinking(weights, rounds=arguments.shrink_rounds, least_px=arguments.shrink_px, seed=arguments.seed)
-    result = ResizeResult.parse(
-        {
-            **origin,
-            "seed": arguments.seed,
-            "backbone": BACKBONE,
-            "rounds": arguments.rounds,
-            "left_out": left_out,
-            "cases": {name: case.plain() for name, case in cases.items()},
-            "shrink_px": arguments.shrink_px,
-            "shrink": {name: found.plain() for name, found in shrink.items()},
-        },
-        source="the result",
+    result = ResizeResult(
+        **origin,
+        seed=arguments.seed,
+        backbone=BACKBONE,
+        rounds=arguments.rounds,
+        left_out=left_out,
+        cases=cases,
+        shrink_px=arguments.shrink_px,
+        shrink=shrink,
     )
     print("\n".join(summary(result)), flush=True)
     finish(result, arguments)

@@ -6,7 +6,6 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from benchmarks.studies.study import finish, provenance, study_parser
 
@@ -27,20 +26,21 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.contract.evidence.studies import RobustnessResult
 
     images = load_images(arguments.images, seed=arguments.seed)
-    results: dict[str, Any] = {
+    result = RobustnessResult(
         **provenance(("tritonclient", "nvidia-pytriton", "openvino", "nvidia-dali-cuda130", "psutil")),
-        "seed": arguments.seed,
-        "distinct_images": len(set(images)),
-        "client_shares_the_cores": True,
-    }
+        seed=arguments.seed,
+        distinct_images=len(set(images)),
+        client_shares_the_cores=True,
+    )
     with tempfile.TemporaryDirectory(prefix="slipway-robustness-") as folder:
         for part in arguments.only or PARTS:
             print(f"\n{part}", flush=True)
             work = Path(folder) / part
             work.mkdir()
-            results[part] = PART_FUNCTIONS[part](arguments.run, images, work, seed=arguments.seed)
-            print(json.dumps(results[part], indent=2), flush=True)
-    finish(RobustnessResult.parse(results, source="the result"), arguments)
+            found = PART_FUNCTIONS[part](arguments.run, images, work, seed=arguments.seed)
+            result = result.model_copy(update={part: found})
+            print(json.dumps(result.plain()[part], indent=2), flush=True)
+    finish(result, arguments)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -34,18 +34,15 @@ def main(arguments: argparse.Namespace) -> None:
     origin = provenance(("nvidia-dali-cuda130", "openvino"))
     rng = np.random.default_rng(arguments.seed)
     overhead, checked = compared(rng)
-    result = ScaleResult.parse(
-        {
-            **origin,
-            "seed": arguments.seed,
-            "limit_ms": LIMIT_MS,
-            "requests": REQUESTS,
-            "measured": measured.plain(),
-            "overhead": overhead,
-            "checked": [found.plain() for found in checked],
-            "held": [found.plain() for found in simulated(measured, overhead, rng)],
-        },
-        source="the result",
+    result = ScaleResult(
+        **origin,
+        seed=arguments.seed,
+        limit_ms=LIMIT_MS,
+        requests=REQUESTS,
+        measured=measured,
+        overhead=overhead,
+        checked=tuple(checked),
+        held=tuple(simulated(measured, overhead, rng)),
     )
     print("\n".join(summary(result)), flush=True)
     finish(result, arguments)

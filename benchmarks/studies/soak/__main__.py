@@ -7,7 +7,6 @@ STATUS, no request may fail, and after the first tenth of the images no process 
 """
 
 import argparse
-import json
 import re
 import time
 from collections import Counter
@@ -20,9 +19,9 @@ from threading import local
 from typing import Any
 
 from benchmarks.studies.soak.requests import Answer, Asker, Request, corpus, make_requests, taken
-from benchmarks.studies.study import ROOT, provenance, study_parser
+from benchmarks.studies.soak.result import Memory, Options, Repository, Sample, SoakResult
+from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 from slipway.system.process import run
-from slipway.system.targets import write_file
 
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "pillow", "psutil", "tritonclient")
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
@@ -45,7 +44,7 @@ class Found:
     """Number of answers to damaged images, by STATUS."""
     good_answers: int = 0
     failures: list[str] = field(default_factory=list)
-    series: list[dict[str, Any]] = field(default_factory=list)
+    series: list[Sample] = field(default_factory=list)
     """Memory after each part of the images, when the server is idle."""
 
 
@@ -63,23 +62,20 @@ def main(arguments: argparse.Namespace) -> int:
         requests = make_requests(good, files, images=arguments.images, seed=arguments.seed)
         found = soak(server, model, requests, expected, arguments)
     reasons = judged(found, expected)
-    result = {
-        "verdict": "fail" if reasons else "pass",
-        "reasons": reasons,
-        "options": {name: getattr(arguments, name) for name in ("images", "seed", "concurrency")},
-        "good_answers": found.good_answers,
-        "damaged_by_status": {str(status): count for status, count in sorted(found.status.items())},
-        "series": found.series,
-        "repository": {
-            "name": arguments.repository.name,
-            "manifest_sha256": sha256_file(arguments.repository / "manifest.json"),
-        },
+    result = SoakResult(
+        verdict="fail" if reasons else "pass",
+        reasons=tuple(reasons),
+        options=Options(images=arguments.images, seed=arguments.seed, concurrency=arguments.concurrency),
+        good_answers=found.good_answers,
+        damaged_by_status=dict(sorted(found.status.items())),
+        series=tuple(found.series),
+        repository=Repository(
+            name=arguments.repository.name, manifest_sha256=sha256_file(arguments.repository / "manifest.json")
+        ),
         **origin,
-    }
-    write_file(arguments.out, json.dumps(result, indent=1) + "\n")
-    print(f"{summary(result)}\nwritten to {arguments.out}")
-    if arguments.json:
-        print(json.dumps(result))
+    )
+    print(summary(result))
+    finish(result, arguments)
     return 1 if reasons else 0
 
 
@@ -112,7 +108,8 @@ def soak(
                 compare(found, request, answers, expected)
                 sent += request.damaged
                 bar.update(request.damaged)
-            found.series.append({"images": sent, "seconds": round(time.monotonic() - started, 1), **memory(server)})
+            seconds = round(time.monotonic() - started, 1)
+            found.series.append(Sample(images=sent, seconds=seconds, **memory(server).fields()))
     return found
 
 
@@ -133,8 +130,7 @@ def compare(found: Found, request: Request, answers: list[Answer] | str, expecte
                 found.failures.append(f"good image {number}: {answer}, and alone {expected[number]}")
 
 
-def memory(server: Any) -> dict[str, Any]:
-    """Return the resident MiB of the server and of each stub, and the MiB of shared memory that they hold."""
+def memory(server: Any) -> Memory:
     import psutil
 
     rss_mib, regions = {}, set()
@@ -145,7 +141,7 @@ def memory(server: Any) -> dict[str, Any]:
                 regions |= {part.path for part in process.memory_maps() if part.path.startswith("/dev/shm/")}
                 rss_mib[name_of(process)] = round(process.memory_info().rss / 2**20, 2)
     shared = sum(region.stat().st_size for region in map(Path, regions) if region.exists())
-    return {"rss_mib": rss_mib, "shared_mib": round(shared / 2**20, 2)}
+    return Memory(rss_mib=rss_mib, shared_mib=round(shared / 2**20, 2))
 
 
 def name_of(process: Any) -> str:
@@ -164,27 +160,27 @@ def judged(found: Found, expected: Sequence[Answer]) -> list[str]:
         reasons.append("the good images are refused or all answered alike when asked alone: nothing can be compared")
     start, *later = found.series[int(len(found.series) * WARM_UP) :]
     for sample in later:
-        if sample["rss_mib"].keys() != start["rss_mib"].keys():
-            return [*reasons, f"the processes changed: {sorted(start['rss_mib'])} became {sorted(sample['rss_mib'])}"]
-    for name, before in start["rss_mib"].items():
-        largest = max((sample["rss_mib"][name] for sample in later), default=before)
+        if sample.rss_mib.keys() != start.rss_mib.keys():
+            return [*reasons, f"the processes changed: {sorted(start.rss_mib)} became {sorted(sample.rss_mib)}"]
+    for name, before in start.rss_mib.items():
+        largest = max((sample.rss_mib[name] for sample in later), default=before)
         if largest > before * (1 + MAX_GROWTH):
             reasons.append(f"{name} grew from {before} MiB after the first tenth to {largest}")
-    if found.series[-1]["shared_mib"] != start["shared_mib"]:
-        reasons.append(f"shared memory went from {start['shared_mib']} to {found.series[-1]['shared_mib']} MiB")
+    if (end := found.series[-1].shared_mib) != start.shared_mib:
+        reasons.append(f"shared memory went from {start.shared_mib} to {end} MiB")
     return reasons
 
 
-def summary(result: dict[str, Any]) -> str:
-    start, end = result["series"][int(len(result["series"]) * WARM_UP)], result["series"][-1]
-    memory = (f"  {name}: {mib} → {end['rss_mib'].get(name, 'gone')} MiB" for name, mib in start["rss_mib"].items())
+def summary(result: SoakResult) -> str:
+    start, end = result.series[int(len(result.series) * WARM_UP)], result.series[-1]
+    memory = (f"  {name}: {mib} → {end.rss_mib.get(name, 'gone')} MiB" for name, mib in start.rss_mib.items())
     lines = [
-        f"{end['images']:,} damaged and {result['good_answers']:,} good images in {end['seconds']:.0f} s",
-        f"damaged by STATUS: {result['damaged_by_status']}",
+        f"{end.images:,} damaged and {result.good_answers:,} good images in {end.seconds:.0f} s",
+        f"damaged by STATUS: {result.damaged_by_status}",
         "memory after the first tenth, and at the end:",
         *memory,
-        f"  shared: {start['shared_mib']} → {end['shared_mib']} MiB",
-        f"{result['verdict'].upper()} {'; '.join(result['reasons'])}",
+        f"  shared: {start.shared_mib} → {end.shared_mib} MiB",
+        f"{result.verdict.upper()} {'; '.join(result.reasons)}",
     ]
     return "\n".join(lines)
 

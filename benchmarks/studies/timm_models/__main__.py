@@ -3,17 +3,17 @@
 
 import argparse
 import gc
-import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.studies.study import provenance
+from benchmarks.studies.timm_models.result import Checked, TimmResult, Tried
 from slipway.system.process import run
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +28,6 @@ EPILOG = """example:
   python -m benchmarks.studies.timm_models --only 'levit*' --out /tmp/levit.json --page /tmp/levit.md
 
 exit status: 0; 1 where fewer than 99 % of the models that were tried can be used"""
-Row = dict[str, Any]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -40,19 +39,19 @@ def main(arguments: argparse.Namespace) -> int:
     families = by_family(arguments.only)
     wanted = [models[0] for models in families.values()] if arguments.sample else interleaved(families.values())
     result = begin(arguments.out, fresh=arguments.fresh)
-    done = result["models"].keys() | result["left_out"].keys()
+    done = result.models.keys() | result.left_out.keys()
     for name in tqdm([name for name in wanted if name not in done], unit="model", disable=None):
         if reason := outside(name):
-            result["left_out"][name] = reason
+            result.left_out[name] = reason
         else:
-            first_of_family = families[family(name)][0] == name or family(name) not in families_in(result)
-            result["models"][name] = {"family": family(name), **tried(name, mlp=first_of_family)}
-        write(arguments.out, json.dumps(result, indent=1, sort_keys=True) + "\n")
+            first_of_family = families[family(name)][0] == name or family(name) not in result.families
+            result.models[name] = tried(name, mlp=first_of_family)
+        write(arguments.out, result.to_json())
         gc.collect()
     write(arguments.page, page(result, source=arguments.out.name))
-    usable = sum(row["usable"] for row in result["models"].values())
-    print(f"{arguments.out}: {usable} of {len(result['models'])} models can be used; {arguments.page}")
-    return 0 if usable >= TARGET * len(result["models"]) else 1
+    usable = sum(row.usable for row in result.models.values())
+    print(f"{arguments.out}: {usable} of {len(result.models)} models can be used; {arguments.page}")
+    return 0 if usable >= TARGET * len(result.models) else 1
 
 
 def family(name: str) -> str:
@@ -78,10 +77,6 @@ def interleaved(families: Iterable[Sequence[str]]) -> list[str]:
     return [name for row in zip_longest(*families) for name in row if name]
 
 
-def families_in(result: Mapping[str, Any]) -> set[str]:
-    return {row["family"] for row in result["models"].values()}
-
-
 def outside(name: str) -> str | None:
     """Return the reason why the model is not part of the question, or None."""
     import timm
@@ -95,8 +90,7 @@ def outside(name: str) -> str | None:
     return f"over {MOST_PARAMETERS / 1e6:.0f} M parameters" if many else None
 
 
-def tried(name: str, *, mlp: bool) -> Row:
-    """Return a row of the result; an unusable model has the reason, and whether the product refuses it by name."""
+def tried(name: str, *, mlp: bool) -> Tried:
     import timm
 
     from slipway.contract import SpecError
@@ -104,19 +98,21 @@ def tried(name: str, *, mlp: bool) -> Row:
     config = timm.get_pretrained_cfg(name)
     own = tuple(config.input_size[1:])
     sizes = [own] if config.fixed_input_size else list(dict.fromkeys((tuple(min(side, SIDE) for side in own), own)))
-    started, row = time.monotonic(), Row()
+    started, found = time.monotonic(), Checked()
     for size in sizes:
-        row = {"usable": False, "px": list(size)}
+        reason, by_name = None, False
         try:
-            row |= check(name, size, kinds=("linear", "mlp") if mlp else ("linear",)) | {"usable": True}
+            found = check(name, size, kinds=("linear", "mlp") if mlp else ("linear",))
             break
         except Exception as error:  # of any library: one model must not cost the others
-            text = f"{type(error).__name__}: {error}".splitlines()[0]
-            row |= {"reason": text, "refused_by_name": isinstance(error, SpecError)}
-    return row | {"seconds": round(time.monotonic() - started, 1)}
+            reason, by_name = f"{type(error).__name__}: {error}".splitlines()[0], isinstance(error, SpecError)
+    row = Tried(
+        family=family(name), usable=not reason, px=size, seconds=round(time.monotonic() - started, 1), **found.fields()
+    )
+    return row.model_copy(update={"reason": reason, "refused_by_name": by_name}) if reason else row
 
 
-def check(name: str, size: tuple[int, int], *, kinds: Sequence[str]) -> Row:
+def check(name: str, size: tuple[int, int], *, kinds: Sequence[Literal["linear", "mlp"]]) -> Checked:
     """Raise an error if a network with this backbone and one of these heads is not as it should be."""
     import timm
     import torch
@@ -125,7 +121,7 @@ def check(name: str, size: tuple[int, int], *, kinds: Sequence[str]) -> Row:
     from slipway.contract.spec import Backbone
     from slipway.training.learn.network import Network
 
-    backbone, row = Backbone(name=name, pretrained=False), Row()
+    backbone, found = Backbone(name=name, pretrained=False), Checked()
     for kind in kinds:
         torch.manual_seed(SEED)
         head = HeadRecipe(kind=kind, units=8)
@@ -146,11 +142,11 @@ def check(name: str, size: tuple[int, int], *, kinds: Sequence[str]) -> Row:
         train(network, pixels_nchw)
         if kind == "linear":
             parameters = sum(parameter.numel() for parameter in network.parameters())
-            row |= {"constructor": type(network.backbone).__name__, "parameters": parameters}
-            row |= {"embedding": embedding_nd.shape[1]}
+            constructor, embedding = type(network.backbone).__name__, embedding_nd.shape[1]
+            found = Checked(constructor=constructor, parameters=parameters, embedding=embedding)
         else:
-            row |= {"mlp": True}
-    return row
+            found = found.model_copy(update={"mlp": True})
+    return found
 
 
 def train(network: Any, pixels_nchw: Any) -> None:
@@ -170,14 +166,14 @@ def train(network: Any, pixels_nchw: Any) -> None:
         assert torch.isfinite(parameter.grad).all(), "a gradient that is not finite"
 
 
-def begin(path: Path, *, fresh: bool) -> dict[str, Any]:
+def begin(path: Path, *, fresh: bool) -> TimmResult:
     """Read the result of an earlier run with these versions, or begin an empty one."""
     origin = provenance(("torch", "timm"))
     if path.is_file() and not fresh:
-        earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if earlier["versions"] == origin["versions"]:
+        earlier = TimmResult.read(path)
+        if earlier.versions == origin["versions"]:
             return earlier
-    return {**origin, "seed": SEED, "models": {}, "left_out": {}}
+    return TimmResult(**origin, seed=SEED, models={}, left_out={})
 
 
 def write(path: Path, text: str) -> None:
@@ -187,17 +183,16 @@ def write(path: Path, text: str) -> None:
     os.replace(staging, path)
 
 
-def page(result: Mapping[str, Any], *, source: str) -> str:
+def page(result: TimmResult, *, source: str) -> str:
     """Render docs/timm.md; equal results give equal text."""
-    models = result["models"]
-    usable = sum(row["usable"] for row in models.values())
-    families = sorted(families_in(result))
-    counts = Counter(result["left_out"].values())
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
+    models = result.models
+    usable = sum(row.usable for row in models.values())
+    counts = Counter(result.left_out.values())
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))
     refused = [
-        f"- `{name}`: {row['reason']}{'' if row['refused_by_name'] else ' (not refused at once)'}"
+        f"- `{name}`: {row.reason}{'' if row.refused_by_name else ' (not refused at once)'}"
         for name, row in sorted(models.items())
-        if not row["usable"]
+        if not row.usable
     ]
     return "\n".join(
         [
@@ -223,7 +218,7 @@ def page(result: Mapping[str, Any], *, source: str) -> str:
             "",
             "| family | usable | constructors | embedding | mlp |",
             "| --- | ---: | --- | ---: | --- |",
-            *(line(name, [row for row in models.values() if row["family"] == name]) for name in families),
+            *(line(name, [row for row in models.values() if row.family == name]) for name in sorted(result.families)),
             "",
             "## Models that cannot be used",
             "",
@@ -233,12 +228,12 @@ def page(result: Mapping[str, Any], *, source: str) -> str:
     )
 
 
-def line(name: str, rows: Sequence[Row]) -> str:
-    sizes = sorted(row["embedding"] for row in rows if row["usable"])
+def line(name: str, rows: Sequence[Tried]) -> str:
+    sizes = sorted(row.embedding for row in rows if row.usable)
     embedding = "" if not sizes else f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
-    constructors = ", ".join(sorted({row["constructor"] for row in rows if row["usable"]}))
-    usable = sum(row["usable"] for row in rows)
-    mlp = "yes" if any(row.get("mlp") for row in rows) else ""
+    constructors = ", ".join(sorted({row.constructor for row in rows if row.usable}))
+    usable = sum(row.usable for row in rows)
+    mlp = "yes" if any(row.mlp for row in rows) else ""
     return f"| {name} | {usable} of {len(rows)} | {constructors} | {embedding} | {mlp} |"
 
 

@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from benchmarks.studies.study import RESULTS, ROOT, provenance, study_parser
+from benchmarks.studies.training.result import Experiment, Found
 from slipway.contract import SpecError
 from slipway.system.process import run
 from slipway.system.targets import file_option, write_file
@@ -40,13 +40,13 @@ def main(arguments: argparse.Namespace) -> int:
     if unknown := [name for name in arguments.names if name not in NAMES]:
         raise SpecError(f"{', '.join(unknown)}: no such experiment; there are {', '.join(NAMES)}")
     chosen = arguments.names or NAMES
-    result = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
+    result = read(arguments.out) if arguments.out.is_file() else {}
     for number, name in enumerate(chosen, start=1):
         print(f"[{number}/{len(chosen)}] {name}: {purpose(load(name))}", flush=True)
         result[name] = measured(name)
         write(result, arguments.out, arguments.page)
         print("\n".join(f"  {line}" for line in lines(result[name])), flush=True)
-    missed = [name for name in chosen if not all(t["met"] for t in result[name]["targets"]) or "error" in result[name]]
+    missed = [name for name in chosen if not all(t.met for t in result[name].targets) or result[name].error]
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "experiments": chosen, "missed": missed}))
     return 1 if missed else 0
@@ -60,52 +60,50 @@ def purpose(module: ModuleType) -> str:
     return (module.__doc__ or "").strip().splitlines()[0]
 
 
-def measured(name: str) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Experiment]:
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return {name: Experiment.parse(entry, source=f"{path}: {name}") for name, entry in entries.items()}
+
+
+def measured(name: str) -> Experiment:
     """Return the result of one experiment with its time and its provenance; an error is a result without targets."""
     module, started, origin = load(name), time.monotonic(), provenance(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix=f"slipway-{name}-") as scratch:
         try:
-            found: dict[str, Any] = module.measure(Path(scratch))
-        except Exception as error:  # one error must not stop the other experiments
+            found: Found = module.measure(Path(scratch))
+        except Exception as error:  # the others are worth running all the same
             traceback.print_exc()
-            found = {"targets": [], "error": f"{type(error).__name__}: {error}"}
-    return {
-        "purpose": purpose(module),
-        **found,
-        "duration_s": round(time.monotonic() - started, 1),
-        **origin,
-    }
+            found = Found(targets=(), error=f"{type(error).__name__}: {error}")
+    seconds = round(time.monotonic() - started, 1)
+    return Experiment(purpose=purpose(module), duration_s=seconds, **found.fields(), **origin)
 
 
-def lines(entry: Mapping[str, Any]) -> list[str]:
-    told = [
-        f"{'met   ' if t['met'] else 'MISSED'}  {t['what']}: {t['measured']} ({t['asked']})" for t in entry["targets"]
-    ]
-    return [*told, *([f"ERROR   {entry['error']}"] if "error" in entry else []), f"{entry['duration_s']:.0f} s"]
+def lines(entry: Experiment) -> list[str]:
+    told = [f"{'met   ' if t.met else 'MISSED'}  {t.what}: {t.measured} ({t.asked})" for t in entry.targets]
+    return [*told, *([f"ERROR   {entry.error}"] if entry.error else []), f"{entry.duration_s:.0f} s"]
 
 
-def write(result: Mapping[str, Any], out: Path, page: Path) -> None:
+def write(result: Mapping[str, Experiment], out: Path, page: Path) -> None:
     ordered = {name: result[name] for name in (*NAMES, *sorted(result)) if name in result}
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
+    plain = {name: entry.plain() for name, entry in ordered.items()}
+    write_file(out, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     write_file(page, render(ordered))
 
 
-def render(result: Mapping[str, Any]) -> str:
+def render(result: Mapping[str, Experiment]) -> str:
     """Render the page in Markdown: a row a target, and the machine that measured it."""
     rows = [
-        f"| {name} | {' | '.join(cell(t[key]) for key in ('what', 'asked', 'measured'))} | {MET[t['met']]} |"
+        f"| {name} | {' | '.join(map(cell, (t.what, t.asked, t.measured)))} | {MET[t.met]} |"
         for name, entry in result.items()
-        for t in entry["targets"]
+        for t in entry.targets
     ]
-    rows += [
-        f"| {name} | {cell(entry['error'])} | | | **error** |" for name, entry in result.items() if "error" in entry
-    ]
+    rows += [f"| {name} | {cell(entry.error)} | | | **error** |" for name, entry in result.items() if entry.error]
     where = [
-        f"| [{name}](../benchmarks/studies/training/{name}.py) | {cell(entry['purpose'])} "
-        f"| {entry['duration_s'] / 60:.1f} "
-        f"| {entry['machine']['cpu']}, {entry['machine']['cores']} cores | {(entry['commit'] or 'none')[:12]} "
-        f"| {entry['created'][:10]} |"
+        f"| [{name}](../benchmarks/studies/training/{name}.py) | {cell(entry.purpose)} "
+        f"| {entry.duration_s / 60:.1f} "
+        f"| {entry.machine.cpu}, {entry.machine.cores} cores | {(entry.commit or 'none')[:12]} "
+        f"| {entry.created[:10]} |"
         for name, entry in result.items()
     ]
     return "\n".join([*HEAD, *rows, *BETWEEN, *where, ""])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.studies.training.result import Found, Target
 from slipway.system.yaml_json import dump_yaml
 
 CLASSES, SIDE_PX, TILES = 10_000, 32, 4
@@ -46,8 +47,9 @@ def write_images(root: Path, *, classes: int) -> None:
             Image.fromarray(pixels).save(folder / f"{number}.png", compress_level=1)
 
 
-def measure(scratch: Path, *, classes: int = CLASSES) -> dict[str, Any]:
+def measure(scratch: Path, *, classes: int = CLASSES) -> Found:
     from benchmarks.studies.training.steps import measured, run_step, served_equals_offline
+    from slipway.contract.evidence.build import BundleMeasured, CheckpointMeasured
 
     write_images(scratch / "data", classes=classes)
     (scratch / "spec.yaml").write_text(dump_yaml(SPEC), encoding="utf-8")
@@ -62,26 +64,25 @@ def measure(scratch: Path, *, classes: int = CLASSES) -> dict[str, Any]:
     }
     engine = scratch / "engines/openvino-fp32"
     served = served_equals_offline(scratch / "repository", scratch / "bundle", engine, cwd=scratch, most=1000)
-    found = measured(scratch / "bundle")
-    worst = max(step["peak_mib"] for step in steps.values())
+    worst = max(step.peak_mib for step in steps.values())
     sizes = {
         name: round((scratch / name).stat().st_size / 2**20, 1)
         for name in ("bundle/model.onnx", "bundle/evaluation.json", "evaluation.html")
     }
-    return {
-        "classes": classes,
-        "images": measured(scratch / "checkpoint")["images"],
-        "top1": found["top1"],
-        "steps": steps,
-        "size_mib": sizes,
-        "served": served,
-        "targets": [
-            {
-                "what": f"{classes:,} classes train, export, build and serve, no step over {MOST_MIB / 1024:g} GiB",
-                "asked": "every step ends; served answers equal offline ones, 100 %",
-                "measured": "; ".join(f"{n} {s['seconds']:.0f} s, {s['peak_mib']:,} MiB" for n, s in steps.items())
-                + f"; served {served['equal']} of {served['images']} equal, {served['server_mib']:,} MiB",
-                "met": served["equal"] == served["images"] and worst <= MOST_MIB,
-            }
-        ],
-    }
+    return Found(
+        classes=classes,
+        images=measured(scratch / "checkpoint", CheckpointMeasured).images,
+        top1=measured(scratch / "bundle", BundleMeasured).top1,
+        steps=steps,
+        size_mib=sizes,
+        served=served,
+        targets=(
+            Target(
+                what=f"{classes:,} classes train, export, build and serve, no step over {MOST_MIB / 1024:g} GiB",
+                asked="every step ends; served answers equal offline ones, 100 %",
+                measured="; ".join(f"{n} {s.seconds:.0f} s, {s.peak_mib:,.0f} MiB" for n, s in steps.items())
+                + f"; served {served.equal} of {served.images} equal, {served.server_mib:,.0f} MiB",
+                met=served.equal == served.images and worst <= MOST_MIB,
+            ),
+        ),
+    )

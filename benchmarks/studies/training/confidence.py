@@ -9,14 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies.study import PHOTOGRAPHS, scikit_image
+from benchmarks.studies.training.result import Found, Target
 from slipway.contract import Bundle, DataError, Spec
-from slipway.contract.evidence.evaluation import read_bundle_evaluation
+from slipway.contract.decision import Score
+from slipway.contract.evidence.evaluation import EVALUATION, Answered, BeforeAndAfter, BundleEvaluation
+from slipway.contract.typed_file import Evidence
 
 HELD_OUT, EPOCHS = "9", 10
 MAX_ECE, MIN_AUROC, MIN_FOREIGN_UNKNOWN, MAX_KNOWN_UNKNOWN = 0.02, 0.9, 0.95, 0.03
 
 
-def measure(scratch: Path) -> dict[str, Any]:
+class Foreign(Evidence):
+    """Images of no class, and those of them that are not `unknown`."""
+
+    images: int
+    unknown_rate: float
+    not_unknown: tuple[str, ...] = ()
+    not_measured: str = ""
+    """Why none was measured."""
+
+
+class HeldOut(Evidence):
+    """A class that was left out of training, against the test images of the others."""
+
+    label: str
+    score: Score
+    images: int
+    known_images: int
+    auroc: float
+    unknown_rate: float
+    known_unknown_rate: float
+
+
+def measure(scratch: Path) -> Found:
     from benchmarks.studies.training.digits import digits
     from slipway.training import export, train
 
@@ -24,75 +49,79 @@ def measure(scratch: Path) -> dict[str, Any]:
     train(spec, scratch / "checkpoint")
     export(scratch / "checkpoint", scratch / "bundle")
     bundle = Bundle.open(scratch / "bundle")
-    evaluation = read_bundle_evaluation(bundle.path, task=bundle.decision.task).plain()
-    result = {
-        "bundle": bundle.id,
-        "score": evaluation["unknown"]["score"],
-        "scores": evaluation["unknown"]["scores"],
-        "top1": evaluation["top1"],
-        "reliability": evaluation["reliability"],
-        "known": evaluation["unknown"]["test"],
-        "foreign": foreign_photographs(bundle),
-        "held_out": held_out(spec, HELD_OUT, scratch),
-    }
-    return {**result, "targets": targets(result)}
+    evaluation = BundleEvaluation.read(bundle.path / EVALUATION)
+    unknown, reliability = evaluation.unknown, evaluation.reliability
+    assert unknown is not None  # the configuration asks for it
+    photographs, without = foreign_photographs(bundle), held_out(spec, HELD_OUT, scratch)
+    return Found(
+        bundle=bundle.id,
+        score=unknown.score,
+        scores=unknown.scores,
+        top1=evaluation.top1,
+        reliability=reliability,
+        known=unknown.test,
+        foreign=photographs,
+        held_out=without,
+        targets=targets(reliability, unknown.test, photographs, without),
+    )
 
 
-def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
-    before, after = (result["reliability"][when] for when in ("before", "after"))
-    known, photographs, held_out = result["known"], result["foreign"], result["held_out"]
-    told = [f"{r['ece']:.4f} ({r['ece_interval'][0]:.4f} to {r['ece_interval'][1]:.4f})" for r in (after, before)]
-    return [
-        {
-            "what": "calibration error (ECE, 15 equal-mass bins, bootstrap interval) of the test digits",
-            "asked": f"at most {MAX_ECE}",
-            "measured": f"{told[0]}; before calibration {told[1]}",
-            "met": after["ece"] <= MAX_ECE,
-        },
-        {
-            "what": f"AUROC of the unknown score: digits against the {HELD_OUT}s, never trained on",
-            "asked": f"at least {MIN_AUROC}",
-            "measured": f"{held_out['auroc']:.3f} ({held_out['score']}; {held_out['images']} images)",
-            "met": held_out["auroc"] >= MIN_AUROC,
-        },
-        {
-            "what": "unknown of scikit-image's photographs",
-            "asked": f"at least {MIN_FOREIGN_UNKNOWN:.0%}",
-            "measured": photographs.get(
-                "not_measured", f"{photographs['unknown_rate']:.1%} of {photographs['images']}"
-            ),
-            "met": photographs["unknown_rate"] >= MIN_FOREIGN_UNKNOWN,
-        },
-        {
-            "what": "unknown of the test digits at the same threshold",
-            "asked": f"at most {MAX_KNOWN_UNKNOWN:.0%}",
-            "measured": f"{known['unknown_rate']:.2%} of {known['images']}",
-            "met": known["unknown_rate"] <= MAX_KNOWN_UNKNOWN,
-        },
+def targets(
+    reliability: BeforeAndAfter, known: Answered, photographs: Foreign, held_out: HeldOut
+) -> tuple[Target, ...]:
+    told = [
+        f"{r.ece:.4f} ({r.ece_interval[0]:.4f} to {r.ece_interval[1]:.4f})"
+        for r in (reliability.after, reliability.before)
     ]
+    return (
+        Target(
+            what="calibration error (ECE, 15 equal-mass bins, bootstrap interval) of the test digits",
+            asked=f"at most {MAX_ECE}",
+            measured=f"{told[0]}; before calibration {told[1]}",
+            met=reliability.after.ece <= MAX_ECE,
+        ),
+        Target(
+            what=f"AUROC of the unknown score: digits against the {HELD_OUT}s, never trained on",
+            asked=f"at least {MIN_AUROC}",
+            measured=f"{held_out.auroc:.3f} ({held_out.score}; {held_out.images} images)",
+            met=held_out.auroc >= MIN_AUROC,
+        ),
+        Target(
+            what="unknown of scikit-image's photographs",
+            asked=f"at least {MIN_FOREIGN_UNKNOWN:.0%}",
+            measured=photographs.not_measured or f"{photographs.unknown_rate:.1%} of {photographs.images}",
+            met=photographs.unknown_rate >= MIN_FOREIGN_UNKNOWN,
+        ),
+        Target(
+            what="unknown of the test digits at the same threshold",
+            asked=f"at most {MAX_KNOWN_UNKNOWN:.0%}",
+            measured=f"{known.unknown_rate:.2%} of {known.images}",
+            met=known.unknown_rate <= MAX_KNOWN_UNKNOWN,
+        ),
+    )
 
 
-def foreign_photographs(bundle: Bundle) -> dict[str, Any]:
+def foreign_photographs(bundle: Bundle) -> Foreign:
     """Measure the share of `unknown` among scikit-image's photographs; without that package the target is missed."""
     try:
         folder = scikit_image()
     except DataError as error:
-        return {"images": 0, "unknown_rate": 0.0, "not_measured": str(error)}
+        return Foreign(images=0, unknown_rate=0.0, not_measured=str(error))
     return foreign(bundle, [path for name in PHOTOGRAPHS for path in sorted(folder.glob(f"{name}.*"))])
 
 
-def foreign(bundle: Bundle, images: Sequence[Path]) -> dict[str, Any]:
+def foreign(bundle: Bundle, images: Sequence[Path]) -> Foreign:
     """Count the `images` that the bundle calls `unknown`, and name the others."""
     from slipway.steps.postprocess import UNKNOWN, Postprocessor
 
     logits_nc, embedding_nd, status_n = outputs(bundle, images)
     step = Postprocessor(bundle.decision.model_dump(), bundle.labels)
     answers = step.run(logits_nc, status_n, embedding_nd)
-    taken = [image.name for image, row in zip(images, answers.label_nk, strict=True) if row[0] != UNKNOWN]
-    return {"images": len(images), "unknown_rate": 1 - len(taken) / len(images), "not_unknown": taken}
+    taken = tuple(image.name for image, row in zip(images, answers.label_nk, strict=True) if row[0] != UNKNOWN)
+    return Foreign(images=len(images), unknown_rate=1 - len(taken) / len(images), not_unknown=taken)
 
 
-def held_out(spec: Spec, label: str, work: Path) -> dict[str, Any]:
+def held_out(spec: Spec, label: str, work: Path) -> HeldOut:
     """Train `spec` without the class `label`; returns the AUROC of its score between test images and all images of the
     class."""
     from slipway.evaluation.unknown import auroc, score_of
@@ -109,17 +138,19 @@ def held_out(spec: Spec, label: str, work: Path) -> dict[str, Any]:
     bundle = Bundle.open(folder / "bundle")
     known, strange = test_images(bundle), images_in(data / label)
     scores = [score_of(bundle.decision, *outputs(bundle, images)[:2]) for images in (known, strange)]
+    separation = auroc(*scores)
     assert bundle.decision.unknown is not None
+    assert separation is not None  # there are images of both
     score, threshold = bundle.decision.unknown.score, bundle.decision.unknown.threshold
-    return {
-        "label": label,
-        "score": score,
-        "images": len(strange),
-        "known_images": len(known),
-        "auroc": auroc(*scores),
-        "unknown_rate": float((scores[1] < threshold).mean()),
-        "known_unknown_rate": float((scores[0] < threshold).mean()),
-    }
+    return HeldOut(
+        label=label,
+        score=score,
+        images=len(strange),
+        known_images=len(known),
+        auroc=separation,
+        unknown_rate=float((scores[1] < threshold).mean()),
+        known_unknown_rate=float((scores[0] < threshold).mean()),
+    )
 
 
 def test_images(bundle: Bundle) -> list[Path]:

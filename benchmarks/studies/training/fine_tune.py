@@ -6,13 +6,17 @@ and augmentation; two seeds draw the images, the head and the order.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sklearn.metrics import f1_score
 
+from benchmarks.studies.training.result import Found, Target
 from slipway.contract import Spec
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.build import CheckpointMeasured
+from slipway.contract.typed_file import Evidence
 from slipway.evaluation.predict import predict
 from slipway.training import train
 from slipway.training.bundle.export import load_network
@@ -29,50 +33,66 @@ WAYS: dict[str, dict[str, Any]] = {  # changes to the recipe of training/configs
 }
 
 
-def measure(scratch: Path) -> dict[str, Any]:
+class Row(Evidence):
+    """One training."""
+
+    way: str
+    seed: int
+    macro_f1: float
+    phases: tuple[str, ...]
+    epochs: int
+    best_epoch: int
+    phase: str
+    train_s: float
+
+
+def measure(scratch: Path) -> Found:
     """Measure macro-F1 on the test split of each way and seed."""
     write_digits(scratch / "digits", seed=0)
     digits = _spec("digits", data={"root": str(scratch / "digits")}, recipe={"epochs": EPOCHS})
     train(digits, scratch / "checkpoint", resume=True)
     rows = [_row(scratch, way, seed) for seed in SEEDS for way in WAYS]
-    means = {way: _mean([row["macro_f1"] for row in rows if row["way"] == way]) for way in WAYS}
+    means = {way: _mean([row.macro_f1 for row in rows if row.way == way]) for way in WAYS}
     gain = means["in phases"] - means[FROM_SCRATCH]
-    return {
-        "what": "odd or even from 60 digits, macro-F1 on 540 test images that no backbone has seen",
-        "rows": rows,
-        "means": means,
-        "targets": [
-            {
-                "what": "fine-tuning in phases against training from scratch, mean macro-F1 of two seeds",
-                "asked": "higher",
-                "measured": f"{means['in phases']:.4f} against {means[FROM_SCRATCH]:.4f}",
-                "met": gain > 0,
-            }
-        ],
-    }
+    return Found(
+        what="odd or even from 60 digits, macro-F1 on 540 test images that no backbone has seen",
+        rows=rows,
+        means=means,
+        targets=(
+            Target(
+                what="fine-tuning in phases against training from scratch, mean macro-F1 of two seeds",
+                asked="higher",
+                measured=f"{means['in phases']:.4f} against {means[FROM_SCRATCH]:.4f}",
+                met=gain > 0,
+            ),
+        ),
+    )
 
 
-def _row(scratch: Path, way: str, seed: int) -> dict[str, Any]:
+def _row(scratch: Path, way: str, seed: int) -> Row:
     table, out = scratch / f"parity-{seed}.csv", scratch / f"{way.replace(' ', '-')}-{seed}"
     write_parity(scratch / "checkpoint", table, images_per_digit=6, seed=seed)
-    backbone: dict[str, Any] = {"weights": str(scratch / "checkpoint/model.safetensors")}
-    if way == FROM_SCRATCH:
-        backbone = {"weights": None, "pretrained": False}
+    weights = str(scratch / "checkpoint/model.safetensors")
+    backbone = {"weights": None, "pretrained": False} if way == FROM_SCRATCH else {"weights": weights}
     data = {"root": str(scratch / "digits"), "csv": str(table)}
     spec = _spec("parity", data=data, backbone=backbone, recipe={**WAYS[way], "seed": seed})
     manifest = train(spec, out, resume=True)
     assert manifest  # only a second process gets None
     history = json.loads((out / "history.json").read_text(encoding="utf-8"))
-    return {
-        "way": way,
-        "seed": seed,
-        "macro_f1": _test(out),
-        "phases": list(dict.fromkeys(row["phase"] for row in history)),
-        **{name: manifest.measured[name] for name in ("epochs", "best_epoch", "phase", "train_s")},
-    }
+    trained = manifest.read_measured(CheckpointMeasured)
+    return Row(
+        way=way,
+        seed=seed,
+        macro_f1=_test(out),
+        phases=tuple(dict.fromkeys(row["phase"] for row in history)),
+        epochs=trained.epochs,
+        best_epoch=trained.best_epoch,
+        phase=trained.phase,
+        train_s=trained.train_s,
+    )
 
 
-def _spec(name: str, **changes: dict[str, Any]) -> Spec:
+def _spec(name: str, **changes: Mapping[str, object]) -> Spec:
     """Return a demo configuration with some keys changed."""
     values = Spec.read(ROOT / f"training/configs/{name}.yaml").model_dump()
     for part, keys in changes.items():

@@ -5,12 +5,13 @@ of its epochs, to save time.
 """
 
 from pathlib import Path
-from typing import Any
+
+from benchmarks.studies.training.result import Found, Target
 
 FOLDS, LEAST_TOP1, EPOCHS = 5, 0.985, 5
 
 
-def measure(scratch: Path) -> dict[str, Any]:
+def measure(scratch: Path) -> Found:
     from benchmarks.studies.training.digits import digits
     from slipway.evaluation.intervals import share_interval
     from slipway.training.search.cross_validation import cross_validate
@@ -25,18 +26,18 @@ def measure(scratch: Path) -> dict[str, Any]:
     )
     low, high = share_interval(right, images, error=0.025)
     told = ", ".join(f"{100 * top1:.2f}" for top1 in by_fold)
-    return {
-        "images": images,
-        "recipe": spec.recipe.model_dump(mode="json"),
-        "top1_by_fold": by_fold,
-        "top1": mean,
-        "top1_interval": (low, high),
-        "targets": [
-            {
-                "what": f"digits, mean top-1 of {FOLDS} folds",
-                "asked": f"at least {LEAST_TOP1:.1%}",
-                "measured": f"{mean:.2%} ({told}); all images {low:.2%} to {high:.2%}",
-                "met": mean >= LEAST_TOP1,
-            }
-        ],
-    }
+    return Found(
+        images=images,
+        recipe=spec.recipe.plain(),
+        top1_by_fold=by_fold,
+        top1=mean,
+        top1_interval=(low, high),
+        targets=(
+            Target(
+                what=f"digits, mean top-1 of {FOLDS} folds",
+                asked=f"at least {LEAST_TOP1:.1%}",
+                measured=f"{mean:.2%} ({told}); all images {low:.2%} to {high:.2%}",
+                met=mean >= LEAST_TOP1,
+            ),
+        ),
+    )

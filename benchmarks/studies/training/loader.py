@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.study import load_photographs, scikit_image
+from benchmarks.studies.training.result import Found, Target
+from slipway.contract.typed_file import Evidence
 
 IMAGES, SIDE_PX, QUALITY, INPUT_PX, BATCH, CLASSES = 512, 512, 90, 224, 32, 4
 ROUNDS, THREADS, WORKERS = 5, 2, (0, 1, 2)
 ASKED = 1.3
 SIDES = {"pillow": "ImageFolder as it comes", "torchvision": "ImageFolder with torchvision.io's decoder"}
-RECIPES: dict[str, dict[str, Any]] = {
+Augment = dict[str, Any]
+"""Part `recipe.augment` of a spec."""
+RECIPES: dict[str, Augment] = {
     "crop and flip": {},
     "small crop, flip, TrivialAugment": {"crop_scale": [0.08, 1.0], "policy": {"kind": "trivial"}},
     "crop, flip, colour, erasing": {
@@ -33,32 +37,47 @@ RECIPES: dict[str, dict[str, Any]] = {
 """Augmentation by default in a spec, and as in the usual tutorials. The target is for the first."""
 
 
-def measure(scratch: Path) -> dict[str, Any]:
+class Ratio(Evidence):
+    """Images/s of the DALI loader over another's, with the 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+    rounds: tuple[float, ...]
+
+
+class Compared(Evidence):
+    recipe: Augment
+    images_per_s: dict[str, float]
+    ratios: dict[str, Ratio]
+
+
+def measure(scratch: Path) -> Found:
     source = write_images(scratch / "images")
     searched = {decoder: search(scratch / "images", decoder) for decoder in SIDES}
     workers = {decoder: max(rates, key=rates.__getitem__) for decoder, rates in searched.items()}
     found = {name: compare(scratch / "images", recipe, workers) for name, recipe in RECIPES.items()}
-    first = next(iter(found.values()))["ratios"]
-    return {
-        "images": IMAGES,
-        "photographs": source,
-        "side_px": SIDE_PX,
-        "input_px": INPUT_PX,
-        "batch_size": BATCH,
-        "cores": os.cpu_count(),
-        "searched_images_per_s": searched,
-        "recipes": found,
-        "targets": [
-            {
-                "what": f"images/s of the DALI loader over torchvision's, {SIDE_PX}-pixel JPEGs, crop and flip",
-                "asked": f">= {ASKED}, {SIDES['pillow']}",
-                "measured": "; ".join(
-                    f"{r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f}), {SIDES[d]}" for d, r in first.items()
+    first = next(iter(found.values())).ratios
+    return Found(
+        images=IMAGES,
+        photographs=source,
+        side_px=SIDE_PX,
+        input_px=INPUT_PX,
+        batch_size=BATCH,
+        cores=os.cpu_count(),
+        searched_images_per_s=searched,
+        recipes=found,
+        targets=(
+            Target(
+                what=f"images/s of the DALI loader over torchvision's, {SIDE_PX}-pixel JPEGs, crop and flip",
+                asked=f">= {ASKED}, {SIDES['pillow']}",
+                measured="; ".join(
+                    f"{r.ratio:.2f} ({r.low:.2f} to {r.high:.2f}), {SIDES[d]}" for d, r in first.items()
                 ),
-                "met": first["pillow"]["ratio"] >= ASKED,
-            }
-        ],
-    }
+                met=first["pillow"].ratio >= ASKED,
+            ),
+        ),
+    )
 
 
 def write_images(root: Path) -> str:
@@ -97,7 +116,7 @@ def search(root: Path, decoder: str) -> dict[int, float]:
     return rates
 
 
-def compare(root: Path, recipe: dict[str, Any], workers: dict[str, int]) -> dict[str, Any]:
+def compare(root: Path, recipe: Augment, workers: dict[str, int]) -> Compared:
     """Measure images/s of each side, and the ratios with their 95 % intervals, by bootstrap of the rounds'
     logarithms."""
     sides = {"dali": dali(root, recipe)}
@@ -110,18 +129,18 @@ def compare(root: Path, recipe: dict[str, Any], workers: dict[str, int]) -> dict
         order = names[turn % len(names) :] + names[: turn % len(names)]  # each is first, in the middle and last
         rounds.append({name: epoch_s(sides[name]) for name in order})
     seconds = {name: np.array([taken[name] for taken in rounds]) for name in names}
-    return {
-        "recipe": recipe,
-        "images_per_s": {name: round(float(IMAGES / np.median(taken)), 1) for name, taken in seconds.items()},
-        "ratios": {name: ratio(seconds[name] / seconds["dali"]) for name in SIDES},
-    }
+    return Compared(
+        recipe=recipe,
+        images_per_s={name: round(float(IMAGES / np.median(taken)), 1) for name, taken in seconds.items()},
+        ratios={name: ratio(seconds[name] / seconds["dali"]) for name in SIDES},
+    )
 
 
-def ratio(ratios: Any) -> dict[str, Any]:
+def ratio(ratios: Any) -> Ratio:
     logs = np.log(ratios)
     means = np.random.default_rng(0).choice(logs, (10_000, len(logs))).mean(axis=1)
     low, high = np.exp(np.quantile(means, (0.025, 0.975))).tolist()
-    return {"ratio": float(np.exp(logs.mean())), "low": low, "high": high, "rounds": ratios.round(3).tolist()}
+    return Ratio(ratio=float(np.exp(logs.mean())), low=low, high=high, rounds=tuple(ratios.round(3).tolist()))
 
 
 def epoch_s(batches: Iterable[Any]) -> float:
@@ -132,7 +151,7 @@ def epoch_s(batches: Iterable[Any]) -> float:
     return time.perf_counter() - started
 
 
-def dali(root: Path, recipe: dict[str, Any]) -> Iterable[Any]:
+def dali(root: Path, recipe: Augment) -> Iterable[Any]:
     """Make the loader that training uses, and let it trace its graph, which it does once."""
     from slipway.contract import Preprocess
     from slipway.contract.dataset import Dataset, LabelledImage
@@ -149,15 +168,22 @@ def dali(root: Path, recipe: dict[str, Any]) -> Iterable[Any]:
     return train_loader(dataset, images, Loading(preprocess, parsed, threads=THREADS))
 
 
-def torchvision_loader(root: Path, recipe: dict[str, Any], *, workers: int, decoder: str) -> Iterable[Any]:
+def torchvision_loader(root: Path, recipe: Augment, *, workers: int, decoder: str) -> Iterable[Any]:
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import default_loader
 
     loader: Callable[[str], Any] = default_loader if decoder == "pillow" else decode
-    options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
     folder = ImageFolder(str(root), transforms(recipe), loader=loader)
-    return DataLoader(folder, batch_size=BATCH, shuffle=True, num_workers=workers, **options)
+    some = workers > 0
+    return DataLoader(
+        folder,
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=some,
+        prefetch_factor=4 if some else None,
+    )
 
 
 def decode(path: str) -> Any:
@@ -166,7 +192,7 @@ def decode(path: str) -> Any:
     return decode_image(path, ImageReadMode.RGB)
 
 
-def transforms(recipe: dict[str, Any]) -> Any:
+def transforms(recipe: Augment) -> Any:
     """Return the transforms of torchvision that do what `recipe.augment` says."""
     import torch
     from torchvision.transforms import v2

@@ -4,13 +4,15 @@ Every label and score of every test page is compared with the offline evaluation
 """
 
 from pathlib import Path
-from typing import Any
+
+from benchmarks.studies.training.result import Found, Target
 
 LEAST_MAP = 0.97
 
 
-def measure(scratch: Path) -> dict[str, Any]:
+def measure(scratch: Path) -> Found:
     from benchmarks.studies.training.steps import ROOT, measured, run_step, served_equals_offline
+    from slipway.contract.evidence.build import BundleMeasured, CheckpointMeasured, EngineMeasured
 
     run = Path("runs/pages")
     spec = ROOT / "training/configs/pages.yaml"
@@ -27,31 +29,30 @@ def measure(scratch: Path) -> dict[str, Any]:
         ),
     }
     served = served_equals_offline(scratch / "repository", scratch / run / "bundle", scratch / engine, cwd=scratch)
-    found, int8 = measured(scratch / run / "bundle"), measured(scratch / engine)
-    low, high = found["map_interval"]
-    return {
-        "test_images": found["images"],
-        "epochs": measured(scratch / run / "checkpoint")["epochs"],
-        "fp32": {
-            name: found[name] for name in ("map", "map_interval", "exact_match", "macro_f1", "ece", "ece_interval")
-        },
-        "int8": {name: int8[name] for name in ("map", "exact_match", "macro_f1", "ece")}
-        | {"gate": int8["gate"]["verdict"]},
-        "steps": steps,
-        "served": served,
-        "targets": [
-            {
-                "what": "multi-label pages, mAP on the test split",
-                "asked": f"at least {LEAST_MAP}",
-                "measured": f"{found['map']:.4f} ({low:.4f} to {high:.4f}); INT8 {int8['map']:.4f}",
-                "met": found["map"] >= LEAST_MAP,
-            },
-            {
-                "what": "multi-label pages, served answers equal offline ones (INT8)",
-                "asked": "100 %",
-                "measured": f"{served['equal']} of {served['images']}, scores within "
-                f"{served['largest_score_difference']:.1g}",
-                "met": served["equal"] == served["images"],
-            },
-        ],
-    }
+    found, int8 = measured(scratch / run / "bundle", BundleMeasured), measured(scratch / engine, EngineMeasured)
+    assert found.map is not None  # of several labels
+    assert found.map_interval is not None
+    low, high = found.map_interval
+    figures = {"map", "exact_match", "macro_f1", "ece"}
+    return Found(
+        test_images=found.images,
+        epochs=measured(scratch / run / "checkpoint", CheckpointMeasured).epochs,
+        fp32=found.model_dump(include=figures | {"map_interval", "ece_interval"}),
+        int8=int8.model_dump(include=figures) | {"gate": int8.gate.verdict},
+        steps=steps,
+        served=served,
+        targets=(
+            Target(
+                what="multi-label pages, mAP on the test split",
+                asked=f"at least {LEAST_MAP}",
+                measured=f"{found.map:.4f} ({low:.4f} to {high:.4f}); INT8 {int8.map:.4f}",
+                met=found.map >= LEAST_MAP,
+            ),
+            Target(
+                what="multi-label pages, served answers equal offline ones (INT8)",
+                asked="100 %",
+                measured=f"{served.equal} of {served.images}, scores within {served.largest_score_difference:.1g}",
+                met=served.equal == served.images,
+            ),
+        ),
+    )

@@ -10,13 +10,36 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.studies.training.result import Found, Target
+from slipway.contract.typed_file import Evidence
+
 NOISE, LEAST_FOUND, LEAST_PRECISION, MARGIN = 0.05, 0.8, 0.8, -0.01
 FOLDS = 3
 CHANGES: dict[str, Any] = {"recipe": {"epochs": 5}}
 """Changes to digits.yaml that save time: the study looks for the noise, not for the last tenth of a per cent."""
 
 
-def measure(scratch: Path) -> dict[str, Any]:
+class Detection(Evidence):
+    """Flipped labels among the suspects."""
+
+    flipped: int
+    suspects: int
+    found: int
+    recall: float
+    precision: float
+    true_label_suggested: int
+
+
+class Retraining(Evidence):
+    """Top-1 on the true labels of the test split, and the paired gain without the suspects."""
+
+    test_images: int
+    top1: dict[str, float]
+    gain: float
+    gain_interval: tuple[float, float]
+
+
+def measure(scratch: Path) -> Found:
     from benchmarks.studies.training.digits import digits
     from slipway.training.data.dataset import scan
     from slipway.training.search.cross_validation import write_table
@@ -35,14 +58,14 @@ def measure(scratch: Path) -> dict[str, Any]:
     write_clean(noisy_spec, scratch / "errors" / SUSPECTS, scratch / "clean.csv")
     detection = _detection(found.suspects, flipped, dataset)
     retraining = _retrain(scratch, dataset)
-    return {
-        "images": len(dataset.images),
-        "changes": CHANGES,
-        "agreement_by_fold": found.top1_by_fold,
-        **detection,
-        **retraining,
-        "targets": _targets(detection, retraining, images=len(dataset.images)),
-    }
+    return Found(
+        images=len(dataset.images),
+        changes=CHANGES,
+        agreement_by_fold=found.top1_by_fold,
+        **detection.fields(),
+        **retraining.fields(),
+        targets=_targets(detection, retraining, images=len(dataset.images)),
+    )
 
 
 def _flip(dataset: Any) -> dict[str, int]:
@@ -54,21 +77,20 @@ def _flip(dataset: Any) -> dict[str, int]:
     return {image.path: (image.class_id + step) % classes for image, step in chosen}
 
 
-def _detection(suspects: Sequence[Any], flipped: Mapping[str, int], dataset: Any) -> dict[str, Any]:
+def _detection(suspects: Sequence[Any], flipped: Mapping[str, int], dataset: Any) -> Detection:
     truth = {image.path: dataset.labels[image.class_id] for image in dataset.images}
     hits = [suspect for suspect in suspects if suspect.path in flipped]
-    return {
-        "flipped": len(flipped),
-        "suspects": len(suspects),
-        "found": len(hits),
-        "recall": len(hits) / len(flipped),
-        "precision": len(hits) / max(len(suspects), 1),
-        "true_label_suggested": sum(suspect.suggested == (truth[suspect.path],) for suspect in hits),
-    }
+    return Detection(
+        flipped=len(flipped),
+        suspects=len(suspects),
+        found=len(hits),
+        recall=len(hits) / len(flipped),
+        precision=len(hits) / max(len(suspects), 1),
+        true_label_suggested=sum(suspect.suggested == (truth[suspect.path],) for suspect in hits),
+    )
 
 
-def _retrain(scratch: Path, dataset: Any) -> dict[str, Any]:
-    """Train on both tables; returns top-1 on the test split's true labels, and the paired difference."""
+def _retrain(scratch: Path, dataset: Any) -> Retraining:
     from benchmarks.studies.training.digits import digits, predict_checkpoint
     from slipway.training import train
 
@@ -80,12 +102,8 @@ def _retrain(scratch: Path, dataset: Any) -> dict[str, Any]:
         train(spec, scratch / name)
         right[name] = predict_checkpoint(scratch / name, spec, dataset, test) == truth_n
     gain, low, high = _paired(right["clean"], right["noisy"])
-    return {
-        "test_images": len(test),
-        "top1": {name: float(right_n.mean()) for name, right_n in right.items()},
-        "gain": gain,
-        "gain_interval": (low, high),
-    }
+    top1 = {name: float(right_n.mean()) for name, right_n in right.items()}
+    return Retraining(test_images=len(test), top1=top1, gain=gain, gain_interval=(low, high))
 
 
 def _paired(one_n: Any, other_n: Any) -> tuple[float, float, float]:
@@ -98,27 +116,27 @@ def _paired(one_n: Any, other_n: Any) -> tuple[float, float, float]:
     return float(difference_n.mean()), float(low), float(high)
 
 
-def _targets(detection: Mapping[str, Any], retraining: Mapping[str, Any], *, images: int) -> list[dict[str, Any]]:
-    top1, (low, high) = retraining["top1"], retraining["gain_interval"]
-    return [
-        {
-            "what": f"{detection['flipped']} of {images} labels flipped: share found",
-            "asked": f"at least {LEAST_FOUND:.0%}",
-            "measured": f"{detection['recall']:.1%} ({detection['found']}; the true label is suggested for "
-            f"{detection['true_label_suggested']})",
-            "met": detection["recall"] >= LEAST_FOUND,
-        },
-        {
-            "what": "share of the suspects that were flipped",
-            "asked": f"at least {LEAST_PRECISION:.0%}",
-            "measured": f"{detection['precision']:.1%} of {detection['suspects']}",
-            "met": detection["precision"] >= LEAST_PRECISION,
-        },
-        {
-            "what": "top-1 on the clean test split, trained without the suspects, against with them",
-            "asked": f"not worse: paired 95 % interval not below {100 * MARGIN:g} points",
-            "measured": f"{top1['clean']:.2%} against {top1['noisy']:.2%}: {100 * retraining['gain']:+.2f} points "
+def _targets(detection: Detection, retraining: Retraining, *, images: int) -> tuple[Target, ...]:
+    top1, (low, high) = retraining.top1, retraining.gain_interval
+    return (
+        Target(
+            what=f"{detection.flipped} of {images} labels flipped: share found",
+            asked=f"at least {LEAST_FOUND:.0%}",
+            measured=f"{detection.recall:.1%} ({detection.found}; the true label is suggested for "
+            f"{detection.true_label_suggested})",
+            met=detection.recall >= LEAST_FOUND,
+        ),
+        Target(
+            what="share of the suspects that were flipped",
+            asked=f"at least {LEAST_PRECISION:.0%}",
+            measured=f"{detection.precision:.1%} of {detection.suspects}",
+            met=detection.precision >= LEAST_PRECISION,
+        ),
+        Target(
+            what="top-1 on the clean test split, trained without the suspects, against with them",
+            asked=f"not worse: paired 95 % interval not below {100 * MARGIN:g} points",
+            measured=f"{top1['clean']:.2%} against {top1['noisy']:.2%}: {100 * retraining.gain:+.2f} points "
             f"({100 * low:+.2f} to {100 * high:+.2f})",
-            "met": low >= MARGIN,
-        },
-    ]
+            met=low >= MARGIN,
+        ),
+    )

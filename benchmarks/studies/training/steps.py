@@ -6,17 +6,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from benchmarks.studies.training.result import Served, Step
 from slipway.contract import Bundle
 from slipway.contract.dataset import Dataset
+from slipway.contract.typed_file import Evidence
 from slipway.system.process import child
 
 ROOT = Path(__file__).parents[3]
+Measured = TypeVar("Measured", bound=Evidence)
 
 
-def run_step(script: str, *arguments: Path | str, cwd: Path) -> dict[str, float]:
-    """Run one script; returns `seconds`, and `peak_mib` of the largest process of its own.
+def run_step(script: str, *arguments: Path | str, cwd: Path) -> Step:
+    """Run one script.
 
     Raises:
         RuntimeError: it failed; the message has its last lines.
@@ -33,7 +36,7 @@ def run_step(script: str, *arguments: Path | str, cwd: Path) -> dict[str, float]
                 time.sleep(0.1)
     if process.returncode:
         raise RuntimeError(f"{script} ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
-    return {"seconds": round(time.monotonic() - started, 1), "peak_mib": round(peak_mib)}
+    return Step(seconds=round(time.monotonic() - started, 1), peak_mib=round(peak_mib))
 
 
 def _largest_mib(pid: int) -> float:
@@ -50,22 +53,18 @@ def _largest_mib(pid: int) -> float:
     return largest_mib
 
 
-def measured(folder: Path) -> dict[str, Any]:
+def measured(folder: Path, model: type[Measured]) -> Measured:
     """Read the measurements that a stage wrote into its manifest."""
     from slipway.contract import Manifest
 
-    return Manifest.read(folder / "manifest.json").measured
+    return Manifest.read(folder / "manifest.json").read_measured(model)
 
 
-def served_equals_offline(repository: Path, bundle: Path, engine: Path, *, cwd: Path, most: int = 0) -> dict[str, Any]:
+def served_equals_offline(repository: Path, bundle: Path, engine: Path, *, cwd: Path, most: int = 0) -> Served:
     """Ask a real tritonserver for the test images and compare with `predictions.csv` of the engine.
 
     Args:
         most: images that are asked for, evenly spaced; 0: all.
-
-    Returns:
-        `images`, `equal` (the same labels; of several labels, all), `largest_score_difference`, `server_mib` (the
-        server and its steps, resident), `seconds` (with the server's start).
     """
     import psutil
 
@@ -93,10 +92,10 @@ def served_equals_offline(repository: Path, bundle: Path, engine: Path, *, cwd: 
             offline = {row["label"]: float(row["score"])}
         equal += answer.keys() == offline.keys()
         difference = max([difference, *(abs(answer.get(label, 0.0) - score) for label, score in offline.items())])
-    return {
-        "images": len(rows),
-        "equal": equal,
-        "largest_score_difference": difference,
-        "server_mib": round(server_mib),
-        "seconds": round(time.monotonic() - started, 1),
-    }
+    return Served(
+        images=len(rows),
+        equal=equal,
+        largest_score_difference=difference,
+        server_mib=round(server_mib),
+        seconds=round(time.monotonic() - started, 1),
+    )

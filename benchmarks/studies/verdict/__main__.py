@@ -9,12 +9,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.studies.study import ROOT, provenance, simulation_parser
+from slipway.contract.evidence.studies import JudgedServer, RulePasses, VerdictResult
 from slipway.system.process import run
 from slipway.system.targets import write_file
 
@@ -72,29 +73,25 @@ class Workload:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from slipway.contract.evidence.studies import VerdictResult
-
     judge = partial(judged, runs=arguments.runs, seed=arguments.seed)
     results = list(progress(judge, workloads()))
-    missed = [e for e in results if e["allowed"] is not None and e["passes"]["at the limit"]["rule"] > e["allowed"]]
-    broken = [e for e in missed if e["passes"]["at the limit"]["rule"] > STATED.get(e["server"], ALLOWED)]
+    missed = [e for e in results if e.allowed is not None and e.passes["at the limit"].rule > e.allowed]
+    broken = [e for e in missed if e.passes["at the limit"].rule > STATED.get(e.server, ALLOWED)]
     asked = options()
-    result = {
-        "runs": arguments.runs,
-        "blocks": asked.blocks,
-        "requests_per_block": asked.requests_per_block,
-        "warm_up_requests": asked.warm_up_requests,
-        "minutes": asked.minutes,
-        "seed": arguments.seed,
-        "servers": results,
+    result = VerdictResult(
+        runs=arguments.runs,
+        blocks=asked.blocks,
+        requests_per_block=asked.requests_per_block,
+        warm_up_requests=asked.warm_up_requests,
+        minutes=asked.minutes,
+        seed=arguments.seed,
+        servers=tuple(results),
         **provenance(()),
-    }
-    write_file(arguments.out, VerdictResult.parse(result, source="the result").to_json())
+    )
+    write_file(arguments.out, result.to_json())
     print("\n".join(table(results)))
     for entry in missed:
-        print(
-            f"{entry['server']}: over the allowed share, {'and over' if entry in broken else 'as'} what ADR 0045 states"
-        )
+        print(f"{entry.server}: over the allowed share, {'and over' if entry in broken else 'as'} what ADR 0045 states")
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "verdict": "fail" if broken else "pass"}))
     return 1 if broken else 0
@@ -144,7 +141,7 @@ def service_times(name: str, rng: np.random.Generator, shape: tuple[int, ...]) -
             return 1.0 + np.where(rng.random(shape) < 1 / 2000, rng.exponential(20, shape), 0.0)
 
 
-def progress(judge: Callable[[Workload], dict[str, Any]], servers: list[Workload]) -> Iterator[dict[str, Any]]:
+def progress(judge: Callable[[Workload], JudgedServer], servers: list[Workload]) -> Iterator[JudgedServer]:
     """Judge the workloads on all cores."""
     from tqdm import tqdm
 
@@ -152,7 +149,7 @@ def progress(judge: Callable[[Workload], dict[str, Any]], servers: list[Workload
         yield from tqdm(processes.map(judge, servers), total=len(servers), unit=" servers", leave=False, disable=None)
 
 
-def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_BLOCKS) -> dict[str, Any]:
+def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_BLOCKS) -> JudgedServer:
     """Return the shares of runs that pass and fail, and their mean length, for each place of the true P99."""
     from slipway.benchmark.looks import planned
     from slipway.contract.evidence.latency import LatencyVerdict
@@ -166,19 +163,19 @@ def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_
         # The same requests for every place, whenever the runs end.
         draws = (np.random.default_rng([seed, int(1e6 * p99), run]) for run in range(runs))
         ended = [one_run(workload, looks, rng, limit=limit_by_p99 * p99) for rng in draws]
-        shares[place] = {
-            "rule": sum(verdict is LatencyVerdict.PASS for verdict, _ in ended) / runs,
-            "fails": sum(verdict is LatencyVerdict.FAIL for verdict, _ in ended) / runs,
-            "seconds": round(sum(requests for _, requests in ended) / runs / workload.rate_per_s, 1),
-        }
-    return {
-        "server": workload.name,
-        "utilisation": workload.utilisation,
-        "rate_per_s": workload.rate_per_s,
-        "true_p99": p99,
-        "passes": shares,
-        "allowed": None if workload.name in NOT_JUDGED else ALLOWED,
-    }
+        shares[place] = RulePasses(
+            rule=sum(verdict is LatencyVerdict.PASS for verdict, _ in ended) / runs,
+            fails=sum(verdict is LatencyVerdict.FAIL for verdict, _ in ended) / runs,
+            seconds=round(sum(requests for _, requests in ended) / runs / workload.rate_per_s, 1),
+        )
+    return JudgedServer(
+        server=workload.name,
+        utilisation=workload.utilisation,
+        rate_per_s=workload.rate_per_s,
+        true_p99=p99,
+        passes=shares,
+        allowed=None if workload.name in NOT_JUDGED else ALLOWED,
+    )
 
 
 def one_run(
@@ -200,15 +197,15 @@ def one_run(
     return verdict, sum(warm_up + block.size for block in blocks)
 
 
-def table(results: list[dict[str, Any]]) -> Iterator[str]:
+def table(results: list[JudgedServer]) -> Iterator[str]:
     """Render the percentage of the runs that pass, and the mean length of a run."""
     yield f"{'server':14} load  rate/s{'passes at the limit':>22}{'20 % under':>18}{'half of it':>18}   allowed"
     for entry in results:
-        at_limit, *others = entry["passes"].values()
-        load = f"{entry['utilisation']:4.2f}" if entry["utilisation"] else "    "
-        cells = "".join(f"{p['rule']:.1%} ({p['seconds']:.0f} s)".rjust(18) for p in others)
-        allowed = "not judged" if entry["allowed"] is None else f"{entry['allowed']:.0%}"
-        yield f"{entry['server']:14} {load} {entry['rate_per_s']:7}{at_limit['rule']:22.1%}{cells}   {allowed}"
+        at_limit, *others = entry.passes.values()
+        load = f"{entry.utilisation:4.2f}" if entry.utilisation else "    "
+        cells = "".join(f"{p.rule:.1%} ({p.seconds:.0f} s)".rjust(18) for p in others)
+        allowed = "not judged" if entry.allowed is None else f"{entry.allowed:.0%}"
+        yield f"{entry.server:14} {load} {entry.rate_per_s:7g}{at_limit.rule:22.1%}{cells}   {allowed}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -40,16 +40,16 @@ def main(arguments: argparse.Namespace) -> int:
     for population in kept_populations(arguments.seed, arguments.kept):
         networks.append(watched(population, **asked))
         print("\n".join(drift_table(networks[-1])), flush=True)
-        result = {
-            **asked,
-            "reference_rows": REFERENCE_ROWS,
-            "rows_between_false_alarms": ROWS_BETWEEN_FALSE_ALARMS,
-            "networks": [network.plain() for network in networks],
-            "accuracy": [estimate.plain() for estimate in accuracy],
+        result = WatchResult(
             **origin,
-        }
+            **asked,
+            reference_rows=REFERENCE_ROWS,
+            rows_between_false_alarms=ROWS_BETWEEN_FALSE_ALARMS,
+            networks=tuple(networks),
+            accuracy=tuple(accuracy),
+        )
         # After each network, so that a fault in a later one costs little.
-        write_file(arguments.out, WatchResult.parse(result, source="the result").to_json())
+        write_file(arguments.out, result.to_json())
     met = all(e.met for e in accuracy) and all(stream.met for network in networks for stream in network.streams)
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "verdict": "pass" if met else "fail"}))

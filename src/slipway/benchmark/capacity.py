@@ -17,12 +17,12 @@ the server.
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from slipway.benchmark.gate import measure, meet, provenance
 from slipway.benchmark.looks import Look, planned, single
 from slipway.benchmark.statistics import MIN_REQUESTS
 from slipway.contract.evidence.latency import CapacityResult, GateOptions, LatencyVerdict, Rung
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 
 STEP = 2.0
@@ -66,7 +66,7 @@ def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = l
     )
     if within_per_s:
         confirm(confirmed, rate_per_s=within_per_s)
-    return CapacityResult(**_interval(rungs), rungs=tuple(rungs), **provenance(options, subject).fields())
+    return _judged(rungs, provenance(options, subject))
 
 
 def search(verdict_at: Callable[[float], LatencyVerdict], *, start_per_s: float, requests: int) -> float | None:
@@ -100,7 +100,7 @@ def confirm(verdict_at: Callable[[float], LatencyVerdict], *, rate_per_s: float)
         rate_per_s /= RESOLUTION ** (2**number)  # the search can end far too high if the machine slowed down since
 
 
-def _interval(rungs: Sequence[Rung]) -> dict[str, Any]:
+def _judged(rungs: Sequence[Rung], origin: Contract) -> CapacityResult:
     """Return the verdict and the interval's ends. A single block that cannot tell is neither end."""
     last = rungs[-1]
     passed = last if last.confirms and last.verdict is LatencyVerdict.PASS else None
@@ -111,13 +111,15 @@ def _interval(rungs: Sequence[Rung]) -> dict[str, Any]:
         and not (passed and rung.rate_per_s <= passed.rate_per_s)
     ]
     lowest = min(without, key=lambda rung: rung.rate_per_s, default=None)
-    return {
-        "verdict": last.verdict,
-        "reason": (
+    return CapacityResult(
+        verdict=last.verdict,
+        reason=(
             f"{lowest.rate_per_s:.1f} requests/s did not pass ({lowest.verdict}): {lowest.reason}"
             if lowest
             else "no higher rate was tested"
         ),
-        "passed_per_s": passed.rate_per_s if passed else None,
-        "not_passed_per_s": lowest.rate_per_s if lowest else None,
-    }
+        passed_per_s=passed.rate_per_s if passed else None,
+        not_passed_per_s=lowest.rate_per_s if lowest else None,
+        rungs=tuple(rungs),
+        **origin.fields(),
+    )

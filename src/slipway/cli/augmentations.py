@@ -25,11 +25,11 @@ def main(arguments: argparse.Namespace) -> None:
     spec = Spec.read(arguments.spec)
     page, found = render(spec)
     write(page, arguments.out, kind="augmentation")
-    print(f"{arguments.out}: {found['images']} images, {found['draws']} draws each")
+    print(f"{arguments.out}: {found.images} images, {found.draws} draws each")
     if spec.recipe.augment.minority is not None:
-        print(f"  changed by minority: {', '.join(found['minority']) or 'no class'}")
+        print(f"  changed by minority: {', '.join(found.minority) or 'no class'}")
     print(f"  next: {command('slipway train', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
-    print_json(arguments, {"page": str(arguments.out), **found})
+    print_json(arguments, {"page": str(arguments.out), **found._asdict()})
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,17 +12,17 @@ from slipway.contract.bundle import BASE
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.engine import LANES
-from slipway.contract.evidence.build import BundleMeasured
+from slipway.contract.evidence.build import BundleMeasured, HeadFit, NetworkOrigin
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines.embedders import Embedder, embedder_of
 from slipway.engines.heads import build_head_engine
 from slipway.steps.head import Head
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
-from slipway.training.bundle.fit_decision import some_of_each_class
+from slipway.training.bundle.write import some_of_each_class
 from slipway.training.data.dataset import check_top_k, scan
 from slipway.training.data.sources import read_from
-from slipway.training.heads.bundle import FittedHead, HeadOrigin, write_head
+from slipway.training.heads.bundle import write_head
 from slipway.training.heads.embeddings import FOLDER, Embeddings, embed
 from slipway.training.heads.fit import Fitter
 from slipway.training.heads.from_classifier import agreement, layers_of, prove, spec_of
@@ -152,12 +152,14 @@ class HeadRun:
             evidence = None if bundle is None else bundle.manifest.read_measured(BundleMeasured).head
             evidence = evidence or fitter.choose(found[REFERENCE].of(train))
             heads = {name: fitter.fit(given.of(train), strength=evidence.strength) for name, given in found.items()}
-        origin = self._of_classifier(heads, found)
+        origin = self._of_classifier(heads, found, evidence)
         with self.times.spent("evaluating"):
             if bundle is None:
                 write_head(
                     self.out / "bundle",
-                    FittedHead(heads[REFERENCE], evidence, origin),
+                    heads[REFERENCE],
+                    origin=origin,
+                    inputs={"classifier": sha256_file(self.classifier.path / MANIFEST)} if self.classifier else {},
                     spec=self.spec,
                     dataset=self.dataset,
                     base=self.base,
@@ -166,12 +168,14 @@ class HeadRun:
                 )
             self._write_forms(names, heads, found, alone)
 
-    def _of_classifier(self, heads: dict[str, Head], found: Mapping[str, Embeddings]) -> HeadOrigin:
+    def _of_classifier(
+        self, heads: dict[str, Head], found: Mapping[str, Embeddings], evidence: HeadFit
+    ) -> NetworkOrigin:
         """Replace the FP32 head by the classifier's own last layers, if there is a classifier. For every other engine,
         choose between these layers and the fitted head: whichever agrees with them on more validation images in
         FP32."""
         if self.classifier is None:
-            return HeadOrigin()
+            return NetworkOrigin(origin="head", head=evidence)
         with self.times.spent("comparing with the classifier"):
             own = heads[REFERENCE] = layers_of(self.classifier.path / "model.onnx")
             difference = prove(self.classifier, own, self.dataset, found[REFERENCE])
@@ -180,9 +184,7 @@ class HeadRun:
         for name, fitted in heads.items():
             both = {head: found[name].answer(head, validation) for head in (own, fitted)}
             heads[name] = max(both, key=lambda head: agreement(both[head], expected, task=self.spec.task))
-        return HeadOrigin(
-            "head of a classifier", {"classifier": sha256_file(self.classifier.path / MANIFEST)}, difference
-        )
+        return NetworkOrigin(origin="head of a classifier", head=evidence, max_logit_difference=difference)
 
     def _write_forms(
         self,

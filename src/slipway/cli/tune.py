@@ -202,7 +202,7 @@ def search_and_compare(target: TuningTarget, arguments: argparse.Namespace) -> "
         better=better,
         search=TuningSearch(runs=searched, complete=tuned.complete, best=tuned.serving),
         after_to_before=compared,
-        rungs=rungs,
+        rungs={side: tuple(held) for side, held in rungs.items()},
         options=options,
         measurements=tuple(bench.evidence),
         start=start,

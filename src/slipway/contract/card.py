@@ -50,13 +50,10 @@ def cards() -> tuple[Card, ...]:
     if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return ()
     driver, newest = _driver(), _integer(cuda.cuDriverGetVersion)
-    return tuple(
-        Card(driver=driver, cuda=f"{newest // 1000}.{newest % 1000 // 10}", **fields)
-        for fields in _devices(cuda, count.value)
-    )
+    return tuple(_cards(cuda, count.value, driver=driver, newest=f"{newest // 1000}.{newest % 1000 // 10}"))
 
 
-def _devices(cuda: Any, count: int) -> Iterator[dict[str, Any]]:
+def _cards(cuda: Any, count: int, *, driver: str, newest: str) -> Iterator[Card]:
     for index in range(count):
         device, name, size = ctypes.c_int(), ctypes.create_string_buffer(_TEXT_BYTES), ctypes.c_size_t()
         failed = (
@@ -69,12 +66,14 @@ def _devices(cuda: Any, count: int) -> Iterator[dict[str, Any]]:
         major, minor, multiprocessors = (
             _integer(cuda.cuDeviceGetAttribute, attribute, device) for attribute in (_MAJOR, _MINOR, _MULTIPROCESSORS)
         )
-        yield {
-            "name": name.value.decode(errors="replace"),
-            "compute_capability": f"{major}.{minor}",
-            "multiprocessors": multiprocessors,
-            "memory_mib": size.value >> 20,
-        }
+        yield Card(
+            name=name.value.decode(errors="replace"),
+            compute_capability=f"{major}.{minor}",
+            multiprocessors=multiprocessors,
+            memory_mib=size.value >> 20,
+            driver=driver,
+            cuda=newest,
+        )
 
 
 def _integer(function: Any, *arguments: Any) -> int:

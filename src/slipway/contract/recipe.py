@@ -116,7 +116,7 @@ class Recipe(Contract):
     @model_validator(mode="before")
     @classmethod
     def _augmentation_once_stood_beside_the_rest(cls, data: Any) -> Any:
-        """Older checkpoints and bundles have these three fields in `spec.json`."""
+        """The bundle of the golden example, tests/assets/colours, has these three fields beside the rest."""
         moved = {"crop_scale", "horizontal_flip", "rotate_degrees"}
         if not isinstance(data, dict) or not moved & data.keys():
             return data

@@ -76,9 +76,10 @@ class Contract(BaseModel):
         """The object as plain JSON data."""
         return _plain(self.model_dump_json())
 
-    def fields(self) -> dict[str, Any]:
-        """The fields that were given, to build a larger model from."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
+    def fields(self, of: "type[Contract] | None" = None) -> dict[str, Any]:
+        """The fields that were given, or those of them that `of` has too, to build another model from."""
+        wanted = self.model_fields_set if of is None else self.model_fields_set & of.model_fields.keys()
+        return {name: getattr(self, name) for name in wanted}
 
     def write(self, path: Path) -> None:
         """Raises StorageError: the disk is full, or the path is not writable."""

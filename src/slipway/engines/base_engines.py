@@ -5,12 +5,10 @@ import numpy.typing as npt
 
 from slipway.contract import CompileError
 from slipway.contract.base_bundle import Base, BaseEngine
-from slipway.contract.dataset import FILE_NAME as DATASET
-from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import EmbeddingLoss
 from slipway.contract.evidence.gate import FAIL, PASS, REFERENCE, Ungated
-from slipway.engines.evaluate import image_by_image
-from slipway.evaluation.predict import Float, ServedNetwork, predict_served
+from slipway.engines.evaluate import image_by_image, run_split
+from slipway.evaluation.predict import Float, ServedNetwork
 from slipway.steps import engine_openvino
 
 
@@ -91,15 +89,7 @@ def _embeddings(base: Base, network: ServedNetwork, *, what: str, decoder: str =
     Raises:
         CompileError: one is not finite.
     """
-    dataset = Dataset.read(base.path / DATASET)
-    found = predict_served(
-        network,
-        dataset,
-        dataset.of("test"),
-        preprocess=base.preprocess.model_copy(update={"decoder": decoder}),
-        batch_size=base.spec.serving.common_batch_size,
-        what=f"embeddings, {what}",
-    )
+    found = run_split(base, network, "test", decoder=decoder, what=f"embeddings, {what}")
     broken = int((~np.isfinite(found.embedding_nd).all(axis=1)).sum())
     if broken:
         raise CompileError(

@@ -122,12 +122,13 @@ def choose_plan(
         CompileError: this machine has no GPU, a plan was built on another card, or the plans' largest batches differ.
         ManifestError, GateError: as `choose`.
     """
-    contest = Contest(bundle, engines, "gpu", card or require_card("choosing between plans"))
+    card = card or require_card("choosing between plans")
+    contest = Contest(bundle, engines, "gpu", card)
     opened = contest.open()
     passed = contest.passed(opened)
     measured = sorted({contest.reference, *passed})
     for name in measured:
-        _require_same_card(opened[name], contest.card)
+        _require_same_card(opened[name], card)
     _require_same_batch(bundle, [opened[name] for name in measured])
     make = network_of or plan_network
     runs = {name: _calls(make(opened[name])) for name in measured}
@@ -136,10 +137,9 @@ def choose_plan(
     return _write(contest, opened, passed, times_ms, rounds=rounds, images=calls_per_round, libraries=("onnx",))
 
 
-def _require_same_card(engine: BundleEngine | BaseEngine, card: Card | None) -> None:
+def _require_same_card(engine: BundleEngine | BaseEngine, card: Card) -> None:
     plan = engine.settings.plan
     assert plan is not None
-    assert card is not None
     if plan.card is not None and plan.hardware_compatibility == "none" and not plan.card.same_model(card):
         raise CompileError(
             f"{engine.path}: built on {plan.card}, and this machine has {card}; compile it again here, since its "

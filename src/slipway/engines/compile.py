@@ -8,7 +8,7 @@ from typing import Any
 from slipway.contract import Bundle, BundleEngine, CompileError, EngineSettings, Manifest, PlanSettings
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, BaseSpec, Owner
 from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
-from slipway.contract.evidence.build import BaseEngineMeasured, EngineMeasured, PlanMeasured
+from slipway.contract.evidence.build import BaseEngineMeasured, EngineMeasured, EngineTimed, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, Ungated
 from slipway.contract.shared_rules import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
@@ -162,13 +162,12 @@ def _build_plan(job: Job, out: Path, *, cache: Path | None) -> Path:
     with complete_folder(folder, kind="engine") as staging:
         (staging / plan_name(capability)).write_bytes(plan.data)
         settings = _settings(job, arithmetic="typed", plan=plan.settings)
-        numbers: dict[str, Any] = {"build_s": plan.seconds, "plan_bytes": len(plan.data), "warnings": plan.warnings}
+        measured = PlanMeasured(build_s=plan.seconds, plan_bytes=len(plan.data), warnings=plan.warnings)
         if plan.layers is None:
-            numbers["layers_unknown"] = plan.layers_reason
+            measured = measured.model_copy(update={"layers_unknown": plan.layers_reason})
         else:
             (staging / "layers.json").write_text(json.dumps(plan.layers, indent=1) + "\n", encoding="utf-8")
-            numbers["layer_precisions"] = layer_precisions(plan.layers)
-        measured = PlanMeasured(**numbers)
+            measured = measured.model_copy(update={"layer_precisions": layer_precisions(plan.layers)})
         network = None if target == "tensorrt_rtx" else PlanRunner(plan.data, settings=plan.settings).run
         _finish(staging, job, settings, network, measured=measured)
     return folder
@@ -216,13 +215,15 @@ def _finish(
     """Evaluate `network` (None: proof only, since it cannot run here), then write and seal everything."""
     bundle, graph = job.bundle, job.graph
     settings.write(staging / "engine.json")
-    evidence: dict[str, Any] = {"gate": Ungated(verdict=PROOF)}
+    timed = EngineTimed(**measured.fields(), graph=graph.measured)
     if network is not None:
         latency = time_batches(network, bundle, batch_sizes=_timed_batches(bundle, settings))
-        evidence = {**_judged(staging, job, settings, network), "latency": latency}
+        found = _judged(staging, job, settings, network, timed.model_copy(update={"latency": latency}))
     elif isinstance(bundle, Bundle):
         bundle.decision.write(staging / "decision.json")
-    found = BaseEngineMeasured if isinstance(bundle, Base) else EngineMeasured
+        found = EngineMeasured(**timed.fields(), gate=Ungated(verdict=PROOF))
+    else:
+        found = BaseEngineMeasured(**timed.fields(), gate=Ungated(verdict=PROOF))
     Manifest.seal(
         staging,
         kind="engine",
@@ -231,21 +232,33 @@ def _finish(
         inputs=graph.inputs,
         libraries=("onnx",) if network is None else (*LIBRARIES, *libraries),
         versions_before=graph.versions,
-        measured=found(**evidence, **measured.fields(), graph=graph.measured),
+        measured=found,
     )
 
 
-def _judged(staging: Path, job: Job, settings: EngineSettings, network: ServedNetwork) -> dict[str, Any]:
-    """Return the gate's result. A bundle is judged by its labels, which also writes the evaluation; a base by its
-    embeddings."""
-    bundle, reference = job.bundle, job.reference
+def _judged(
+    staging: Path, job: Job, settings: EngineSettings, network: ServedNetwork, timed: EngineTimed
+) -> EngineMeasured | BaseEngineMeasured:
+    """Add the gate's result to `timed`. A bundle is judged by its labels, which also writes the evaluation; a base by
+    its embeddings."""
+    bundle, reference, name, decoder = job.bundle, job.reference, settings.precision, settings.decoder
     single = settings.plan is not None and settings.plan.single_image_profile
-    options: dict[str, Any] = {"name": settings.precision, "decoder": settings.decoder, "single_image_profile": single}
     if isinstance(bundle, Base):
         assert not isinstance(reference, BundleEngine)
-        return {"gate": evaluate_base(bundle, network, reference=reference, **options)}
+        gate = evaluate_base(
+            bundle, network, name=name, decoder=decoder, reference=reference, single_image_profile=single
+        )
+        return BaseEngineMeasured(**timed.fields(), gate=gate)
     assert isinstance(bundle, Bundle)
     assert not isinstance(reference, BaseEngine)
-    evaluated = evaluate_engine(bundle, network, arithmetic=settings.arithmetic, reference=reference, **options)
+    evaluated = evaluate_engine(
+        bundle,
+        network,
+        name=name,
+        arithmetic=settings.arithmetic,
+        decoder=decoder,
+        reference=reference,
+        single_image_profile=single,
+    )
     evaluated.write(staging)
-    return evaluated.measured
+    return EngineMeasured(**timed.fields(), **evaluated.judged.fields())

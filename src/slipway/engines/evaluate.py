@@ -1,7 +1,7 @@
 """Evaluates an engine: both splits through the serving steps, its own decision, and the gate against FP32."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from slipway.contract import Bundle, BundleEngine, CompileError, Decision
 from slipway.contract.base_bundle import Owner
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, Split
-from slipway.contract.evidence.build import BatchLatency, EngineMeasured
+from slipway.contract.evidence.build import BatchLatency, EngineJudged
 from slipway.contract.evidence.evaluation import (
     EVALUATION,
     AnyEngineEvaluation,
+    Conditions,
     EngineEvaluation,
     LabelEngineEvaluation,
 )
@@ -27,7 +28,6 @@ from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Float, Pixels, Predictions, ServedNetwork, predict_served
 from slipway.steps.postprocess import UNKNOWN, Answers
 
-Conditions = Mapping[str, Any]
 WARM_UP, RUNS = 5, 40
 
 
@@ -47,14 +47,9 @@ class Evaluated:
         return 0 if gate is None else (PASS, TOO_FEW, FAIL).index(gate.verdict)
 
     @property
-    def measured(self) -> dict[str, Any]:
-        """The fields of `EngineMeasured` that the evaluation gives."""
-        found = self.evaluation.fields()
-        return {
-            **{name: found[name] for name in EngineMeasured.model_fields.keys() & found.keys()},
-            "temperature": self.decision.temperature,
-            "gate": self.evaluation.gate or Ungated(verdict=REFERENCE),
-        }
+    def judged(self) -> EngineJudged:
+        given = {"temperature": self.decision.temperature, "gate": self.evaluation.gate or Ungated(verdict=REFERENCE)}
+        return EngineJudged(**self.evaluation.fields(EngineJudged) | given)
 
     def write(self, folder: Path) -> None:
         """Write `decision.json`, `evaluation.json` and, with a client's labels and scores, `predictions.csv`."""
@@ -86,14 +81,14 @@ def evaluate_engine(
     validation = run_split(bundle, network, "validation", decoder=decoder, what=f"validation split, {name}")
     _require_finite(validation, "validation", name)
     decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
-    measured: Conditions = {"arithmetic": arithmetic, "decoder": decoder}
     test = run_split(bundle, network, "test", decoder=decoder, what=f"test split, {name}")
     alone = None
     if single_image_profile:
         what = f"test split image by image, {name}"
         alone = run_split(bundle, image_by_image(network), "test", decoder=decoder, what=what)
         _require_finite(alone, "test", name)
-    return worse_profile(bundle, decision, test, reference, measured, alone=alone)
+    conditions = Conditions(arithmetic=arithmetic, decoder=decoder)
+    return worse_profile(bundle, decision, test, reference, conditions, alone=alone)
 
 
 def _require_finite(found: Predictions, split: Split, name: str) -> None:
@@ -121,57 +116,56 @@ def worse_profile(
     decision: Decision,
     test: Predictions,
     reference: BundleEngine | None,
-    measured: Conditions,
+    conditions: Conditions,
     *,
     alone: Predictions | None,
 ) -> Evaluated:
     """Compare as `compared` does. If the engine computes single images in another way, with the outputs `alone`, return
     the worse of both results."""
     if alone is None:
-        return compared(bundle, decision, test, reference, measured)
+        return compared(bundle, decision, test, reference, conditions)
     ways = {"batches": test, "single images": alone}
-    both = [compared(bundle, decision, ways[way], reference, {**measured, "profile": way}) for way in ways]
+    both = [
+        compared(bundle, decision, ways[way], reference, conditions.model_copy(update={"profile": way})) for way in ways
+    ]
     return max(both, key=lambda evaluated: evaluated.severity)
 
 
 def compared(
-    bundle: Bundle, decision: Decision, test: Predictions, reference: BundleEngine | None, measured: Conditions
+    bundle: Bundle, decision: Decision, test: Predictions, reference: BundleEngine | None, conditions: Conditions
 ) -> Evaluated:
-    """Evaluate `decision` on an engine's outputs for the test split, and compare with `reference` (FP32).
-
-    Args:
-        measured: the fields of the evaluation that say how the outputs were computed.
-    """
+    """Evaluate `decision` on an engine's outputs for the test split, and compare with `reference` (FP32)."""
     answers = answer(decision, test, bundle.labels)
     rows = make_rows(test, answers, bundle.labels, task=decision.task)
+    evaluation = _evaluation(decision, test, answers, bundle.labels, conditions)
     if reference is not None:
         before = read_rows(reference.path)
         flipped = flips(before, rows, task=decision.task)
-        measured = {**measured, "gate": gate_rows(before, rows, bundle), "flips": flipped}
-    return Evaluated(decision, _evaluation(decision, test, answers, bundle.labels, measured), rows)
+        evaluation = evaluation.model_copy(update={"gate": gate_rows(before, rows, bundle), "flips": flipped})
+    return Evaluated(decision, evaluation, rows)
 
 
 def _evaluation(
-    decision: Decision, test: Predictions, answers: Answers, labels: tuple[str, ...], measured: Conditions
+    decision: Decision, test: Predictions, answers: Answers, labels: tuple[str, ...], conditions: Conditions
 ) -> AnyEngineEvaluation:
     if decision.task == "multilabel":
         given_nc = given(answers, classes=len(labels))
         metrics = evaluate_labels(answers.probability_nc, given_nc, test.truth_nc, labels)
-        return LabelEngineEvaluation(split="test", **metrics.fields(), **measured)
+        return LabelEngineEvaluation(split="test", **metrics.fields(), **conditions.fields())
     unknown_rate = float((answers.label_nk[:, 0] == UNKNOWN).mean())
     found = evaluate(answers.probability_nc, test.truth_n, labels)
-    return EngineEvaluation(split="test", **found.fields(), unknown_rate=unknown_rate, **measured)
+    return EngineEvaluation(split="test", **found.fields(), unknown_rate=unknown_rate, **conditions.fields())
 
 
-def run_split(bundle: Bundle, network: ServedNetwork, split: Split, *, what: str, decoder: str) -> Predictions:
-    """Logits and embeddings of one split of the bundle's data set, by the serving preprocess with `decoder`."""
-    dataset = Dataset.read(bundle.path / DATASET)
+def run_split(owner: Owner[Any], network: ServedNetwork, split: Split, *, what: str, decoder: str) -> Predictions:
+    """Logits and embeddings of one split of a bundle's or base's data set, by the serving preprocess with `decoder`."""
+    dataset = Dataset.read(owner.path / DATASET)
     return predict_served(
         network,
         dataset,
         dataset.of(split),
-        preprocess=bundle.preprocess.model_copy(update={"decoder": decoder}),
-        batch_size=bundle.spec.serving.common_batch_size,
+        preprocess=owner.preprocess.model_copy(update={"decoder": decoder}),
+        batch_size=owner.spec.serving.common_batch_size,
         what=what,
     )
 

@@ -78,29 +78,25 @@ class Graph:
             ManifestError: the graph is missing, changed, or of another bundle or calibration list.
             CompileError: it is not an ONNX graph of ours.
         """
+        path, versions, measured = bundle.path / "model.onnx", dict[str, str](), GraphMeasured()
         inputs = {"bundle": sha256_file(bundle.path / MANIFEST)}
-        if precision in ("fp32", "bf16"):
-            path = bundle.path / "model.onnx"
-            return cls(path, _served(path, bundle), inputs, {}, GraphMeasured())
-        folder = graphs / precision
-        if not folder.is_dir():
-            raise ManifestError(
-                f"{folder}: no graph for {precision}; make it: "
-                + command("slipway quantize", bundle.path, "--precision", precision, "--out", folder)
-            )
-        manifest = Manifest.open(folder, kind="graph")
-        if manifest.bundle != bundle.id:
-            raise ManifestError(
-                f"{folder}: made from bundle {str(manifest.bundle)[:12]}, but the given bundle is {bundle.id:.12}; "
-                "quantise again"
-            )
-        path = folder / "model.onnx"
-        inputs["graph"] = sha256_file(folder / MANIFEST)
-        return cls(path, _served(path, bundle), inputs, manifest.versions, manifest.read_measured(GraphMeasured))
-
-
-def _served(path: Path, bundle: Owner[Any]) -> bytes:
-    try:
-        return served_graph(path, bundle.preprocess)
-    except ValueError as error:
-        raise CompileError(f"{path}: {error}") from None
+        if precision not in ("fp32", "bf16"):
+            folder = graphs / precision
+            if not folder.is_dir():
+                raise ManifestError(
+                    f"{folder}: no graph for {precision}; make it: "
+                    + command("slipway quantize", bundle.path, "--precision", precision, "--out", folder)
+                )
+            manifest = Manifest.open(folder, kind="graph")
+            if manifest.bundle != bundle.id:
+                raise ManifestError(
+                    f"{folder}: made from bundle {str(manifest.bundle)[:12]}, but the given bundle is "
+                    f"{bundle.id:.12}; quantise again"
+                )
+            path, versions = folder / "model.onnx", manifest.versions
+            inputs["graph"] = sha256_file(folder / MANIFEST)
+            measured = manifest.read_measured(GraphMeasured)
+        try:
+            return cls(path, served_graph(path, bundle.preprocess), inputs, versions, measured)
+        except ValueError as error:
+            raise CompileError(f"{path}: {error}") from None

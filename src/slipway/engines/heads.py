@@ -1,14 +1,13 @@
 """Makes a head's engine folder: its form for the embeddings of one engine of its base, gated against the FP32 form."""
 
 from pathlib import Path
-from typing import Any
 
 from slipway.contract import Bundle, BundleEngine, Decision, EngineSettings, Manifest
 from slipway.contract.base_bundle import BaseEngine
 from slipway.contract.bundle import HEAD
 from slipway.contract.engine import HEAD_INPUT
 from slipway.contract.evidence.build import EngineMeasured
-from slipway.contract.evidence.evaluation import PrimaryMetrics
+from slipway.contract.evidence.evaluation import Conditions, PrimaryMetrics
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines.embedders import Embedder
 from slipway.engines.evaluate import compared, worse_profile
@@ -50,14 +49,16 @@ def build_head_engine(
         bundle.labels,
     )
     engine = embedder.engine
-    conditions = {"arithmetic": engine.settings.arithmetic, "decoder": embedder.decoder}
+    conditions = Conditions(arithmetic=engine.settings.arithmetic, decoder=embedder.decoder)
     evaluated = worse_profile(bundle, decision, test, reference, conditions, alone=alone)
     folder = out / engine.path.name
     with complete_folder(folder, kind="engine") as staging:
         head.save(staging / HEAD)
         _settings(bundle, embedder, graph_sha256=sha256_file(staging / HEAD)).write(staging / "engine.json")
         evaluated.write(staging)
-        carried = {} if reference is None else {"carried_over": _carried_over(bundle, test, conditions)}
+        measured = EngineMeasured(**evaluated.judged.fields())
+        if reference is not None:
+            measured = measured.model_copy(update={"carried_over": _carried_over(bundle, test, conditions)})
         Manifest.seal(
             staging,
             kind="engine",
@@ -66,7 +67,7 @@ def build_head_engine(
             inputs={name: sha256_file(path / MANIFEST) for name, path in _inputs(bundle, engine).items()},
             libraries=(*LIBRARIES, *(("onnxruntime",) if embedder.provider else ())),
             seed=bundle.spec.recipe.seed,
-            measured=EngineMeasured(**evaluated.measured, **carried),
+            measured=measured,
         )
     return BundleEngine.open(folder, bundle=bundle)
 
@@ -97,9 +98,9 @@ def _with_class_means(decision: Decision, train: Predictions, *, classes: int) -
     return decision.model_copy(update={"unknown": decision.unknown.model_copy(update={"class_means": means})})
 
 
-def _carried_over(bundle: Bundle, test: Predictions, conditions: dict[str, Any]) -> PrimaryMetrics:
+def _carried_over(bundle: Bundle, test: Predictions, conditions: Conditions) -> PrimaryMetrics:
     """Return the test results of FP32's head and decision on this engine's embeddings."""
     head = Head.read(bundle.path / HEAD)
     carried = Predictions(test.images, head.run(test.embedding_nd), test.embedding_nd)
-    found = compared(bundle, bundle.decision, carried, None, conditions).evaluation.fields()
-    return PrimaryMetrics(**{name: found[name] for name in PrimaryMetrics.model_fields.keys() & found.keys()})
+    found = compared(bundle, bundle.decision, carried, None, conditions).evaluation
+    return PrimaryMetrics(**found.fields(PrimaryMetrics))

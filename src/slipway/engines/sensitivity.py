@@ -18,7 +18,7 @@ from slipway.contract.evidence.build import Sensitivity, SensitivitySearch, Step
 from slipway.contract.evidence.gate import FAIL
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
 from slipway.evaluation.calibration_pixels import BATCH, CalibrationSample
-from slipway.evaluation.fit import answer, given, refit_decision
+from slipway.evaluation.fit import answer, fit_labels, given
 from slipway.evaluation.gate import compare_answers
 from slipway.evaluation.labels import truth_of
 from slipway.evaluation.predict import Float, predict
@@ -206,7 +206,7 @@ class _Judge:
         if not finite_n.all():
             return np.zeros(validation.logits_nc.shape, np.bool_)
         try:
-            decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
+            decision = fit_labels(bundle.spec.decision, validation, bundle.labels)
         except DataError:  # no threshold reaches the requested precision, so this graph is useless
             return np.zeros(validation.logits_nc.shape, np.bool_)
         given_nc: npt.NDArray[np.bool_] = given(answer(decision, validation, bundle.labels), classes=len(bundle.labels))

@@ -1,7 +1,5 @@
 """Makes a bundle's `evaluation.json`: the accuracy of its answers, and the evidence for its decision."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -44,16 +42,7 @@ def evaluate_bundle(
     before = reliability(answer(uncalibrated, test, labels).probability_nc, test.truth_n)
     answers = answer(decision, test, labels)
     right_n = predicted(answers.probability_nc) == test.truth_n
-    optional: dict[str, Any] = {}
-    if decision.unknown is not None:
-        optional["unknown"] = UnknownFigures(
-            **unknown.fields(),
-            score=decision.unknown.score,
-            threshold=decision.unknown.threshold,
-            validation=_answered(answer(decision, validation, labels), validation),
-            test=_answered(answers, test),
-        )
-    return BundleEvaluation(
+    evaluation = BundleEvaluation(
         split="test",
         arithmetic="f32",
         ece_uncalibrated=before.ece,
@@ -65,8 +54,17 @@ def evaluate_bundle(
             curve=tuple(coverage_curve(score_of(decision, test.logits_nc, test.embedding_nd), right_n)),
         ),
         mistakes=_mistakes(test, answers.probability_nc, labels),
-        **optional,
     )
+    if decision.unknown is None:
+        return evaluation
+    figures = UnknownFigures(
+        **unknown.fields(),
+        score=decision.unknown.score,
+        threshold=decision.unknown.threshold,
+        validation=_answered(answer(decision, validation, labels), validation),
+        test=_answered(answers, test),
+    )
+    return evaluation.model_copy(update={"unknown": figures})
 
 
 def _answered(answers: Answers, split: Predictions) -> Answered:

@@ -1,18 +1,22 @@
 """Fits a decision to the validation split: once for the bundle, and again to the outputs of each engine."""
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
-from slipway.contract import DataError, Decision
+from slipway.contract import DataError, Decision, Spec, SpecError, Unknown
+from slipway.contract.decision import ClassMeans, Score
+from slipway.contract.evidence.evaluation import ScoreChoice
 from slipway.contract.spec import DecisionPolicy, ThresholdPolicy
 from slipway.evaluation.labels import table
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.reliability import Floats
-from slipway.evaluation.unknown import refit
+from slipway.evaluation.unknown import KINDS, MEANS_SIZE, best_score, compare_scores, evidence, fit_class_means, refit
 from slipway.steps.postprocess import Answers, Postprocessor
 
 DECIMALS, THRESHOLD_DECIMALS = 3, 4
@@ -22,6 +26,18 @@ BLOCK = 1 << 22
 SLOPES, OFFSETS = (0.01, 100.0), (-50.0, 50.0)
 NEVER_SEEN = 0.5
 """Threshold of a class that no validation image has."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The raw outputs of a classifier for the images that a bundle needs."""
+
+    validation: Predictions
+    test: Predictions
+    train: Callable[[], Predictions]
+    """Runs the images of each class that are averaged into its mean."""
+    foreign: Callable[[str], Predictions]
+    """Runs the stand-ins of a kind of `evaluation.unknown.KINDS` for the images of the validation split."""
 
 
 def fit_temperature(logits_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64]) -> float:
@@ -151,6 +167,58 @@ def fit_labels(policy: DecisionPolicy, validation: Predictions, labels: tuple[st
     probability_nc = answer(decision, validation, labels).probability_nc
     thresholds = fit_thresholds(probability_nc, truth_nc, policy.thresholds, labels=labels)
     return decision.model_copy(update={"thresholds": thresholds})
+
+
+def fit_decision(spec: Spec, outputs: Outputs, *, labels: tuple[str, ...]) -> tuple[Decision, ScoreChoice]:
+    """Return the decision, and the evidence for its `unknown` score (empty without a policy).
+
+    Raises:
+        DataError: the validation split cannot show what `decision.unknown` or `decision.thresholds` promises.
+        SpecError: the decision asks for `embedding`, but the class means cannot be computed.
+    """
+    policy, validation = spec.decision, outputs.validation
+    if spec.task == "multilabel":
+        return fit_labels(policy, validation, labels), ScoreChoice()
+    values = {
+        "task": spec.task,
+        "top_k": policy.top_k,
+        "temperature": fit_temperature(validation.logits_nc, validation.truth_n),
+        "unknown": None if policy.unknown_threshold is None else {"threshold": policy.unknown_threshold},
+    }
+    decision = Decision.parse(values, source="decision.json")
+    if policy.unknown is None:
+        return decision, ScoreChoice()
+    means = None
+    if validation.embedding_nd.shape[1]:
+        sample = outputs.train()
+        means = fit_class_means(sample.embedding_nd, sample.truth_n, classes=len(labels))
+    foreign = {kind: outputs.foreign(kind) for kind in KINDS}
+    evidence_of = partial(evidence, temperature=decision.temperature, means=means)
+    compared = compare_scores(
+        evidence_of(validation.logits_nc, validation.embedding_nd),
+        validation.truth_n,
+        {kind: evidence_of(seen.logits_nc, seen.embedding_nd) for kind, seen in foreign.items()},
+    )
+    score = best_score(compared) if policy.unknown.score == "auto" else policy.unknown.score
+    decision = refit(
+        _with_score(decision, score, means),
+        policy.unknown,
+        logits_nc=validation.logits_nc,
+        embedding_nd=validation.embedding_nd,
+        truth_n=validation.truth_n,
+    )
+    return decision, ScoreChoice(policy=policy.unknown.model_dump(exclude_none=True), scores=compared)
+
+
+def _with_score(decision: Decision, score: Score, means: ClassMeans | None) -> Decision:
+    if score == "embedding" and means is None:
+        raise SpecError(
+            "decision.unknown.score: embedding needs a mean of every class, but the network has no embedding, a class "
+            f"has no training image, or the means are all zero or hold more than {MEANS_SIZE:,} numbers; write auto, "
+            "energy or max_probability"
+        )
+    unknown = Unknown(score=score, threshold=0.0, class_means=means if score == "embedding" else None)
+    return decision.model_copy(update={"unknown": unknown})
 
 
 def refit_decision(

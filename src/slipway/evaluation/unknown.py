@@ -96,11 +96,11 @@ def fit_threshold(score_n: Floats, right_n: Right, policy: UnknownPolicy) -> flo
     is right, over enough answers to prove that share if all of them were right: one lucky image proves nothing.
 
     Raises:
-        DataError: there are too few images for the coverage, or no threshold reaches the precision on enough answers.
+        DataError: no threshold reaches the precision on enough answers.
     """
     if policy.coverage is not None:
-        check_coverage(policy, images=len(score_n))
         rank = int((1 - policy.coverage) * (len(score_n) + 1) + 1e-9)
+        assert rank  # `check_coverage` refuses fewer validation images
         return _round_down(float(np.sort(score_n)[rank - 1]))
     assert policy.precision is not None  # the spec requires one of the two
     order = np.argsort(-score_n, kind="stable")
@@ -123,16 +123,6 @@ def fit_threshold(score_n: Floats, right_n: Right, policy: UnknownPolicy) -> flo
     return _round_down(float(score_n[order][reached[-1]]))
 
 
-def check_coverage(policy: UnknownPolicy | None, *, images: int) -> None:
-    """Raises DataError: there are too few validation images for any threshold to promise this coverage."""
-    if policy is not None and policy.coverage is not None and (1 - policy.coverage) * (images + 1) + 1e-9 < 1:
-        needed = int(np.ceil(1 / (1 - policy.coverage) - 1 - 1e-9))
-        raise DataError(
-            f"decision.unknown.coverage: {policy.coverage} needs at least {needed} validation images, but there are "
-            f"{images}; ask for less, or raise data.validation_fraction"
-        )
-
-
 def coverage_curve(score_n: Floats, right_n: Right) -> list[tuple[float, float]]:
     """Return coverage and the accuracy of the answered images at up to 50 thresholds, from the highest down."""
     accuracy_n = _accuracy_by_coverage(score_n, right_n)
@@ -144,7 +134,8 @@ def score_of(decision: Decision, logits_nc: Float, embedding_nd: Float) -> Float
     """Return the score that `decision` compares with its threshold, `[n]`; without `unknown`, the best probability."""
     score = "max_probability" if decision.unknown is None else decision.unknown.score
     means = None if decision.unknown is None else decision.unknown.class_means
-    return familiarity(score, evidence(logits_nc, embedding_nd, temperature=decision.temperature, means=means)[score])
+    found = evidence(logits_nc, embedding_nd, temperature=decision.temperature, means=means)
+    return familiarity(score, found[score])
 
 
 def refit(

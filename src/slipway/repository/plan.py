@@ -1,19 +1,23 @@
-"""Plans the changes to a repository: describes what it is to hold, and compares that with the present one."""
+"""Plans the changes to a repository: describes what it is to hold, and compares that with the present one. `assemble`
+also writes them, whole or not at all."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from tqdm import tqdm
 
-from slipway.contract import Choice, Lane, Manifest, ManifestError
+from slipway.contract import Choice, Lane, Manifest, ManifestError, RepositoryError
 from slipway.contract.choice import choice_name
 from slipway.contract.lane import FILE_NAME as LANE
-from slipway.contract.lane import LaneBase
+from slipway.contract.lane import LaneBase, LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.repository.checks import check, check_names
 from slipway.repository.classifier import Classifier
-from slipway.repository.contents import PlannedContents
+from slipway.repository.contents import Multi, PlannedContents, contents
+from slipway.repository.groups import BaseHeads
 from slipway.repository.heads import engine_part
 from slipway.repository.lanes import LANE_RULES
 from slipway.repository.step import Content, Files
@@ -22,28 +26,84 @@ from slipway.repository.write import PROGRESS, Change, Folder, RepositoryPlan, s
 from slipway.system.files import Identity, entries_below, identity_of, sha256_bytes, sha256_file
 from slipway.system.targets import check_folder
 
+NONE: Multi = MappingProxyType({})
+
+
+def plan_repository(
+    classifiers: Sequence[Classifier],
+    out: Path,
+    *,
+    bases: Sequence[BaseHeads] = (),
+    lane: LaneName = "cpu",
+    multi: Multi = NONE,
+    cores: int | None = None,
+    inputs: Iterable[Path] = (),
+) -> RepositoryPlan:
+    """The plan of what `assemble` writes; `.write()` writes it. `multi` names ensembles for several classifiers.
+
+    Groups of heads of which nothing changed are taken over from `out`, and their heads are not opened.
+
+    Args:
+        cores: of the machine that will serve; by default those that this process may use.
+        inputs: other files that were read, besides bundles and engines, and that `out` must not contain.
+
+    Raises:
+        RepositoryError: there is no classifier, or two have one name; an engine is not of this lane, did not pass its
+            gate, or has other labels or another decoder; class ids changed; the classifiers of a multi ensemble cannot
+            share a decode; or the lane's own `check` fails.
+        ManifestError: a head of `bases` is missing or damaged.
+        SpecError: `out` is not a repository of ours, or contains its own inputs.
+    """
+    versions = [version for classifier in classifiers for version in classifier.versions]
+    check_folder(out, kind="repository")  # soon, and once more when it is known what is read
+    check_names([*(classifier.name for classifier in classifiers), *(name for own in bases for name in own.runs)])
+    rules = LANE_RULES[lane]
+    check(classifiers, lane=lane, decoder=rules.DECODER)
+    rules.check(versions, [own.base for own in bases])
+    try:
+        before = state_of(out)
+        present = Present.open(out) if bases else None
+        intended = contents(classifiers, bases, lane=lane, multi=multi, cores=cores, present=present)
+        return plan(intended, out, before=before, present=present, inputs=inputs)
+    except OSError as error:
+        raise RepositoryError(f"{out}: {error.filename} cannot be read: {error.strerror}; assemble again") from None
+
+
+def assemble(
+    classifiers: Sequence[Classifier],
+    out: Path,
+    *,
+    bases: Sequence[BaseHeads] = (),
+    lane: LaneName = "cpu",
+    multi: Multi = NONE,
+) -> Lane:
+    """Write the lane of `classifiers` to `out`. Equal input gives equal bytes. Raises what `plan_repository` raises."""
+    planned = plan_repository(classifiers, out, bases=bases, lane=lane, multi=multi)
+    planned.write()
+    return planned.lane
+
 
 def plan(
-    contents: PlannedContents,
+    intended: PlannedContents,
     out: Path,
     *,
     before: str | None = None,
     present: Present | None = None,
     inputs: Iterable[Path] = (),
 ) -> RepositoryPlan:
-    """Describe `contents`, and compare them by hash with the repository at `out`; nothing is written.
+    """Describe `intended`, and compare them by hash with the repository at `out`; nothing is written.
 
     Args:
-        before: the state of the repository that `contents` took heads over from; by default the present one.
+        before: the state of the repository that `intended` took heads over from; by default the present one.
         present: that repository, whose files were hashed a moment ago.
         inputs: other files that were read, besides bundles and engines, and that `out` must not contain.
 
     Raises:
         SpecError: `out` is not a repository of ours, or contains its own inputs.
     """
-    lane = _describe(contents)
-    files = {**contents.files, LANE: Content.of(lane.to_json().encode())}
-    manifest = _manifest(contents, files)
+    lane = _describe(intended)
+    files = {**intended.files, LANE: Content.of(lane.to_json().encode())}
+    manifest = _manifest(intended, files)
     files[MANIFEST] = Content.of(manifest.to_json().encode())
     before = state_of(out) if before is None else before
     there = present.identities if present is not None else _identities(out)
@@ -51,8 +111,8 @@ def plan(
     same = _same(files, out, there, hashed)
     moved = _moved(files, same) if present is not None else {}
     folders = _folders(files, there, same, out)
-    run = {config.name for chain in contents.chains.values() for config in chain}
-    read = [*_read(contents), *inputs]
+    run = {config.name for chain in intended.chains.values() for config in chain}
+    read = [*_read(intended), *inputs]
     check_folder(out, kind="repository", inputs=read)
     return RepositoryPlan(
         out=out,
@@ -60,12 +120,12 @@ def plan(
         lane=lane,
         folders=folders,
         files=files,
-        ensembles=contents.ensembles,
+        ensembles=intended.ensembles,
         same=same,
         moved=moved,
         unchanged=replace(
-            contents.heads.unchanged,
-            steps=contents.heads.unchanged.steps - run,
+            intended.heads.unchanged,
+            steps=intended.heads.unchanged.steps - run,
             manifest=manifest,
             known={name: (files[name].sha256, found) for name, found in (same | moved).items()},
         ),
@@ -74,12 +134,12 @@ def plan(
     )
 
 
-def _read(contents: PlannedContents) -> Iterator[Path]:
+def _read(intended: PlannedContents) -> Iterator[Path]:
     """The folders of everything that the repository is made from."""
-    for served in contents.networks.served:
+    for served in intended.networks.served:
         yield served.owner.path
         yield from (engine.path for engine in served.engines)
-    for own in contents.bases:
+    for own in intended.bases:
         yield from own.runs.values()
 
 
@@ -144,27 +204,27 @@ def _sha256(path: str) -> str | None:
         return None
 
 
-def _describe(contents: PlannedContents) -> Lane:
+def _describe(intended: PlannedContents) -> Lane:
     """`lane.json`."""
-    chains, heads = contents.chains.values(), contents.heads
+    chains, heads = intended.chains.values(), intended.heads
     steps = [*{config.name: config for chain in chains for config in chain}.values(), *heads.base_steps]
-    classifiers = {one.name: one for one in (*contents.networks.classifiers, *heads.opened)}
+    classifiers = {one.name: one for one in (*intended.networks.classifiers, *heads.opened)}
     kept = {name: tuple(dict.fromkeys(old.bundle.id for old in c.kept)) for name, c in classifiers.items() if c.kept}
     lane = Lane(
-        lane=contents.lane,
+        lane=intended.lane,
         classifiers={**{name: c.bundle.id for name, c in classifiers.items()}, **heads.bundles},
         kept=kept,
-        multi={name: tuple(members) for name, members in contents.multi.items()},
-        cores=contents.cores,
-        bases={own.base.name: LaneBase(id=own.base.base.id, heads=tuple(own.runs)) for own in contents.bases},
-        shm_default_bytes=contents.shm_default_bytes,
+        multi={name: tuple(members) for name, members in intended.multi.items()},
+        cores=intended.cores,
+        bases={own.base.name: LaneBase(id=own.base.base.id, heads=tuple(own.runs)) for own in intended.bases},
+        shm_default_bytes=intended.shm_default_bytes,
     )
-    return LANE_RULES[contents.lane].describe(lane, contents.networks, steps=steps, stand_ins=heads.stand_ins)
+    return LANE_RULES[intended.lane].describe(lane, intended.networks, steps=steps, stand_ins=heads.stand_ins)
 
 
-def _manifest(contents: PlannedContents, files: Files) -> Manifest:
+def _manifest(intended: PlannedContents, files: Files) -> Manifest:
     """The manifest. Versions, times and commits are in those of bundles and engines, which it names by hash."""
-    whole, heads = contents.networks.classifiers, contents.heads
+    whole, heads = intended.networks.classifiers, intended.heads
     inputs = {
         name: sha256
         for classifier in whole
@@ -173,7 +233,7 @@ def _manifest(contents: PlannedContents, files: Files) -> Manifest:
     }
     manifest = Manifest(
         kind="repository",
-        name=contents.lane,
+        name=intended.lane,
         inputs={**inputs, **heads.inputs, **({CODE: code_sha256()} if heads.inputs else {})},
         outputs={path: content.sha256 for path, content in files.items()},
         measured={

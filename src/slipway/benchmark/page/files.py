@@ -1,28 +1,28 @@
-"""Reads result files. One of its keys identifies a file's kind."""
+"""Reads result files."""
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway.contract.evidence.kinds import KINDS, parse_result
 from slipway.contract.evidence.latency import CapacityResult, LatencyResult, Measured, PerfAnalyzerResult
-from slipway.contract.evidence.studies import EfficiencyResult, PeersResult, RobustnessResult, VerdictResult
+from slipway.contract.evidence.studies import (
+    DensityResult,
+    EfficiencyResult,
+    PeersResult,
+    RobustnessResult,
+    VerdictResult,
+)
+from slipway.contract.evidence.tuning import TuningResult
 from slipway.errors import SpecError
 from slipway.system.files import sha256_bytes
 
 Sides = EfficiencyResult | PeersResult | RobustnessResult
 """Results that compare stacks or layouts measured in one run."""
 Result = LatencyResult | CapacityResult | PerfAnalyzerResult | Sides | VerdictResult
-KINDS: dict[str, tuple[set[str], type[Result]]] = {
-    "gate.py": ({"generator"}, LatencyResult),
-    "gate.py --find-capacity": ({"rungs"}, CapacityResult),
-    "perf_analyzer.py": ({"histogram"}, PerfAnalyzerResult),
-    "studies/efficiency": ({"classifiers"}, EfficiencyResult),
-    "studies/peers": ({"times_the_capacity"}, PeersResult),
-    "studies/robustness": ({"reload", "kills", "overload", "fifty"}, RobustnessResult),
-    "studies/verdict": ({"servers"}, VerdictResult),
-}
-"""Kinds by script or study below benchmarks/: keys that identify the kind (a file has one of them), and its type."""
+SHOWN = tuple(kind for kind, (_, model) in KINDS.items() if model not in (TuningResult, DensityResult))
+"""The kinds that the page shows."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def _read(path: Path, name: str) -> ResultFile:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 or JSON
         raise SpecError(f"{path}: not valid JSON: {error}") from None
-    for kind, (marks, model) in KINDS.items():
-        if isinstance(data, dict) and marks & data.keys():
-            return ResultFile(name, kind, sha256_bytes(text), model.parse(data, source=str(path)))
-    raise SpecError(f"{path}: not a result file of a known kind; give one written by {', '.join(KINDS)}")
+    kind, result = parse_result(data, source=str(path)) or ("", None)
+    if result is None or isinstance(result, TuningResult | DensityResult):
+        raise SpecError(f"{path}: not a result file of a known kind; give one written by {', '.join(SHOWN)}")
+    return ResultFile(name, kind, sha256_bytes(text), result)
 
 
 def _names(paths: Iterable[Path]) -> list[str]:

@@ -1,12 +1,12 @@
 """The `measured` part of the manifests of checkpoint, bundle, graph and engine, and the search for layers."""
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from slipway.contract.card import Card
 from slipway.contract.decision import Score
-from slipway.contract.evidence.evaluation import Interval, PrimaryMetrics
+from slipway.contract.evidence.evaluation import AnyBundleEvaluation, BundleEvaluation, Interval, PrimaryMetrics
 from slipway.contract.evidence.gate import AccuracyResult, AccuracyVerdict, Ungated
 from slipway.contract.spec import Precision
 from slipway.contract.typed_file import Contract, Evidence
@@ -14,6 +14,8 @@ from slipway.contract.typed_file import Contract, Evidence
 SEARCH = "search.json"
 FAILED_SUFFIX = "-search.json"
 """Suffix of the file that a failed search leaves beside the graph folder: `graphs/int8-search.json`."""
+REPEATED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
+"""Figures of a bundle's evaluation that its manifest repeats."""
 
 
 class CheckpointMeasured(Evidence):
@@ -36,24 +38,6 @@ class CheckpointMeasured(Evidence):
     train_s: float
 
 
-class NetworkOrigin(Evidence):
-    """Origin of a bundle's network; an ONNX import records what it took and changed."""
-
-    origin: str
-    opset: int | None = None
-    tensors: dict[str, str] = Field(default_factory=dict)
-    """Name in the imported file of each of our tensors."""
-    changes: tuple[str, ...] = ()
-
-
-class UnknownShare(Evidence):
-    """Share of answers that are `unknown`."""
-
-    score: Score
-    unknown_rate: float
-    """Share of test images answered `unknown`."""
-
-
 class HeadFit(Evidence):
     """Evidence on the fit of a head's weights."""
 
@@ -67,6 +51,29 @@ class HeadFit(Evidence):
     """Mean log-loss of the left-out images, by strength."""
 
 
+class NetworkOrigin(Evidence):
+    """Origin of a bundle's network; an ONNX import records what it took and changed."""
+
+    origin: str
+    opset: int | None = None
+    tensors: dict[str, str] = Field(default_factory=dict)
+    """Name in the imported file of each of our tensors."""
+    changes: tuple[str, ...] = ()
+    max_logit_difference: float | None = None
+    """Largest difference from the logits of what the network was made from, on the test split; None if an imported ONNX
+    file or nothing was compared."""
+    head: HeadFit | None = None
+    """Evidence on the fit of a head; None for any other classifier."""
+
+
+class UnknownShare(Evidence):
+    """Share of answers that are `unknown`."""
+
+    score: Score
+    unknown_rate: float
+    """Share of test images answered `unknown`."""
+
+
 class BundleMeasured(NetworkOrigin, PrimaryMetrics):
     """Measurements of export, import or the fit of a head."""
 
@@ -74,14 +81,18 @@ class BundleMeasured(NetworkOrigin, PrimaryMetrics):
     embedding_size: int
     """Length of the embedding; 0 if the network has none."""
     classes_without_images: int
-    max_logit_difference: float | None = None
-    """Largest difference between ONNX and torch logits on the test split; None for an imported ONNX file."""
     map_interval: Interval | None = None
     ece_interval: Interval
     ece_uncalibrated: float
     unknown: UnknownShare | None = None
-    head: HeadFit | None = None
-    """Evidence on the fit of a head; None for any other classifier."""
+
+    @classmethod
+    def of(cls, evaluation: AnyBundleEvaluation, **known: Any) -> Self:
+        """The figures of `evaluation` that the manifest repeats, beside the fields that are `known` already."""
+        figures = {name: value for name, value in evaluation.fields().items() if name in REPEATED}
+        if isinstance(evaluation, BundleEvaluation) and (unknown := evaluation.unknown) is not None:
+            figures["unknown"] = UnknownShare(score=unknown.score, unknown_rate=unknown.test.unknown_rate)
+        return cls(**figures, ece_interval=evaluation.reliability.after.ece_interval, **known)
 
 
 class Validation(Evidence):
@@ -198,8 +209,8 @@ class PlanMeasured(Evidence):
     """Reason why the plan was not read back; empty if it was."""
 
 
-class EngineMeasured(PlanMeasured):
-    """Measurements of compiling and evaluating an engine. A proof has no test-split figures."""
+class EngineJudged(Evidence):
+    """Result of the gate, with figures of the test split. A proof has none of these."""
 
     images: int | None = None
     top1: float | None = None
@@ -210,9 +221,19 @@ class EngineMeasured(PlanMeasured):
     unknown_rate: float | None = None
     temperature: float | None = None
     gate: AccuracyResult | Ungated
+
+
+class EngineTimed(PlanMeasured):
+    """Measurements of compiling and timing an engine of a bundle or a base."""
+
     latency: dict[int, BatchLatency] = Field(default_factory=dict)
     """Latency at each batch size."""
     graph: GraphMeasured = GraphMeasured()
+
+
+class EngineMeasured(EngineTimed, EngineJudged):
+    """Measurements of compiling and evaluating an engine."""
+
     carried_over: PrimaryMetrics | None = None
     """Results of a head on the test split if FP32's head and decision took this engine's embeddings, instead of those
     fitted to them."""
@@ -253,10 +274,7 @@ class BaseMeasured(Evidence):
     """Largest difference between the embeddings of ONNX and torch, on the images that judge the engines."""
 
 
-class BaseEngineMeasured(PlanMeasured):
+class BaseEngineMeasured(EngineTimed):
     """Measurements of compiling an engine of a base."""
 
     gate: EmbeddingLoss | Ungated
-    latency: dict[int, BatchLatency] = Field(default_factory=dict)
-    """Latency at each batch size."""
-    graph: GraphMeasured = GraphMeasured()

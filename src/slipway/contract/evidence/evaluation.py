@@ -250,12 +250,17 @@ class LabelBundleEvaluation(LabelMetrics, _OfBundle):
     """Wrong labels, most confident first."""
 
 
-class _OfEngine(Evidence):
-    split: Literal["test"]
+class Conditions(Evidence):
+    """How the outputs of an engine were computed."""
+
     arithmetic: str
     decoder: str
     profile: Literal["batches", "single images"] | None = None
     """The optimisation profile that all figures are of, where a plan has one for each: that with the worse verdict."""
+
+
+class _OfEngine(Conditions):
+    split: Literal["test"]
     unknown_rate: float | None = None
     gate: AccuracyResult | None = None
     """Result of the accuracy gate; None for FP32, the reference."""

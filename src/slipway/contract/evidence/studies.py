@@ -29,11 +29,14 @@ class ServedResult(StudyResult):
     client_shares_the_cores: bool
 
 
+Stage = Literal["pilot", "search", "round"]
+
+
 class ClimbBlock(Part):
     """One block of a search for the highest rate that a side holds."""
 
     side: str
-    stage: Literal["pilot", "search", "round"]
+    stage: Stage
     round: int
     rate_per_s: float
     held: bool
@@ -100,6 +103,13 @@ class Times(Part):
     mean: float
     low: float
     high: float
+
+
+class Ratio(Part):
+    """P99 of a side relative to that of another, of all requests and by round."""
+
+    of_all: float
+    by_round: tuple[float, ...]
 
 
 class LightLoad(Part):
@@ -220,6 +230,8 @@ class RobustnessResult(ServedResult):
 class RulePasses(Part):
     rule: float
     """Share of the runs that pass."""
+    fails: float
+    """Share of the runs that fail."""
     seconds: float
     """Mean duration of a run."""
 
@@ -228,6 +240,8 @@ class JudgedServer(Part):
     server: str
     utilisation: float | None
     rate_per_s: float
+    true_p99: float
+    """In units of the mean service time."""
     passes: dict[str, RulePasses]
     """Share of passes for each true P99."""
     allowed: float | None
@@ -240,45 +254,9 @@ class VerdictResult(StudyResult):
     runs: int
     blocks: int
     requests_per_block: int
+    warm_up_requests: int
     minutes: float
     servers: tuple[JudgedServer, ...]
-
-
-class GatewayRow(Part):
-    """The gateway, whole or without some of its parts, against the server itself with the same arrivals."""
-
-    without: tuple[str, ...]
-    requests: int
-    p50_ms: float
-    p99_ms: float
-    p50_to_direct: float
-    p99_to_direct: float
-    p99_to_direct_by_round: tuple[float, ...]
-    envoy_ms: float
-    """Processor time of Envoy for a request."""
-    envoy_waited_ms: float
-    """Time for which Envoy's threads could run and had no core, for a request."""
-    client_ms: float
-    """Processor time of the client for a request."""
-
-
-class GatewayResult(ServedResult):
-    """The study `gateway`: requests through the gateway against requests to the server itself."""
-
-    backbone: str
-    protocol: str = "grpc"
-    """Protocol of the requests: `grpc` or `http`."""
-    limit_ms: float
-    load: float
-    """Share of the capacity at which both were asked."""
-    rate_per_s: float
-    p99_ms: dict[str, float]
-    gateway_to_direct: Part
-    """P99 through the gateway relative to that of the server, of all requests and by round."""
-    failed: Failures
-    rows: dict[str, GatewayRow] = Field(default={})
-    """The whole gateway, and what is left without a part and all parts before it."""
-    direct_client_ms: float | None = None
 
 
 class Started(Part):

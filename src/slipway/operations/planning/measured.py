@@ -6,8 +6,8 @@ Nothing is estimated here. A file gives the figures that it has, with a sentence
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from slipway.contract.evidence.kinds import parse_result
 from slipway.contract.evidence.latency import CapacityResult, LatencyResult, LatencyVerdict, Measured, rate_at
 from slipway.contract.evidence.studies import DensityResult, EfficiencyResult, RobustnessResult
 from slipway.contract.evidence.tuning import TuningResult
@@ -97,25 +97,23 @@ def read_measured(path: Path) -> MeasuredFigures:
         raise SpecError(f"{path}: not UTF-8 text; {remedy}") from None
     except SpecError as error:
         raise SpecError(f"{error}; {remedy}") from None
-    found = _of_kind(data if isinstance(data, dict) else {}, path)
-    return replace(found, processors=frozenset({str(data["machine"].get("cpu"))}))
-
-
-def _of_kind(data: dict[str, Any], path: Path) -> MeasuredFigures:
-    keys = data.keys()
-    if "passed_per_s" in keys:
-        return _of_search(CapacityResult.parse(data, source=str(path)), path)
-    if "generator" in keys:
-        return _of_gate(LatencyResult.parse(data, source=str(path)), path)
-    if "after_to_before" in keys:
-        return _of_tuning(TuningResult.parse(data, source=str(path)), path)
-    if "backbone" in keys and keys & {"latency", "changes", "whole"}:
-        return _of_density(DensityResult.parse(data, source=str(path)), path)
-    if "fifty" in keys:
-        return _of_fifty(RobustnessResult.parse(data, source=str(path)), path)
-    if {"targets", "classifiers"} <= keys:
-        return _of_efficiency(EfficiencyResult.parse(data, source=str(path)), path)
-    raise SpecError(f"{path}: not a result file with figures to plan by; give one written by {WRITTEN_BY}")
+    _, result = parse_result(data, source=str(path)) or ("", None)
+    match result:
+        case CapacityResult():
+            found = _of_search(result, path)
+        case LatencyResult():
+            found = _of_gate(result, path)
+        case TuningResult():
+            found = _of_tuning(result, path)
+        case DensityResult():
+            found = _of_density(result, path)
+        case RobustnessResult():
+            found = _of_fifty(result, path)
+        case EfficiencyResult():
+            found = _of_efficiency(result, path)
+        case _:
+            raise SpecError(f"{path}: not a result file with figures to plan by; {remedy}")
+    return replace(found, processors=frozenset({result.machine.cpu}))
 
 
 def _of_search(result: CapacityResult, path: Path) -> MeasuredFigures:

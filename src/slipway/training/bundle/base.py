@@ -20,7 +20,7 @@ from slipway.training.bundle.calibration import write_calibration
 from slipway.training.bundle.export import EmbeddingNetwork, write_onnx
 from slipway.training.bundle.importing import preprocess_of
 from slipway.training.bundle.write import check_finite, compare_embeddings
-from slipway.training.data.entries import raise_faults
+from slipway.training.data.sources import raise_faults
 from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone
 

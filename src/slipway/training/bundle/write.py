@@ -1,8 +1,9 @@
 """Writes a bundle folder: around a graph, for export and import, or around a head."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,15 +11,16 @@ from slipway.contract import ExportError, Manifest, Spec, bundle_id, write_label
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
-from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
-from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
+from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin
+from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation
 from slipway.evaluation.bundle import evaluate_bundle, evaluate_label_bundle
+from slipway.evaluation.fit import Outputs, fit_decision
 from slipway.evaluation.predict import Forward, Predictions, predict
-from slipway.evaluation.unknown import check_coverage, foreign_network
+from slipway.evaluation.unknown import foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
 from slipway.training.bundle.calibration import write_calibration
-from slipway.training.bundle.fit_decision import Outputs, fit_decision
+from slipway.training.data.dataset import check_coverage
 from slipway.training.data.sources import read_from
 
 MAX_LOGIT_DIFFERENCE = 1e-2
@@ -37,7 +39,8 @@ class Fault(NamedTuple):
 
 
 EXPORT = Fault("ONNX and torch", "this backbone does not export faithfully")
-MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
+IMAGES_A_CLASS = 50
+"""Most training images whose embeddings are averaged into a class mean."""
 LIBRARIES = ("openvino", "nvidia-dali-cuda130", "scikit-learn")
 
 
@@ -66,41 +69,52 @@ def write_bundle(
         DataError: too few images for the calibration sample or the `unknown` that the spec asks for, or an image that
             serving would refuse.
     """
+    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
 
     def run(network: Forward, images: Sequence[LabelledImage], what: str) -> Predictions:
         size = spec.serving.max_batch_size
         return predict(network, dataset, images, preprocess=spec.preprocess, batch_size=size, what=what)
 
-    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     with complete_folder(out, kind="bundle", inputs=read_from(spec.data, out=out)) as staging:
         describe(staging, spec=spec, dataset=dataset)
         write_calibration(staging, dataset, spec.calibration, task=spec.task)
         write_graph(staging / "model.onnx")
         network = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads).run
-        test, difference = run(network, dataset.of("test"), "test split, ONNX"), {}
+        test = run(network, dataset.of("test"), "test split, ONNX")
         if reference is not None:
             torch = run(reference, dataset.of("test"), "test split, torch")
-            difference["max_logit_difference"] = compare_outputs(test, torch, task=spec.task)
+            difference = compare_outputs(test, torch, task=spec.task)
+            origin = origin.model_copy(update={"max_logit_difference": difference})
         validation = run(network, dataset.of("validation"), "validation split")
         for predictions in (test, validation):
             check_finite(predictions)
+        outputs = Outputs(
+            validation=validation,
+            test=test,
+            train=lambda: run(network, some_of_each_class(dataset), "train split, class means"),
+            foreign=lambda kind: run(foreign_network(network, kind), validation.images, f"validation split, {kind}"),
+        )
         return decide_and_seal(
             staging,
-            Outputs(
-                validation=validation,
-                test=test,
-                train=lambda images: run(network, images, "train split, class means"),
-                foreign=lambda kind: run(
-                    foreign_network(network, kind), validation.images, f"validation split, {kind}"
-                ),
-            ),
+            outputs,
             spec=spec,
             dataset=dataset,
             inputs=inputs,
             libraries=("onnx", *libraries),
             seed=spec.calibration.seed,
-            measured={**origin.fields(), **difference},
+            origin=origin,
         )
+
+
+def some_of_each_class(dataset: Dataset) -> list[LabelledImage]:
+    """Draw up to `IMAGES_A_CLASS` training images of each class with the seed."""
+    images, taken, chosen = dataset.of("train"), Counter[int](), []
+    for row in np.random.default_rng(0).permutation(len(images)):
+        image = images[row]
+        if taken[image.class_id] < IMAGES_A_CLASS:
+            taken[image.class_id] += 1
+            chosen.append(image)
+    return chosen
 
 
 def describe(staging: Path, *, spec: Spec, dataset: Dataset) -> None:
@@ -120,15 +134,15 @@ def decide_and_seal(
     inputs: Mapping[str, str],
     libraries: Sequence[str],
     seed: int,
-    measured: Mapping[str, Any],
+    origin: NetworkOrigin,
 ) -> Manifest:
     """Fit the decision to `outputs`, evaluate it, and seal the bundle, whose other files are in `staging`.
 
     Args:
-        inputs, libraries: as for `write_bundle`.
-        seed: for the manifest, as `measured`, the fields of `BundleMeasured` that are known already.
+        inputs, libraries, origin: as for `write_bundle`.
+        seed: for the manifest.
     """
-    decision, unknown = fit_decision(spec, dataset, outputs)
+    decision, unknown = fit_decision(spec, outputs, labels=dataset.labels)
     decision.write(staging / "decision.json")
     if spec.task == "multilabel":
         evaluation: AnyBundleEvaluation = evaluate_label_bundle(decision, outputs.test, dataset.labels)
@@ -143,24 +157,14 @@ def decide_and_seal(
         inputs=inputs,
         libraries=(*LIBRARIES, *libraries),
         seed=seed,
-        measured=BundleMeasured(
-            **measured,
+        measured=BundleMeasured.of(
+            evaluation,
+            **origin.fields(),
             temperature=decision.temperature,
             embedding_size=outputs.test.embedding_nd.shape[1],
             classes_without_images=len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
-            **_recorded(evaluation),
         ),
     )
-
-
-def _recorded(evaluation: AnyBundleEvaluation) -> dict[str, Any]:
-    """Return the figures that the manifest repeats."""
-    found = evaluation.fields()
-    recorded = {name: found[name] for name in MEASURED if name in found}
-    recorded["ece_interval"] = evaluation.reliability.after.ece_interval
-    if isinstance(evaluation, BundleEvaluation) and (unknown := evaluation.unknown) is not None:
-        recorded["unknown"] = UnknownShare(score=unknown.score, unknown_rate=unknown.test.unknown_rate)
-    return recorded
 
 
 def compare_outputs(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.contract.dataset import SPLITS, Dataset, LabelledImage, NewImage, Split
-from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import ImageFacts, Viewer, look
 from slipway.training.data.inspection.near_duplicates import near_between
+from slipway.training.data.sources import Entry
 
 SHARES: Mapping[Split, float] = {"test": 0.15, "validation": 0.15}
 """Share of the new images that are held out, by split."""

@@ -25,7 +25,7 @@ from slipway.steps.guard import OK
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.training.data.augment import augmented, quiet
-from slipway.training.data.decodable import DECODE_THREADS
+from slipway.training.data.dataset import DECODE_THREADS
 from slipway.training.data.order import ALL, Ids, TrainingProcess, batches, rare_classes, shuffled
 from slipway.training.data.targets import TENSOR, reader_numbers
 

@@ -13,13 +13,24 @@ from slipway.contract.spec import Data
 from slipway.system.csv_rows import csv_rows
 from slipway.system.targets import contains
 from slipway.system.text import few
-from slipway.training.data.entries import Entry, fault_of, raise_faults
 
+SHOWN = 10  # faults listed in one error
 LIKE_SPLITS = {*SPLITS, "training", "val", "valid", "dev", "testing", "eval", "holdout"}
 SourceKind = Literal["class folders", "split folders", "CSV"]
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 OTHER_SEPARATORS = (";", ",", "|")
 LABEL_COLUMNS: dict[Task, str] = {"multiclass": "label", "multilabel": "labels"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed image; `path` is relative to the root, with forward slashes."""
+
+    path: str
+    labels: tuple[str, ...]
+    split: Split | None = None
+    """The given split; None where splits are drawn."""
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,27 @@ def read_from(data: Data, *, out: Path) -> list[Path]:
     if data.csv is None:
         return [root]
     return [Path(data.csv)] if contains(root, out) else [Path(data.csv), root]
+
+
+def fault_of(path: Path, *, root: Path) -> str | None:
+    """Say why `path` cannot be an image of the data set at `root`, a resolved path; None where it can be."""
+    try:
+        str(path).encode()
+        if not path.is_file():
+            return "a broken link" if path.is_symlink() else "no such file"
+        return None if path.resolve().is_relative_to(root) else "a link that leaves data.root"
+    except UnicodeEncodeError:
+        return "a name that is not UTF-8; rename it"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def raise_faults(faults: Sequence[str], *, what: str) -> None:
+    """Raises DataError where there are faults: their number, `what`, and the first of them."""
+    if faults:
+        more = f"\n  … and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        listing = "\n  ".join(faults[:SHOWN]).encode(errors="backslashreplace").decode()
+        raise DataError(f"{len(faults)} {what}:\n  {listing}{more}")
 
 
 def _from_folders(root: Path) -> ImageSource:

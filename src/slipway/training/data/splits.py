@@ -12,7 +12,7 @@ from slipway.contract import DataError
 from slipway.contract.dataset import SPLITS, Split
 from slipway.contract.spec import Data
 from slipway.system.text import few
-from slipway.training.data.entries import Entry, raise_faults
+from slipway.training.data.sources import Entry, raise_faults
 from slipway.training.data.stratify import Ids, place
 
 

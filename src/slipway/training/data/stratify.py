@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from slipway.training.data.entries import raise_faults
+from slipway.training.data.sources import raise_faults
 
 Ids = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]

@@ -21,7 +21,7 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import CheckpointMeasured
 from slipway.system.files import complete_folder, sha256_file
-from slipway.training.data.decodable import check_decodable
+from slipway.training.data.dataset import check_decodable
 from slipway.training.data.loader import Loading, eval_loader, train_loader
 from slipway.training.data.order import rare_classes, steps_per_epoch
 from slipway.training.learn.callbacks import WholeCheckpoints, make

@@ -1,7 +1,6 @@
 """Makes a recipe's loss: cross-entropy or focal, for one label per image or many, with weights for rare classes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -77,17 +76,16 @@ class LabelLoss(nn.Module):
     def __init__(self, loss: Loss, weights_c: torch.Tensor | None, *, label_smoothing: float) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
-        self.focal: dict[str, Any] | None = None
-        if loss.kind == "focal":
-            self.focal = {"gamma": _gamma(loss), "alpha": -1 if loss.alpha is None else loss.alpha}  # -1: none
+        self.focal = loss.kind == "focal"
+        self.gamma, self.alpha = _gamma(loss), -1 if loss.alpha is None else loss.alpha  # -1: none
         self.register_buffer("weights_c", weights_c, persistent=False)
 
     def forward(self, logits_nc: torch.Tensor, target_nc: torch.Tensor) -> torch.Tensor:
         smooth_nc = target_nc * (1 - self.label_smoothing) + self.label_smoothing / 2
-        if self.focal is None:
+        if not self.focal:
             loss_nc = nn.functional.binary_cross_entropy_with_logits(logits_nc, smooth_nc, reduction="none")
         else:
-            loss_nc = sigmoid_focal_loss(logits_nc, smooth_nc, **self.focal)
+            loss_nc = sigmoid_focal_loss(logits_nc, smooth_nc, gamma=self.gamma, alpha=self.alpha)
         if self.weights_c is not None:
             loss_nc = loss_nc * (1 + (self.weights_c - 1) * target_nc)
         return loss_nc.mean()

@@ -9,10 +9,9 @@ import torch
 from slipway.contract import Spec, SpecError
 from slipway.contract.dataset import Dataset
 from slipway.contract.recipe import Recipe
-from slipway.evaluation.unknown import check_coverage
 from slipway.system.targets import check_folder
 from slipway.training.data.augment import check_policies
-from slipway.training.data.dataset import check_top_k, scan
+from slipway.training.data.dataset import check_coverage, check_top_k, scan
 from slipway.training.data.sources import read_from
 from slipway.training.learn.devices import devices_of, is_first
 from slipway.training.learn.network import Network

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ from slipway.pages.thumbnails import Thumbnail, encode
 from slipway.system.yaml_json import dump_yaml
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
-from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import Viewer, views
 from slipway.training.data.inspection.page import thumbnail_of
 from slipway.training.data.loader import Loader, Loading, eval_loader, train_loader
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import rare_classes
+from slipway.training.data.sources import Entry
 
 DRAWS, ROWS, EACH, MIXED = 6, 60, 2, 12
 """Limits of the page: augmented pictures per image, images in total and per class, pictures of mixed batches."""
@@ -38,8 +38,16 @@ class AugmentationRow:
     augmented: tuple[Thumbnail, ...]
 
 
-def render(spec: Spec) -> tuple[str, dict[str, Any]]:
-    """Return the page, and its content in numbers.
+class Content(NamedTuple):
+    """What the page shows."""
+
+    images: int
+    draws: int
+    minority: list[str]
+
+
+def render(spec: Spec) -> tuple[str, Content]:
+    """Return the page and its content.
 
     Raises:
         DataError: the images cannot be used.
@@ -67,7 +75,7 @@ def render(spec: Spec) -> tuple[str, dict[str, Any]]:
             mixed=mixed,
         )
     )
-    return page, {"images": len(rows), "draws": DRAWS, "minority": [dataset.labels[c] for c in sorted(rare)]}
+    return page, Content(len(rows), DRAWS, [dataset.labels[c] for c in sorted(rare)])
 
 
 def _choose(dataset: Dataset, *, seed: int) -> list[int]:

@@ -14,9 +14,9 @@ from slipway.contract import Preprocess
 from slipway.steps import guard
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
-from slipway.training.data.decodable import DECODE_THREADS
-from slipway.training.data.entries import Entry
+from slipway.training.data.dataset import DECODE_THREADS
 from slipway.training.data.inspection.near_duplicates import BITS, PLAIN_BITS, Bits, difference_hash, near_groups
+from slipway.training.data.sources import Entry
 from slipway.training.data.splits import equal
 
 SIDE = 112

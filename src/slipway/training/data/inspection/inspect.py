@@ -12,13 +12,12 @@ from slipway.contract import DataError, Spec
 from slipway.contract.dataset import SPLITS, Split
 from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS
-from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import ImageFacts, Viewer, look
 from slipway.training.data.inspection.near_duplicates import NEAR_BITS
 from slipway.training.data.inspection.page import render
 from slipway.training.data.inspection.problems import problems
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection, Listed, Spread, Unreadable
-from slipway.training.data.sources import ImageSource, find, read_from
+from slipway.training.data.sources import Entry, ImageSource, find, read_from
 from slipway.training.data.splits import assign
 
 RESULT, PAGE = MARKERS["inspection"], "inspection.html"

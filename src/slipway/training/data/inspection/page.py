@@ -11,10 +11,9 @@ import numpy.typing as npt
 from slipway.contract.dataset import Split
 from slipway.pages import environment
 from slipway.pages.thumbnails import Thumbnail, encode
-from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import ImageFacts, View, Viewer, views
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection
-from slipway.training.data.sources import ImageSource
+from slipway.training.data.sources import Entry, ImageSource
 
 ROWS, GROUPS, MEMBERS, FILES = 200, 30, 6, 50
 SIDES_PX = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)

@@ -19,10 +19,9 @@ from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS, check_file, told
 from slipway.system.text import from_cell, to_cell
 from slipway.training.data.dataset import scan
-from slipway.training.data.entries import raise_faults
 from slipway.training.data.inspection.facts import Viewer
 from slipway.training.data.inspection.page import thumbnails
-from slipway.training.data.sources import LABEL_COLUMNS, read_from
+from slipway.training.data.sources import LABEL_COLUMNS, raise_faults, read_from
 from slipway.training.search.cross_validation import OutOfFold, cross_validate, write_table
 
 RESULT, PAGE, SUSPECTS = MARKERS["label errors"], "label_errors.html", "suspects.csv"

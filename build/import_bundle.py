@@ -1,7 +1,0 @@
-#!/usr/bin/env python3
-"""The command `slipway import`, run from a clone."""
-
-from slipway.cli import run_verb
-
-if __name__ == "__main__":
-    run_verb("import")
