@@ -38,7 +38,7 @@ test: setup ## every test but the slow proofs: units, stages in process, the rea
 	$(BIN)/python -m pytest tests/unit tests/stages tests/serving tests/gpu $(PARALLEL)
 
 # Left out: coverage writes a file of its own where these tests let no process write.
-coverage: setup ## lines of src that no test reaches (twice as long as make test)
+coverage: setup ## lines of src that no test reaches (twice as long as make test, so CI leaves it out)
 	$(BIN)/python -m pytest tests/unit tests/stages tests/serving $(PARALLEL) --quiet --cov --cov-report term-missing \
 	  --deselect tests/unit/test_fleet_plan.py::test_a_disk_that_is_full_is_an_error_in_words_and_leaves_what_was_there \
 	  --deselect tests/stages/test_full_disk.py::test_a_script_of_somebody_who_may_not_write_there_ends_in_one_sentence

@@ -6,7 +6,6 @@ is then installed into a fresh environment, which takes the dependencies from th
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import sysconfig
@@ -28,7 +27,6 @@ CLIENT = "import slipway, slipway.client; print(slipway.__version__, slipway.__f
 def main() -> None:
     out = ROOT / "runs/release"
     os.environ.pop("PYTHONPATH", None)  # it would come before what the fresh environment has
-    check_changelog(ROOT / "CHANGELOG.md")
     archive, wheel = build(out)
     package = tracked()
     check_archive(archive, package=package)
@@ -38,11 +36,6 @@ def main() -> None:
         check_installed(wheel, environment=Path(folder) / "installed")
     for path in (archive, wheel):
         print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(ROOT)}")
-
-
-def check_changelog(path: Path) -> None:
-    if not re.search(rf"^## \[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d$", path.read_text(encoding="utf-8"), re.M):
-        sys.exit(f"{path.name} has no section '## [{__version__}] - YYYY-MM-DD'; rename Unreleased, docs/releasing.md")
 
 
 def build(out: Path) -> tuple[Path, Path]:
@@ -96,7 +89,7 @@ def check_installed(wheel: Path, *, environment: Path) -> None:
 
 
 def run(command: str | Path, *arguments: str | Path) -> str:
-    """What the command prints; ends the release with its messages if it fails. Looks in this environment first."""
+    """Return what the command prints; looks in this environment first. A failure ends the release with its messages."""
     beside = Path(sys.executable).parent / command
     line = [str(beside if beside.exists() else command), *map(str, arguments)]
     try:

@@ -24,8 +24,8 @@ from packaging.utils import canonicalize_name
 
 from slipway import __version__
 from slipway.contract import SlipwayError
-from slipway.image.sbom import Lock, component, document, package
-from slipway.image.signing import private_key, public_half
+from slipway.oci.sbom import Lock, component, document, package
+from slipway.oci.signing import private_key, public_half
 from slipway.system.files import files_below, sha256_file
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,7 @@ SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 NOT_SHIPPED = "dev"
 """The extra of contributors, which no user installs."""
 ALWAYS = "every install"
+PAGE = "docs/releasing.md"
 NO_KEY = """no key to sign the release with: make release KEY=private.pem; docs/releasing.md says how to keep one, and
 openssl ecparam -name prime256v1 -genkey -noout -out private.pem    makes it"""
 
@@ -41,13 +42,14 @@ openssl ecparam -name prime256v1 -genkey -noout -out private.pem    makes it"""
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--key", metavar="PRIVATE", required=True, help="private key in PEM")
-    parser.add_argument("--check", action="store_true", help="check the key and the clone, and write nothing")
+    parser.add_argument("--check", action="store_true", help="check key, clone and CHANGELOG.md, and write nothing")
     arguments = parser.parse_args()
     if not arguments.key:
         sys.exit(NO_KEY)
     try:
         private = private_key(Path(arguments.key))
         commit = committed(ROOT)
+        check_changelog(ROOT / "CHANGELOG.md", version=__version__)
         if not arguments.check:
             gather(OUT, root=ROOT, commit=commit)
             seal(OUT, private=private)
@@ -65,8 +67,18 @@ def committed(root: Path) -> str:
     if (tagged := git(root, "for-each-ref", "--format=%(*objectname) %(objectname)", f"refs/tags/{tag}").split()) and (
         commit not in tagged
     ):
-        sys.exit(f"{tag} is another commit, {tagged[0]}; set __version__ in src/slipway/__init__.py: docs/releasing.md")
+        sys.exit(f"{tag} is another commit, {tagged[0]}; set __version__ in src/slipway/__init__.py: {PAGE}")
     return commit
+
+
+def check_changelog(path: Path, *, version: str) -> None:
+    """End the release unless the changelog has a section of this version, and lists nothing as unreleased."""
+    text = path.read_text(encoding="utf-8")
+    if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", text, re.MULTILINE):
+        sys.exit(f"{path.name} has no section '## [{version}] - YYYY-MM-DD'; cut one and set __version__: {PAGE}")
+    unreleased = text.partition("## [Unreleased]")[2].partition("\n## ")[0]
+    if any(line and not line.startswith("#") for line in unreleased.splitlines()):
+        sys.exit(f"{path.name} has entries under Unreleased, which {version} would not list; cut a version: {PAGE}")
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -175,7 +187,7 @@ def verify(folder: Path, *, public: bytes) -> None:
 
 
 def tell(folder: Path, *command: str) -> str:
-    """What a command prints in a folder; ends the release with its messages if it fails or is missing."""
+    """Return what a command prints in a folder. A failure, or a missing command, ends the release with a message."""
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def served(name: str, arguments: argparse.Namespace, out: Path, *, url: str, pid: int) -> None:
-    """What is asked of a running server."""
+    """Ask the running server everything that the report shows."""
     asked = (name, "--url", url, "--images", arguments.images)
     gate = ("benchmarks/gate.py", *asked, "--pid", pid, "--rate", arguments.rate)
     step("latency", *gate, "--requests-per-block", 1200, "--output", out / "gate.json", allowed=VERDICTS)

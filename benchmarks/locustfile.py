@@ -33,7 +33,7 @@ from tritonclient.utils import InferenceServerException
 
 from slipway.benchmark.gate import load_images
 from slipway.contract import SlipwayError
-from slipway.contract.selection import is_busy
+from slipway.contract.shared_rules import is_busy
 from slipway.steps.guard import STATUS_NAMES
 from slipway.system.channel import channel_options
 
@@ -45,14 +45,14 @@ init_gevent()  # or the first gRPC call would stop every other user
 
 
 class NoRightAnswerError(Exception):
-    """What locust's table of failures shows."""
+    """An answer that is not right. Locust's table of failures shows it."""
 
 
 def add_options(parser: Any) -> None:
     parser.epilog = __doc__
-    add = parser.add_argument  # not of a group, or the page would not show them
+    add = parser.add_argument  # in no group, or the page would not show them
     add("--model", env_var="SLIPWAY_MODEL", required=True, help="The ensemble to ask: the classifier's name")
-    images = {"env_var": "SLIPWAY_IMAGES", "include_in_web_ui": False}  # read once, before the page is there
+    images = {"env_var": "SLIPWAY_IMAGES", "include_in_web_ui": False}  # read once, before the page exists
     add("--images", required=True, metavar="FOLDER", help="Image files below it are sent", **images)
     add("--grpc-url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
     add("--http-url", default="127.0.0.1:8000", help="host:port of Triton's HTTP (%(default)s)")
@@ -65,7 +65,7 @@ def add_options(parser: Any) -> None:
 
 def read_images(environment: Any, **_: Any) -> None:
     options = environment.parsed_options
-    environment.stop_timeout = options.stop_timeout or options.deadline_s  # the last answers are waited for
+    environment.stop_timeout = options.stop_timeout or options.deadline_s  # wait for the last answers
     try:
         environment.images = load_images(Path(options.images), seed=options.seed)
     except SlipwayError as error:
@@ -77,7 +77,7 @@ events.init.add_listener(read_images)
 
 
 class Ramp(LoadTestShape):
-    """`--clients` in `--ramp-steps` equal steps over `--duration-s`, and then the end."""
+    """Adds `--clients` users in `--ramp-steps` equal steps over `--duration-s`, and then ends."""
 
     def tick(self) -> tuple[int, float] | None:
         assert self.runner
@@ -103,16 +103,16 @@ class Classify(User):
         self.client = self.connect()
 
     def connect(self) -> Any:
-        """A client of the protocol."""
+        """Make a client of the protocol."""
         raise NotImplementedError
 
     def ask(self, inputs: Sequence[Any]) -> Any:
-        """tritonclient's answer to one request."""
+        """Send one request, and return tritonclient's answer."""
         raise NotImplementedError
 
     def on_stop(self) -> None:
         self.client.close()
-        del self.client  # tritonclient closes it once more when it goes, which hangs at the end of the process
+        del self.client  # or tritonclient closes it once more at the end of the process, and hangs
 
     @task
     def classify(self) -> None:
@@ -130,7 +130,7 @@ class Classify(User):
         )
 
     def failure(self, inputs: Sequence[Any]) -> str | None:
-        """Why there was no right answer, or None."""
+        """Return the reason why an answer is not right, or None."""
         try:
             status = int(self.ask(inputs).as_numpy("STATUS").flat[0])
         except InferenceServerException as error:

@@ -1,4 +1,4 @@
-"""What classify_grpc.py and classify_http.py share: copy the three files together. tritonclient and numpy suffice."""
+"""Common code of classify_grpc.py and classify_http.py: copy all three files. They need only tritonclient and numpy."""
 
 import argparse
 import json

@@ -26,18 +26,18 @@ from slipway.contract.evidence.studies import ClimbBlock, Tail
 
 DEADLINE_S = 1.0
 SETTLE_S = 60.0
-"""For the answer to a request that waits for all that was asked before it."""
+"""Seconds to wait for the answer to a request that is queued behind all earlier ones."""
 STRIDE = 4
-"""Rungs between two rates of a pilot, which only says where the rounds begin."""
+"""Rungs between two rates of a pilot, which only finds where the rounds begin."""
 BUSY, TAIL = 0.7, 1.8
 """Share of the rate that a side holds, at which its tail is measured, and the ratio P99/P50 aimed at there."""
 Rungs = dict[str, list[int]]
-"""What each side held, round by round."""
+"""Highest rung that each side held, round by round."""
 
 
 class Asking(Protocol):
     async def ask(self, image: int, *, deadline_s: float) -> str | None:
-        """Have one image answered. Returns None for a right answer, else why it was none."""
+        """Ask for one image. Returns None for a right answer, else the reason why it is not right."""
         ...
 
 
@@ -46,15 +46,15 @@ Connect = Callable[[], AbstractAsyncContextManager[Asking]]
 
 @dataclass
 class Bench:
-    """Measures sides that are up all the while; `blocks` is all that was measured, in order."""
+    """Measures sides that are all running throughout; `blocks` has every measured block, in order."""
 
     images: int
-    """How many there are to ask for."""
+    """Number of images to ask for."""
     effort: Effort
     blocks: list[ClimbBlock] = field(default_factory=list)
 
     def best(self, candidates: Mapping[str, Connect]) -> tuple[str, int]:
-        """The candidate that holds the highest rate, and its rung; the first of equal ones."""
+        """Return the candidate that holds the highest rate, and its rung; of equal candidates the first."""
         pilot = in_turns(
             {name: climb(rung_at(self.effort.start_per_s), stride=STRIDE) for name in candidates},
             partial(self._held, candidates, "pilot", 0),
@@ -65,7 +65,7 @@ class Bench:
         return chosen, total[chosen] // self.effort.search_rounds
 
     def rounds(self, sides: Mapping[str, Connect], starts: Mapping[str, int]) -> Rungs:
-        """The highest rung that each side holds in every round, NONE where it holds not even the lowest rate.
+        """Find the highest rung that each side holds in every round; NONE if it does not hold the lowest rate either.
 
         A round that is not counted comes first: `starts` may be some minutes old, and a side that begins far below what
         it holds now would climb alone.
@@ -80,7 +80,7 @@ class Bench:
         return rungs
 
     def tails(self, sides: Mapping[str, Connect], rungs: Rungs) -> dict[str, Tail]:
-        """The tail of each side at `BUSY` of what it held, over as many blocks as there were rounds, in turns."""
+        """Measure the tail of each side at `BUSY` of the rate that it held, in turns, with a block for each round."""
         rates = {side: BUSY * rate_at(round(mean(rungs[side]))) for side in sides}
         blocks: dict[str, list[Block]] = {side: [] for side in sides}
         for number in range(self.effort.rounds):
@@ -101,7 +101,7 @@ class Bench:
         return block.held
 
     def _measure(self, connect: Connect, rung: int, *, requests: int, drawn: tuple[int, int]) -> dict[str, Any]:
-        """One block. Its arrivals and images are those that every side meets at this rung in this round."""
+        """Measure one block. Every side meets the same arrivals and images at this rung in this round."""
         rng = np.random.default_rng([self.effort.seed, *map(int, drawn), rung])
         warm_up = requests // 10
         schedule_s = poisson_schedule(requests + warm_up, rate_per_s=rate_at(rung), rng=rng)
@@ -115,11 +115,11 @@ class Bench:
 
 
 def offered(connect: Connect, schedule_s: Any, order: list[int], *, warm_up: int) -> tuple[Block, float]:
-    """What became of a schedule, and the cores that sending it took."""
+    """Send a schedule; returns its outcome, and the cores that sending it took."""
 
     async def send() -> Block:
         async with connect() as connection:
-            await connection.ask(0, deadline_s=SETTLE_S)  # what was asked before is done
+            await connection.ask(0, deadline_s=SETTLE_S)  # earlier requests are done
             return await offer(
                 schedule_s,
                 lambda index: connection.ask(order[index], deadline_s=DEADLINE_S),
@@ -142,7 +142,8 @@ def blocks_in_turns(
     fewer: Mapping[str, int] = MappingProxyType({}),
     around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, list[Block]]:
-    """The blocks of each side at one rate, the same arrivals for all in a round; the sides take turns in being first.
+    """Measure blocks of each side at one rate, with the same arrivals for all in a round. The sides take turns in being
+    first.
 
     Args:
         fewer: requests of a side that gets only the first of the arrivals. All have the warm-up of the one with fewest.
@@ -166,12 +167,13 @@ def blocks_in_turns(
 def p99_in_turns(
     sides: Mapping[str, Connect], rate_per_s: float, images: int, effort: Effort, *, to: str
 ) -> dict[str, Any]:
-    """P99 of each side at one rate, the same arrivals for all in a round; and the ratios to the side `to`."""
+    """Measure P99 of each side at one rate, with the same arrivals for all in a round, and the ratios to the side
+    `to`."""
     return p99_of(blocks_in_turns(sides, rate_per_s, images, effort), to=to)
 
 
 def p99_of(blocks: Mapping[str, Sequence[Block]], *, to: str) -> dict[str, Any]:
-    """P99 of each side, of all its blocks and of each, and the ratios to the side `to`."""
+    """Return P99 of each side over all its blocks and over each, and the ratios to the side `to`."""
     failed: Counter[str] = Counter()
     for block in chain(*blocks.values()):
         failed.update(block.failures)
@@ -194,7 +196,8 @@ def tail_of(blocks: Sequence[Block], rate_per_s: float) -> Tail:
 
 
 def tail_line(tail: Tail, processes: int) -> str:
-    """The tail in words, beside that of a simulated queue before as many processes, so busy, with constant times."""
+    """Describe the tail beside that of a simulated queue with as many processes, as busy, and constant service
+    times."""
     least = steady_tail(processes, busy=BUSY)
     return (
         f"at {tail.rate_per_s:.0f}/s, {BUSY:.0%} of that: P50 {tail.p50_ms:.1f}, P99 {tail.p99_ms:.1f} ms, ratio "
@@ -203,12 +206,13 @@ def tail_line(tail: Tail, processes: int) -> str:
 
 
 def percentile_ms(blocks: Sequence[Block], percent: float, *, first: int | None = None) -> float:
-    """A percentile over the requests of some blocks, or over the `first` ones of each."""
+    """Return a percentile over the requests of some blocks, or over the `first` ones of each."""
     return float(np.percentile(np.concatenate([block.latencies_ms[:first] for block in blocks]), percent))
 
 
 def judged(block: Block, *, limit_ms: float) -> dict[str, Any]:
-    """Held: at most one request in a hundred over the limit, 99 % of the rate achieved, the client on time."""
+    """Judge a block. A rate is held if at most one request in a hundred is over the limit, 99 % of the rate is
+    achieved, and the client is on time."""
     histogram = histogram_of(block.latencies_ms)
     offered_per_s, achieved_per_s = rates_per_s([block], limit_ms=limit_ms)
     over_limit = int((block.latencies_ms > limit_ms).sum())

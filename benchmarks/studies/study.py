@@ -1,4 +1,4 @@
-"""What every study shares: where it writes, what a result says of its origin, and the photographs that it uses."""
+"""Common parts of the studies: their arguments, the origin and the file of a result, and the photographs."""
 
 import argparse
 import importlib.util
@@ -24,7 +24,8 @@ PHOTOGRAPHS = (
 
 
 def provenance(libraries: Iterable[str]) -> dict[str, Any]:
-    """Time, commit, machine and library versions. Call it before the study writes: its result would change the tree."""
+    """Return time, commit, machine and library versions. Call it before the study writes, since its result changes the
+    tree."""
     from slipway.contract.evidence.origin import Origin  # not at the top: --help needs no library
 
     return Origin.here(libraries).plain()
@@ -42,7 +43,8 @@ def finish(result: "StudyResult", arguments: argparse.Namespace) -> None:
 def study_parser(
     doc: str | None, *, epilog: str, keys: tuple[str, ...], result: Path | None = None
 ) -> argparse.ArgumentParser:
-    """The arguments of every study: its result file, whose top level has one of `keys`, and `--json`.
+    """Make the parser of a study, with the arguments that every study has: its result file, whose top level has one of
+    `keys`, and `--json`.
 
     Args:
         result: the published result file, for a study that always writes one.
@@ -62,7 +64,7 @@ def study_parser(
 
 
 def simulation_parser(doc: str | None, *, epilog: str, runs_of: str, result: Path, key: str) -> argparse.ArgumentParser:
-    """The arguments of a study that simulates; `runs_of` is what `--runs` is the number of runs of."""
+    """Make the parser of a study that simulates; `runs_of` names the object of `--runs`."""
     parser = study_parser(doc, epilog=epilog, keys=(key,), result=result)
     add = parser.add_argument
     add("--runs", type=int, default=1000, metavar="N", help=f"number of runs of {runs_of} (%(default)s)")
@@ -71,7 +73,7 @@ def simulation_parser(doc: str | None, *, epilog: str, runs_of: str, result: Pat
 
 
 def scikit_image() -> Path:
-    """The folder of scikit-image's photographs.
+    """Find the folder of scikit-image's photographs.
 
     Raises:
         DataError: scikit-image is not installed.
@@ -85,7 +87,7 @@ def scikit_image() -> Path:
 
 
 def load_photographs(folder: Path) -> "dict[str, Image.Image]":
-    """RGB pictures by name: the photographs of `scikit_image()`, or every image of another folder.
+    """Read RGB pictures by name: the photographs of `scikit_image()`, or every image of another folder.
 
     Raises:
         DataError: the folder has no image.

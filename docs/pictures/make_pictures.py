@@ -97,7 +97,7 @@ def flow(out: Path) -> None:
 
 @styled
 def peers(result: Path, out: Path) -> None:
-    """How many times the rate of each peer Slipway's fused layout holds: the mean and two standard errors."""
+    """Draw how many times the rate of each peer Slipway's fused layout holds: the mean and two standard errors."""
     measured = PeersResult.read(result)
     chart = axes(7.5, 3.4)
     forms = (("", "o", 0.15, "our step files inside"), (SKILLED, "D", -0.15, "as a skilled team would write it"))
@@ -127,7 +127,7 @@ def peers(result: Path, out: Path) -> None:
 
 @styled
 def scale(result: Path, out: Path) -> None:
-    """What a core of each simulated machine holds, by layout, with and without photographs."""
+    """Draw the rate that a core of each simulated machine holds, by layout, with and without photographs."""
     held = ScaleResult.read(result).held
     chart = axes(7.5, 3.2)
     for layout, colour in (("fused", SERIES[0]), ("shared_decode", SERIES[1])):

@@ -1,3 +1,3 @@
 """Slipway: from a folder of images to a verified, load-tested NVIDIA Triton model repository."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

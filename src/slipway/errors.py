@@ -10,7 +10,7 @@ SlipwayError
 ├── CompileError            a graph could not be compiled for a target
 ├── GateError               a gate did not pass: it failed, or could not tell
 ├── RepositoryError         a model repository cannot be written or read
-├── ImageError              an OCI image cannot be read, verified, pushed or pulled
+├── OciImageError           an OCI image cannot be read, verified, pushed or pulled
 ├── ServingError            tritonserver could not be found, started or reached
 └── MissingDependencyError  a library of an optional extra is not installed
 
@@ -58,7 +58,7 @@ class RepositoryError(SlipwayError):
     """A model repository cannot be written or read."""
 
 
-class ImageError(SlipwayError):
+class OciImageError(SlipwayError):
     """An OCI image cannot be read, verified, pushed or pulled."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from slipway.contract import Bundle, Choice, Engine
+from slipway.contract import Bundle, BundleEngine, Choice
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss
 from slipway.lint import lint
@@ -72,7 +72,9 @@ def test_plans_of_a_base_pass_the_gate_on_embeddings_and_one_is_chosen(made: Mad
 def test_a_head_is_fitted_to_the_plan_itself_and_assembled(made: Made, needs_gpu: str) -> None:
     bundle = Bundle.open(made.folder / "runs/head/bundle")
     for precision in PRECISIONS:
-        form = Engine.open(made.folder / "runs/head/engines" / made.plan(precision, needs_gpu).path.name, bundle=bundle)
+        form = BundleEngine.open(
+            made.folder / "runs/head/engines" / made.plan(precision, needs_gpu).path.name, bundle=bundle
+        )
         assert form.settings.provider is None
         assert form.settings.decoder == "mixed"
         assert json.loads((form.path / "evaluation.json").read_text())["profile"] in ("batches", "single images")

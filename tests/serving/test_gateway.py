@@ -25,7 +25,7 @@ from tests.support.v2_requests import IMAGE, RED, message
 
 pytestmark = needs_envoy
 BINARY = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
-INFER = "/v2/models/colours/infer"
+INFER, INFER_FULL = "/v2/models/colours/infer", "/v2/models/colours_full/infer"
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -146,6 +146,26 @@ def test_a_candidate_that_the_running_gateway_does_not_know_gets_no_requests(gat
         assert [gateway.http("POST", INFER, RED, BINARY)[0] for _ in range(3)] == [200] * 3
     finally:
         put_in_force(settings, Traffic())
+
+
+def test_an_invalid_request_counts_by_its_team_and_what_the_gateway_refuses_does_not(
+    gateway: Asked, stub: GRPCInferenceServiceStub
+) -> None:
+    """The labels by which the alerts tell a client's fault from the server's."""
+
+    def counts() -> set[str]:
+        return {line for line in gateway.metrics()[1].splitlines() if "_answers{" in line}
+
+    wrong = message(("IMAGE", "FP32", (1, 1), bytes(4)), model="colours_full")
+    with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
+        stub.ModelInfer(wrong, metadata=grpc_key(), timeout=5)
+    assert gateway.http("POST", INFER_FULL, b"{", {**BINARY, "Inference-Header-Content-Length": "1"})[0] == 400
+    answers = 'envoy_slipway_answers{model="colours_full",arm="stable",team="pets",code='
+    for labels in ('"200",grpc="InvalidArgument"', '"400",grpc=""'):
+        assert any(line.startswith(answers + labels) for line in counts()), labels
+    before = counts()
+    assert gateway.http("POST", INFER_FULL, b"{", {})[0] == 400
+    assert counts() == before
 
 
 def test_no_key_is_in_the_process_list_the_logs_or_the_server(gateway: Asked, own_server: Any) -> None:

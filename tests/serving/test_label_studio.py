@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.studies.operate.box import wait_until
 from benchmarks.studies.operate.studio import INSTALLED, Studio
-from slipway.operations.labels.projects import Project, Task
+from slipway.operations.labels.projects import Project, StudioTask
 from slipway.serving import Ports
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.noise import noise
@@ -128,7 +128,7 @@ def test_an_answer_that_is_given_while_pull_removes_tasks_is_taken_in(
     late = sorted(tasks)[3]
     read = Project.tasks
 
-    def answered_afterwards(project: Project, journal_id: str) -> Iterator[Task]:
+    def answered_afterwards(project: Project, journal_id: str) -> Iterator[StudioTask]:
         yield from read(project, journal_id)
         studio.say(tasks[late], "one")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from slipway.contract import Bundle, Engine, Spec
+from slipway.contract import Bundle, BundleEngine, Spec
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.evaluation import LabelBundleEvaluation, read_bundle_evaluation
 from slipway.engines import build_engine, quantize
@@ -31,7 +31,7 @@ class Pages:
 
     folder: Path
     bundle: Bundle
-    reference: Engine
+    reference: BundleEngine
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def made_pages(folder: Path, *, pages: int, epochs: int) -> Pages:
 
 
 @pytest.fixture(scope="module")
-def int8(trained: Pages) -> Engine:
+def int8(trained: Pages) -> BundleEngine:
     quantize(trained.bundle, trained.folder / "graphs/int8")
     parts = (trained.bundle, trained.folder / "graphs", trained.folder / "engines")
     return build_engine(*parts, target="openvino", precision="int8", reference=trained.reference)
@@ -118,7 +118,7 @@ def test_it_has_learnt_and_the_bundle_is_complete(trained: Pages) -> None:
 
 
 @pytest.mark.nightly
-def test_an_engine_has_its_own_platt_and_thresholds_and_its_evidence_stands(trained: Pages, int8: Engine) -> None:
+def test_an_engine_has_its_own_platt_and_thresholds_and_its_evidence_stands(trained: Pages, int8: BundleEngine) -> None:
     assert trained.reference.decision == trained.bundle.decision, "the same graph in the same arithmetic"
     assert int8.decision.platt != trained.bundle.decision.platt
     assert int8.verdict == "pass"

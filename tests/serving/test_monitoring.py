@@ -106,8 +106,10 @@ def _ask(journal: Journal) -> None:
     assert journal.asked.http("POST", INFER, b"not an image", RAW)[0] == 200
     assert journal.asked.http("POST", INFER, b"{}", {**RAW, "Inference-Header-Content-Length": "2"})[0] != 200
     journal.asked.stub().ModelInfer(message(IMAGE, outputs=["LABEL"]), metadata=grpc_key())  # not comparable
-    with pytest.raises(grpc.RpcError):
-        journal.asked.stub().ModelInfer(ModelInferRequest(model_name="colours"), metadata=grpc_key())
+    assert journal.asked.http("POST", INFER.replace("/infer", "/versions/99/infer"), b"", RAW)[0] == 404
+    for wrong in (ModelInferRequest(model_name="colours"), ModelInferRequest(model_name="colours", model_version="99")):
+        with pytest.raises(grpc.RpcError):
+            journal.asked.stub().ModelInfer(wrong, metadata=grpc_key())
 
 
 def test_no_panel_is_empty_and_every_rule_reads_metrics_that_are_exported(monitored: Monitored) -> None:
@@ -119,7 +121,7 @@ def test_no_panel_is_empty_and_every_rule_reads_metrics_that_are_exported(monito
     assert {
         "slipway_watch_drift_alarm",
         "slipway:over_budget:increase10m",
-        'envoy_slipway_answers{grpc!~"OK|"}',
+        'envoy_slipway_answers{grpc!~"OK|InvalidArgument|"}',
     } <= read
     # What never happens in this test, and cannot have a series before it does.
     never = {one for one in read if 'result="differs"' in one}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from slipway.contract import Bundle
-from slipway.contract import Engine as EngineFolder
+from slipway.contract import BundleEngine as EngineFolder
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess import Preprocessor

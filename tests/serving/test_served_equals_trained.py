@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slipway.contract import Bundle, Engine
+from slipway.contract import Bundle, BundleEngine
 from slipway.repository import Classifier, assemble
 
 TOLERANCE = 1e-4
@@ -39,7 +39,7 @@ def fused_server(digits: Path, start: Callable[[Path], Any], tmp_path_factory: p
     """Serves the same bundle and engine with all three steps in one process."""
     run = digits / "runs/digits"
     bundle = Bundle.open(run / "bundle")
-    engine = Engine.open(run / "engines/openvino-int8", bundle=bundle)
+    engine = BundleEngine.open(run / "engines/openvino-int8", bundle=bundle)
     settings = bundle.spec.serving.model_copy(update={"layout": "fused"})
     repository = tmp_path_factory.mktemp("fused") / "repository"
     assemble([Classifier(bundle, engine, settings=settings)], repository)

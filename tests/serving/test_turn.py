@@ -19,7 +19,7 @@ from tests.support.scripts import run_here
 from tests.support.turns import FLEET, TurnFolder
 
 pytestmark = [needs_envoy, pytest.mark.nightly]
-EASY = "{error_ratio: 1.25, acceptable_ratio: 2, negligible_share: 0.1, slow_share: null, alpha: 0.005}"
+EASY = "{negligible_share: 0.1, slow_share: null, alpha: 0.005, bake_minutes: 0}"
 """A judge that needs few requests."""
 
 

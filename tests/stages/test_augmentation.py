@@ -16,7 +16,7 @@ from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
 from slipway.training.data.loader import Loader, Loading, eval_loader, train_loader
-from slipway.training.data.order import Share
+from slipway.training.data.order import TrainingProcess
 from tests.support.image_files import encode, good_images
 
 Float = npt.NDArray[np.float32]
@@ -131,10 +131,10 @@ def test_an_epoch_has_every_image_once_and_is_the_same_in_a_loader_made_anew(
 
 def test_two_processes_share_an_epoch_and_draw_differently(photographs: Dataset) -> None:
     all_images = numbered(photographs)
-    shares = [epoch(train(all_images, {}, share=Share(rank, 2))) for rank in (0, 1)]
+    shares = [epoch(train(all_images, {}, process=TrainingProcess(rank, 2))) for rank in (0, 1)]
     assert sorted(shares[0][1] + shares[1][1]) == list(range(21))
     alike = Dataset(root=photographs.root, labels=("a",), images=(photographs.images[0],) * 8)
-    (one, _), (two, _) = (epoch(train(alike, {}, share=Share(rank, 2))) for rank in (0, 1))
+    (one, _), (two, _) = (epoch(train(alike, {}, process=TrainingProcess(rank, 2))) for rank in (0, 1))
     assert not np.array_equal(one, two)
 
 

@@ -20,7 +20,7 @@ from slipway.contract.recipe import Compute
 from slipway.training.data.augment import check_policies
 from slipway.training.data.inspection.augmentation import render
 from slipway.training.data.mixing import Mixing
-from slipway.training.data.order import Share, batches, rare_classes, shuffled, steps_per_epoch
+from slipway.training.data.order import TrainingProcess, batches, rare_classes, shuffled, steps_per_epoch
 from slipway.training.learn.devices import devices_of, is_first
 from tests.support.image_files import encode
 from tests.support.report_builds import Page
@@ -36,7 +36,9 @@ def test_all_processes_together_see_every_image_once_an_epoch_in_as_many_batches
 ) -> None:
     count, batch_size = world_size + more, each * world_size
     order = shuffled(count, seed=1, epoch=epoch)
-    parts = [batches(order, batch_size=batch_size, share=Share(rank, world_size)) for rank in range(world_size)]
+    parts = [
+        batches(order, batch_size=batch_size, process=TrainingProcess(rank, world_size)) for rank in range(world_size)
+    ]
     assert sorted(np.concatenate([np.concatenate(part) for part in parts])) == list(range(count))
     sizes = [[len(batch) for batch in part] for part in parts]
     assert {len(part) for part in parts} == {steps_per_epoch(count, batch_size=batch_size, world_size=world_size)}
@@ -48,7 +50,7 @@ def test_all_processes_together_see_every_image_once_an_epoch_in_as_many_batches
 def test_processes_share_the_batches_that_one_would_have() -> None:
     order = shuffled(64, seed=0, epoch=3)
     alone = batches(order, batch_size=16)
-    two = zip(*(batches(order, batch_size=16, share=Share(rank, 2)) for rank in (0, 1)), strict=True)
+    two = zip(*(batches(order, batch_size=16, process=TrainingProcess(rank, 2)) for rank in (0, 1)), strict=True)
     assert [sorted(batch.tolist()) for batch in alone] == [sorted([*a.tolist(), *b.tolist()]) for a, b in two]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from slipway.contract import Bundle, Engine
+from slipway.contract import Bundle, BundleEngine
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss
 from slipway.engines import base_engines, build_engine, choose_plan, compile
@@ -190,9 +190,9 @@ def fit(folder: Path) -> str:
     return run_here("head", "shades.yaml", "--base", "base", cwd=folder).stdout
 
 
-def form_of(folder: Path, name: str = "tensorrt-fp32-sm90") -> Engine:
+def form_of(folder: Path, name: str = "tensorrt-fp32-sm90") -> BundleEngine:
     bundle = Bundle.open(folder / "runs/shades/bundle")
-    return Engine.open(folder / "runs/shades/engines" / name, bundle=bundle)
+    return BundleEngine.open(folder / "runs/shades/engines" / name, bundle=bundle)
 
 
 def test_without_its_gpu_a_plan_s_typed_graph_stands_in_for_it_and_the_form_says_so(shades: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from slipway.benchmark.generators import Generators, Target, choose_generators
+from slipway.benchmark.generators import Generators, LoadTarget, choose_generators
 from slipway.benchmark.processes import give_way
 from slipway.contract import GateError, ServingError
 from tests.support.stub_process import stub_process
@@ -20,7 +20,7 @@ GATE = Path(__file__).parents[2] / "benchmarks" / "gate.py"
 
 
 def connected(count, url):
-    return Generators(count, Target(url, "stub", [b"image"]))
+    return Generators(count, LoadTarget(url, "stub", [b"image"]))
 
 
 def offer(generators, schedule_s, *, deadline_s=5.0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slipway.contract import Bundle, Choice, EngineSettings, GateError, Manifest, ManifestError, Spec, bundle_id
-from slipway.contract.choice import FILE_NAME, Candidate
+from slipway.contract.choice import FILE_NAME, Contender
 from slipway.engines.choose import _reason, choose
 from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS
@@ -112,7 +112,7 @@ def test_without_the_reference_or_with_a_changed_engine_nothing_is_chosen(tmp_pa
 
 
 def test_a_listed_precision_that_this_processor_cannot_build_is_said_and_hinders_nothing() -> None:
-    measured = Candidate(
+    measured = Contender(
         engine="openvino-fp32",
         manifest_sha256="0" * 64,
         precision="fp32",

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slipway.contract import Bundle, Choice, CompileError, Engine, GateError, ManifestError
+from slipway.contract import Bundle, BundleEngine, Choice, CompileError, GateError, ManifestError
 from slipway.contract.card import Card
 from slipway.contract.installed import Installed
-from slipway.contract.selection import NotChosenError, chosen_plans
+from slipway.contract.shared_rules import NotChosenError, chosen_plans
 from slipway.engines import choose_plan
 from slipway.engines.tensorrt_library import require_release_of_server
 from slipway.evaluation.predict import ServedNetwork
@@ -26,7 +26,7 @@ from tests.support.plans import stand_in_plan
 
 PASSED = {"fp32": "pass", "fp16": "pass", "int8": "pass"}
 BOTH_CALLS_MS = {"fp32": 3.0, "fp16": 1.0, "int8": 2.0, "fp8": 0.5}
-Networks = Callable[[Engine], ServedNetwork]
+Networks = Callable[[BundleEngine], ServedNetwork]
 CLOCK = SimpleNamespace(now_s=0.0, perf_counter=lambda: CLOCK.now_s)
 
 
@@ -44,7 +44,7 @@ def build(folder: Path, verdicts: dict[str, str], precisions: list[str], **plan:
     return bundle, folder / "engines"
 
 
-def network_of(engine: Engine, *, seen: list[tuple[str, int]] | None = None) -> ServedNetwork:
+def network_of(engine: BundleEngine, *, seen: list[tuple[str, int]] | None = None) -> ServedNetwork:
     """Takes as long as its precision should: half of the time for each of the two calls."""
     precision = engine.settings.precision
     pause_s = BOTH_CALLS_MS[precision] / 2000

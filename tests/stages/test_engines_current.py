@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, Spec
+from slipway.contract import Bundle, BundleEngine, CompileError, EngineSettings, Manifest, Spec
 from slipway.contract.engine import plan_name
 from slipway.engines import compare
 from slipway.engines.current import Compiler, installed, stale, stale_graph
@@ -110,7 +110,7 @@ class Chain:
         return self
 
     def why(self) -> str | None:
-        reference = Engine.open(self.engines / "openvino-fp32", bundle=self.bundle)
+        reference = BundleEngine.open(self.engines / "openvino-fp32", bundle=self.bundle)
         compiler = self.compiler
         return stale(
             self.folder, self.bundle, self.graph, precision=self.precision, compiler=compiler, reference=reference

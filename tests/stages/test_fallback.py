@@ -13,7 +13,7 @@ from modelopt.onnx.autocast import convert_to_mixed_precision
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn.functional import conv2d
 
-from slipway.contract import Bundle, CompileError, Engine, Manifest
+from slipway.contract import Bundle, BundleEngine, CompileError, Manifest
 from slipway.engines import quantize
 from slipway.engines.graph import served_graph
 from slipway.engines.typed_graph import TypedGraph
@@ -137,7 +137,7 @@ def test_the_script_gates_what_the_spec_lists_and_names_the_next_step(runs: Path
     names = {path.name for path in engines.iterdir() if path.is_dir()}
     assert names == {"openvino-fp32", "onnxruntime-fp16", "onnxruntime-fp32"}
     assert "next: slipway assemble runs/colours/bundle --engines runs/colours/engines --lane gpu" in compiled
-    engine = Engine.open(engines / "onnxruntime-fp16", bundle=Bundle.open(runs / "runs/colours/bundle"))
+    engine = BundleEngine.open(engines / "onnxruntime-fp16", bundle=Bundle.open(runs / "runs/colours/bundle"))
     settings, manifest = engine.settings, engine.manifest
     assert (settings.target, settings.arithmetic, settings.decoder) == ("onnxruntime", "typed", "cpu")
     assert (settings.provider, settings.plan) == ("CPUExecutionProvider", None)

@@ -9,7 +9,7 @@ import pytest
 
 from slipway.contract import Bundle, CompileError, GateError, Manifest, QuantizeError
 from slipway.contract.engine import Target
-from slipway.contract.selection import has_fp8
+from slipway.contract.shared_rules import has_fp8
 from slipway.engines import build_engine, choose, quantize, wanted
 from slipway.engines.graph_checks import quantised_layers
 from slipway.engines.typed_graph import TypedGraph

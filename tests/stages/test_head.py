@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from slipway.contract import Bundle, Engine, Manifest
+from slipway.contract import Bundle, BundleEngine, Manifest
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import BundleMeasured, EngineMeasured
@@ -58,9 +58,11 @@ def fit(folder: Path, *more: str, check: bool = True) -> "subprocess.CompletedPr
     return run_here("head", "shades.yaml", "--base", "base", *more, cwd=folder, check=check)
 
 
-def forms(folder: Path) -> tuple[Bundle, dict[str, Engine]]:
+def forms(folder: Path) -> tuple[Bundle, dict[str, BundleEngine]]:
     bundle = Bundle.open(folder / "runs/shades/bundle")
-    return bundle, {name: Engine.open(folder / "runs/shades/engines" / name, bundle=bundle) for name in (ENGINE, INT8)}
+    return bundle, {
+        name: BundleEngine.open(folder / "runs/shades/engines" / name, bundle=bundle) for name in (ENGINE, INT8)
+    }
 
 
 def test_the_bundle_is_an_ordinary_one_that_names_its_base(made: Path) -> None:
@@ -123,7 +125,7 @@ def test_the_recorded_answers_are_those_of_base_and_form_run_on_the_images(
     assert [float(row["score"]) for row in rows] == pytest.approx(answers.score_nk[:, 0].tolist(), abs=1e-5)
 
 
-def _step(form: Engine, bundle: Bundle) -> Path:
+def _step(form: BundleEngine, bundle: Bundle) -> Path:
     """A folder as the step has it: the form's decision beside the bundle's labels."""
     folder = form.path.parent / "step"
     folder.mkdir(exist_ok=True)
@@ -336,4 +338,4 @@ def test_a_base_of_one_engine_makes_one_form(tmp_path: Path) -> None:
     write_spec(tmp_path)
     fit(tmp_path)
     bundle = Bundle.open(tmp_path / "runs/shades/bundle")
-    assert Engine.open(tmp_path / "runs/shades/engines" / ENGINE, bundle=bundle).verdict == "reference"
+    assert BundleEngine.open(tmp_path / "runs/shades/engines" / ENGINE, bundle=bundle).verdict == "reference"

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from slipway.contract import SpecError
-from slipway.contract.recipe import Compute, Head, Recipe
+from slipway.contract.recipe import Compute, HeadRecipe, Recipe
 from slipway.contract.spec import Backbone
 from slipway.steps.engine_openvino import Engine
 from slipway.training import train
@@ -32,9 +32,13 @@ single_thread = fixtures.single_thread
 folder = fixtures.folder
 
 
-def make_network(name: str = "resnet10t", head: Head | None = None) -> Network:
+def make_network(name: str = "resnet10t", head: HeadRecipe | None = None) -> Network:
     return Network(
-        Backbone(name=name, pretrained=False), classes=3, pretrained=False, input_size=(32, 32), head=head or Head()
+        Backbone(name=name, pretrained=False),
+        classes=3,
+        pretrained=False,
+        input_size=(32, 32),
+        head=head or HeadRecipe(),
     )
 
 
@@ -101,7 +105,7 @@ def test_stages_are_all_of_the_backbone_and_a_frozen_one_is_in_eval_mode(name: s
 
 
 def test_norms_and_biases_do_not_decay_and_layers_learn_slower_towards_the_stem() -> None:
-    network = make_network(head=Head(kind="mlp", units=8))
+    network = make_network(head=HeadRecipe(kind="mlp", units=8))
     recipe = Recipe(learning_rate=0.1, backbone_multiplier=0.1, layer_decay=0.5, weight_decay=0.3)
     groups = parameter_groups(network, recipe)
     settings = {id(parameter): group for group in groups for parameter in group["params"]}
@@ -158,7 +162,7 @@ def test_the_moving_average_warms_up_to_its_decay() -> None:
 
 
 def test_an_mlp_head_survives_onnx_and_the_embedding_is_what_it_sees(tmp_path: Path) -> None:
-    network = make_network(head=Head(kind="mlp", units=16, dropout=0.5)).eval()
+    network = make_network(head=HeadRecipe(kind="mlp", units=16, dropout=0.5)).eval()
     write_onnx(network, tmp_path / "model.onnx", input_shape=(3, 32, 32))
     pixels_nchw = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     logits_nc, embedding_nd = Engine(tmp_path / "model.onnx", arithmetic="f32", threads=1).run(pixels_nchw.numpy())

@@ -13,7 +13,7 @@ from huggingface_hub import constants as hub
 from safetensors.torch import load_file, save_file
 
 from slipway.contract import SpecError
-from slipway.contract.recipe import Head
+from slipway.contract.recipe import HeadRecipe
 from slipway.contract.spec import Backbone
 from slipway.system.files import sha256_file
 from slipway.training import train
@@ -23,13 +23,13 @@ from tests.support.damage import Payload
 from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
 
 
-def make_network(*, classes: int = 3, name: str = "resnet10t", head: Head | None = None) -> Network:
+def make_network(*, classes: int = 3, name: str = "resnet10t", head: HeadRecipe | None = None) -> Network:
     return Network(
         Backbone(name=name, pretrained=False),
         classes=classes,
         pretrained=False,
         input_size=(32, 32),
-        head=head or Head(),
+        head=head or HeadRecipe(),
     )
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from slipway.contract import Bundle, Manifest
-from slipway.contract.evidence.build import Search
+from slipway.contract.evidence.build import SensitivitySearch
 from slipway.engines import quantize
 from slipway.engines.modelopt import with_qdq
 from slipway.engines.quantize import open_source
@@ -89,7 +89,7 @@ def test_the_manifest_says_what_came_in_and_what_became_of_every_layer(bundle: B
 
 
 def test_plain_int8_that_validation_accepts_is_one_step_without_a_ranking(int8: Path) -> None:
-    search = Search.read(int8 / "search.json")
+    search = SensitivitySearch.read(int8 / "search.json")
     (step,) = search.steps
     assert step.accepted
     assert (step.kept_fp16, step.int8_layers, step.validation.images) == ((), 3, VALIDATION)

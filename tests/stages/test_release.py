@@ -2,19 +2,21 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slipway import __version__
-from slipway.image.signing import private_key, public_half
+from slipway.oci.signing import private_key, public_half
 from tests.support.signing_keys import keys
 from tests.support.validators import bill_faults
 
@@ -66,18 +68,33 @@ def test_a_wheel_of_another_version_or_without_a_description_is_refused(
         release["check_wheel"](wheel(tmp_path, metadata=metadata), package=PACKAGE)
 
 
-def test_a_version_without_a_section_in_the_changelog_is_refused(release: dict[str, Any], tmp_path: Path) -> None:
-    changelog = tmp_path / "CHANGELOG.md"
-    changelog.write_text("# Changelog\n\n## [Unreleased]\n")
-    with pytest.raises(SystemExit, match="has no section"):
-        release["check_changelog"](changelog)
-    changelog.write_text(f"# Changelog\n\n## [Unreleased]\n\n## [{__version__}] - 2026-11-27\n")
-    release["check_changelog"](changelog)
-
-
 @pytest.fixture(scope="module")
 def sealing() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / ".ci/seal_release.py"))
+
+
+CUT = "## [1.2.0] - 2026-11-27\n\n### Added\n\n- It begins.\n"
+
+
+@pytest.mark.parametrize(
+    ("unreleased", "cut", "said"),
+    [
+        ("", "", "has no section '## [1.2.0] - YYYY-MM-DD'"),
+        ("- New.\n", CUT.replace("1.2.0", "1.1.0"), "has no section '## [1.2.0] - YYYY-MM-DD'"),
+        ("", CUT.replace(" - 2026-11-27", ""), "has no section '## [1.2.0] - YYYY-MM-DD'"),
+        ("### Added\n\n- New.\n\n", CUT, "has entries under Unreleased, which 1.2.0 would not list"),
+        ("After an upgrade, assemble again.\n\n", CUT, "has entries under Unreleased"),
+        ("### Added\n\n### Fixed\n\n", CUT, None),
+        ("", CUT, None),
+    ],
+)
+def test_a_release_has_a_section_of_the_changelog_and_leaves_nothing_unreleased(
+    sealing: dict[str, Any], tmp_path: Path, unreleased: str, cut: str, said: str | None
+) -> None:
+    changelog = tmp_path / "CHANGELOG.md"
+    changelog.write_text(f"# Changelog\n\n## [Unreleased]\n\n{unreleased}{cut}")
+    with nullcontext() if said is None else pytest.raises(SystemExit, match=re.escape(f"CHANGELOG.md {said}")):
+        sealing["check_changelog"](changelog, version="1.2.0")
 
 
 @pytest.fixture
@@ -194,10 +211,23 @@ def test_ci_which_has_no_key_builds_the_release_and_does_not_sign_it() -> None:
     assert not [line for line in lines if "make " in line and "release" in line]
 
 
+def cut(clone: Path) -> str:
+    """Follow docs/releasing.md up to the commit; returns the version that is to be released."""
+    version = __version__.partition(".dev")[0]
+    changelog, code = clone / "CHANGELOG.md", clone / "src/slipway/__init__.py"
+    section = f"## [Unreleased]\n\n## [{version}] - 2026-11-30"
+    changelog.write_text(changelog.read_text().replace("## [Unreleased]", section, 1))
+    code.write_text(code.read_text().replace(__version__, version))
+    commit = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--all", "--allow-empty"]
+    subprocess.run([*commit, f"--message=Release {version}"], cwd=clone, check=True)
+    return version
+
+
 @pytest.mark.nightly
 def test_a_release_of_this_commit_is_built_installed_and_signed_and_verifies_as_the_page_says(tmp_path: Path) -> None:
     clone, environment = tmp_path / "clone", Path(sys.prefix)
     subprocess.run(["git", "clone", "--quiet", "--no-tags", ROOT, clone], check=True)
+    version = cut(clone)
     secret, public = keys(tmp_path)
     # -o: this environment, which make takes from here, is never installed anew.
     line = ["make", "-o", f"{environment}/.installed", f"VENV={environment}", "release", f"KEY={secret}"]
@@ -213,7 +243,7 @@ def test_a_release_of_this_commit_is_built_installed_and_signed_and_verifies_as_
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "downloaded"
     (clone / "runs/release").rename(folder)
-    assert (folder / f"slipway-{__version__}-py3-none-any.whl").is_file()
+    assert (folder / f"slipway-{version}-py3-none-any.whl").is_file()
     shutil.copyfile(public, folder / "slipway-release.pem")
     section = (ROOT / "docs/releasing.md").read_text().partition("## Verify a release")[2]
     commands = section.partition("```bash\n")[2].splitlines()[:2]

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from slipway.contract import Manifest, Spec, SpecError
-from slipway.contract.search import SearchSpace, changed
+from slipway.contract.search_space import SearchSpace, changed
 from slipway.training.search import hyperparameters as module
-from slipway.training.search.hyperparameters import BEST, FINISHED, PLOT, TRIALS, Pruning, checkpoint_of, search
+from slipway.training.search.hyperparameters import BEST, FINISHED, PLOT, TRIALS, PruningCallback, checkpoint_of, search
 from tests.support.colour_training import small_spec, write_colours
 from tests.support.processes import running_process
 from tests.support.scripts import ROOT, run_script
@@ -42,7 +42,7 @@ class Figure:
         self.specs: list[Spec] = []
         self.fail_at = fail_at
 
-    def __call__(self, spec: Spec, _: Path, *, callbacks: list[Pruning]) -> None:
+    def __call__(self, spec: Spec, _: Path, *, callbacks: list[PruningCallback]) -> None:
         if len(self.specs) == self.fail_at:
             self.fail_at = None
             raise KeyboardInterrupt

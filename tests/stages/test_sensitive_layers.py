@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from slipway.contract import Bundle, Manifest
-from slipway.contract.evidence.build import Search
+from slipway.contract.evidence.build import SensitivitySearch
 from slipway.evaluation.calibration_pixels import CalibrationSample
 from slipway.steps.engine_openvino import Engine
 from tests.support.scripts import run_here
@@ -54,7 +54,7 @@ def test_plain_int8_fails_on_validation_and_keeping_the_two_layers_brings_fp32s_
     int8: Path, suffering: tuple[Bundle, set[str]]
 ) -> None:
     bundle, layers = suffering
-    search = Search.read(int8 / "search.json")
+    search = SensitivitySearch.read(int8 / "search.json")
     plain, *_, last = search.steps
     assert (plain.kept_fp16, plain.accepted, plain.validation.verdict) == ((), False, "fail")
     assert plain.validation.loss_points > 30
@@ -69,7 +69,7 @@ def test_plain_int8_fails_on_validation_and_keeping_the_two_layers_brings_fp32s_
 def test_the_ranking_names_exactly_the_layers_that_read_an_unequal_channel_first(
     int8: Path, suffering: tuple[Bundle, set[str]]
 ) -> None:
-    ranking = Search.read(int8 / "search.json").ranking
+    ranking = SensitivitySearch.read(int8 / "search.json").ranking
     assert {entry.layer for entry in ranking[:2]} == suffering[1]
     assert ranking[2].error < 0.01 * ranking[1].error
 
@@ -85,7 +85,7 @@ def test_without_enough_steps_the_script_says_what_was_tried_and_leaves_its_step
     assert "; 1 in FP16: +" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "int8-search.json"]
-    assert len(Search.read(tmp_path / "int8-search.json").steps) == 2
+    assert len(SensitivitySearch.read(tmp_path / "int8-search.json").steps) == 2
 
 
 def test_quantize_prints_every_step_and_its_last_line_is_json(digits: Path, before: Bundle) -> None:

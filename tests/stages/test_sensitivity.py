@@ -9,7 +9,7 @@ import pytest
 
 from slipway.contract import Bundle, QuantizeError
 from slipway.contract.dataset import Dataset
-from slipway.contract.evidence.build import Search
+from slipway.contract.evidence.build import SensitivitySearch
 from slipway.engines import quantize
 from slipway.engines.graph_checks import quantised_layers
 from slipway.engines.modelopt import with_qdq
@@ -141,7 +141,7 @@ def test_the_ranking_measures_each_quantised_node_alone_and_finds_the_one_that_s
 
 def test_what_plain_int8_loses_is_regained_by_the_worst_layer_in_fp16(bundle: Bundle, tmp_path: Path) -> None:
     manifest = quantize(bundle, tmp_path / "graph")
-    found = Search.read(tmp_path / "graph/search.json")
+    found = SensitivitySearch.read(tmp_path / "graph/search.json")
     plain, kept = found.steps
     assert (plain.kept_fp16, plain.accepted, plain.validation.verdict) == ((), False, "fail")
     assert plain.validation.lost > SURE // 3
@@ -168,7 +168,7 @@ def test_without_steps_plain_int8_that_loses_too_much_is_an_error(bundle: Bundle
     with pytest.raises(QuantizeError, match=r"more than 10 points .*\(0 in FP16: \+.*max_steps, or list fp16"):
         quantize(none, tmp_path / "graph")
     assert not (tmp_path / "graph").exists()
-    left = Search.read(tmp_path / "graph-search.json")  # what the report shows of it
+    left = SensitivitySearch.read(tmp_path / "graph-search.json")  # what the report shows of it
     assert [step.accepted for step in left.steps] == [False]
     quantize(with_spec(bundle, tmp_path / "d", sensitive_layers={"max_steps": 4}), tmp_path / "graph")
     assert not (tmp_path / "graph-search.json").exists()

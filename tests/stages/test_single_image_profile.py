@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slipway.contract import Bundle, CompileError, Engine
+from slipway.contract import Bundle, BundleEngine, CompileError
 from slipway.engines import build_engine, compile, evaluate
 from slipway.engines.plan import PlanRunner
 from slipway.engines.tensorrt import BuiltPlan
@@ -19,7 +19,7 @@ from tests.support.coloured_runs import coloured_run
 LIMITS = {"max_loss_points": 50, "max_flip_points": 50, "prove_classes": False, "confidence": 0.5}
 Change = Callable[[Float], Float]
 WHOLE: Change = np.asarray
-Compile = Callable[[Change, Change], Engine]
+Compile = Callable[[Change, Change], BundleEngine]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def reference(bundle: Bundle) -> Engine:
+def reference(bundle: Bundle) -> BundleEngine:
     engines = bundle.path.parent / "engines"
     return build_engine(bundle, engines, engines, target="openvino", precision="fp32", reference=None)
 
@@ -46,7 +46,7 @@ def network_of(bundle: Bundle, *, single: Change, batches: Change) -> ServedNetw
 
 
 @pytest.fixture
-def compiled(bundle: Bundle, reference: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
+def compiled(bundle: Bundle, reference: BundleEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
     """Builds a plan of `network_of` for a GPU that is played: its images are decoded on the CPU."""
     plan = BuiltPlan(
         data=b"", settings=PLAN_ON_H100, timing_cache=None, layers=None, layers_reason="played", warnings=0, seconds=0
@@ -56,7 +56,7 @@ def compiled(bundle: Bundle, reference: Engine, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(compile, "compute_capability", lambda: "9.0")
     monkeypatch.setattr(evaluate, "run_split", lambda *args, **options: on_cpu(*args, **options | {"decoder": "cpu"}))
 
-    def build(single: Change, batches: Change) -> Engine:
+    def build(single: Change, batches: Change) -> BundleEngine:
         network = network_of(bundle, single=single, batches=batches)
         monkeypatch.setattr(PlanRunner, "__init__", lambda *_, **__: None)
         monkeypatch.setattr(PlanRunner, "run", staticmethod(network))

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from benchmarks.studies.timm_models import __main__ as study
 from slipway.contract import ExportError, Spec, SpecError
 from slipway.contract.dataset import LabelledImage
-from slipway.contract.recipe import Head
+from slipway.contract.recipe import HeadRecipe
 from slipway.contract.spec import Backbone
 from slipway.evaluation.predict import Predictions
 from slipway.steps.engine_openvino import Engine
@@ -50,10 +50,10 @@ SIDES = {
 }
 
 
-def make_network(name: str, side: int, head: Head | None = None, *, kind: type[Network] = Network) -> Network:
+def make_network(name: str, side: int, head: HeadRecipe | None = None, *, kind: type[Network] = Network) -> Network:
     torch.manual_seed(0)
     backbone = Backbone(name=name, pretrained=False)
-    return kind(backbone, classes=3, pretrained=False, input_size=(side, side), head=head or Head())
+    return kind(backbone, classes=3, pretrained=False, input_size=(side, side), head=head or HeadRecipe())
 
 
 def spec_of(name: str, side: int) -> Spec:
@@ -105,7 +105,7 @@ def test_a_step_in_the_memory_format_of_training_has_the_gradients_of_any(
 
 @pytest.mark.parametrize("name", ["efficientvit_m0", "shvit_s1"])
 def test_an_mlp_takes_the_place_of_a_head_of_which_timm_names_a_part(name: str) -> None:
-    network = make_network(name, 64, Head(kind="mlp", units=8))
+    network = make_network(name, 64, HeadRecipe(kind="mlp", units=8))
     assert len(network.head_parameters()) == 4
 
 
@@ -120,7 +120,7 @@ def test_the_embedding_of_two_classifiers_gives_the_mean_of_their_logits() -> No
 
 def test_dropout_of_the_head_reaches_every_classifier_and_not_the_embedding() -> None:
     pixels_nchw = torch.randn(2, 3, 32, 32)
-    network = make_network("deit_tiny_distilled_patch16_224", 32, Head(dropout=0.9))
+    network = make_network("deit_tiny_distilled_patch16_224", 32, HeadRecipe(dropout=0.9))
     (first_nc, first_nd), (second_nc, second_nd) = network(pixels_nchw), network(pixels_nchw)
     assert torch.equal(first_nd, second_nd)
     assert not torch.equal(first_nc, second_nc)
@@ -129,7 +129,7 @@ def test_dropout_of_the_head_reaches_every_classifier_and_not_the_embedding() ->
 @pytest.mark.parametrize("name", ["dla46x_c", "deit_tiny_distilled_patch16_224"])
 def test_an_mlp_stands_on_the_features_of_a_model_without_classifiers(name: str) -> None:
     side = HEADS[name][0]
-    network = make_network(name, side, Head(kind="mlp", units=8)).eval()
+    network = make_network(name, side, HeadRecipe(kind="mlp", units=8)).eval()
     logits_nc, embedding_nd = network(torch.randn(2, 3, side, side))
     assert torch.equal(network.head(embedding_nd), logits_nc)
     assert len(network.head_parameters()) == 4
@@ -181,8 +181,10 @@ def test_a_model_that_cannot_be_used_in_its_own_size_is_refused_by_name(monkeypa
         make_network("resnet10t", 32)
 
 
-@pytest.mark.parametrize("head", [Head(), Head(kind="mlp", units=8)], ids=["linear", "mlp"])
-def test_weights_with_another_number_of_classes_fill_a_backbone_with_two_heads(head: Head, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [HeadRecipe(), HeadRecipe(kind="mlp", units=8)], ids=["linear", "mlp"])
+def test_weights_with_another_number_of_classes_fill_a_backbone_with_two_heads(
+    head: HeadRecipe, tmp_path: Path
+) -> None:
     given = timm.create_model("levit_128s", num_classes=7).state_dict()
     save_file({name: tensor.contiguous() for name, tensor in given.items()}, tmp_path / "weights.safetensors")
     network = make_network("levit_128s", 224, head)

@@ -18,7 +18,7 @@ from slipway.evaluation.gate import too_few
 from slipway.lint import lint
 from slipway.training import export
 from slipway.training.data.dataset import scan
-from slipway.training.learn.resume import Unfinished
+from slipway.training.learn.resume import UnfinishedRun
 from tests.support.colour_training import small_spec, write_colours
 from tests.support.scripts import run_here
 
@@ -158,7 +158,7 @@ def test_another_unfinished_run_and_a_folder_that_is_not_its_own_are_refused_bef
     write_colours(tmp_path / "images")
     write_spec(tmp_path)
     spec = Spec.read(tmp_path / "spec.yaml")
-    unfinished = Unfinished(tmp_path / "run/checkpoint")
+    unfinished = UnfinishedRun(tmp_path / "run/checkpoint")
     other = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"epochs": 7})})
     unfinished.begin(other, scan(spec.data), start="random (seed 0)", resume=True)
     unfinished.last.touch()

@@ -1,6 +1,7 @@
 """Class names and file names are never markup: not for HTML, a spreadsheet, the shell, or a terminal."""
 
 import argparse
+import ast
 import csv
 import re
 import shlex
@@ -110,6 +111,35 @@ def test_no_script_prints_a_command_with_a_path_that_is_not_quoted() -> None:
     found = [f"{path.name}: {match[0]}" for path, text in texts.items() for match in plain.finditer(text)]
     assert len(sources) > 100
     assert not found
+
+
+UNNAMED = {
+    "backup.py: slipway journal backup", "old_test.py: slipway labels dataset", "projects.py: slipway labels push",
+    "run.py: slipway watch run", "store.py: slipway journal run", "turn_release.py: slipway labels push",
+    "turn_release.py: slipway labels pull", "release_compare.py: slipway labels push",
+    "release_compare.py: slipway labels pull",
+}  # fmt: skip
+"""Verbs without the user's file: names of a process or of what a file came from, and parts of a command."""
+UNKNOWN = {
+    "grown.py: slipway labels select", "store.py: slipway journal rows", "test_split.py: slipway watch reference",
+}  # fmt: skip
+"""Verbs to run where the user's file is not known."""
+
+
+def test_a_message_names_a_verb_with_the_users_own_file() -> None:
+    verb = re.compile(r"\bslipway (?:watch|labels|journal|release|turn|explain) [a-z]+")
+    found = set()
+    for path in ROOT.glob("src/slipway/**/*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        apart: set[ast.AST] = set()  # docstrings, the examples of --help, and what `command` is given
+        for node in ast.walk(tree):
+            is_command = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command"
+            is_example = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EPILOG"
+            if is_command or is_example or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+                apart.update(ast.walk(node))
+        texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in apart)
+        found |= {f"{path.name}: {one}" for text in texts for one in verb.findall(str(text.value))}
+    assert found == UNNAMED | UNKNOWN
 
 
 def test_what_is_printed_of_others_has_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:

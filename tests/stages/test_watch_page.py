@@ -12,7 +12,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.monitoring.alerts import all_alerts
 from slipway.operations.watch import page_charts
 from slipway.operations.watch.facts import Facts
-from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, cost_sentence, page, todos
+from slipway.operations.watch.page import MOST_DETAILS, LivePage, MachinePrice, cost_sentence, page, todos
 from slipway.operations.watch.page_charts import Charts
 from slipway.operations.watch.run import run_watch
 from slipway.pages.wording import NONE
@@ -23,7 +23,7 @@ from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_set
 from tests.support.watched import made_facts, made_latency, made_watched
 
 HOSTILE = '<script>alert(1)</script>$x_1$"'
-PRICE = Price(0.36, "USD", "cpu-8, an example.")
+PRICE = MachinePrice(0.36, "USD", "cpu-8, an example.")
 DRIFTED = (
     "alarm: images or answers have changed: distance over 0.62; slipway watch restart gateway.yaml pets --reason TEXT",
     "alarm: the accuracy is shown to be over 2 points lower than on the test split; train with the new labels",
@@ -84,7 +84,7 @@ def test_a_classifier_that_is_not_watched_is_a_fault_with_its_section_of_the_run
 
 
 def test_nothing_that_clients_and_labels_say_is_markup() -> None:
-    text = page([alarmed(HOSTILE)], price=Price(1, HOSTILE, HOSTILE))
+    text = page([alarmed(HOSTILE)], price=MachinePrice(1, HOSTILE, HOSTILE))
     assert "<script" not in text
     assert "$x_1$" in text
 

@@ -10,7 +10,7 @@ import pytest
 
 import slipway.benchmark.capacity as capacity_module
 from slipway.benchmark import CapacityResult, GateOptions, LatencyResult, find_capacity
-from slipway.benchmark.figures import Client, looked, measured
+from slipway.benchmark.figures import GeneratorUse, looked, measured
 from slipway.benchmark.gate import Subject, provenance
 from slipway.benchmark.load import Block, Sent, counted, poisson_schedule
 from slipway.benchmark.looks import Look, planned
@@ -70,7 +70,7 @@ def served(asked: GateOptions, *, rate_per_s: float, looks: Sequence[Look], firs
         drawn,
         judgement,
         looks=seen_by_look,
-        client=Client(1, "as asked for", cpu_cores=0.1, shares_cores_with_server=True, go_first=True),
+        client=GeneratorUse(1, "as asked for", cpu_cores=0.1, shares_cores_with_server=True, go_first=True),
         first_answer_ms=12.0,
         steps=(whole, *steps),
         server_use=ServerUse(processes=6, cpu_cores=0.4, peak_rss_mib=600.0),

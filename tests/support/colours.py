@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from slipway.contract import Bundle, Engine, EngineSettings, Manifest, Spec, bundle_id
+from slipway.contract import Bundle, BundleEngine, EngineSettings, Manifest, Spec, bundle_id
 from slipway.contract.manifest import hashes
 from slipway.repository import Classifier
 from slipway.system.files import sha256_file
@@ -58,7 +58,7 @@ def copy_colours(
 
 def open_colours(folder: Path) -> Classifier:
     bundle = Bundle.open(folder / "bundle")
-    return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
+    return Classifier(bundle, BundleEngine.open(folder / "engine", bundle=bundle))
 
 
 def import_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:

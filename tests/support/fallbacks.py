@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import Bundle, Engine, EngineSettings
+from slipway.contract import Bundle, BundleEngine, EngineSettings
 from slipway.engines.graph import served_graph
 from slipway.engines.typed_graph import PROVIDER
 from slipway.onnx_graph import SERVED_INPUT, output_sizes
@@ -15,7 +15,7 @@ from tests.support.gpu_lanes import with_gpu
 from tests.support.plans import seal
 
 
-def onnxruntime_engine(folder: Path, bundle: Bundle, *, verdict: str = "pass", precision: str = "fp16") -> Engine:
+def onnxruntime_engine(folder: Path, bundle: Bundle, *, verdict: str = "pass", precision: str = "fp16") -> BundleEngine:
     """Write and open an engine folder with the bundle's own graph, and a verdict that nothing was evaluated for."""
     folder.mkdir(parents=True)
     shutil.copyfile(bundle.path / "decision.json", folder / "decision.json")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import Bundle, Engine, EngineSettings, Manifest
+from slipway.contract import Bundle, BundleEngine, EngineSettings, Manifest
 from slipway.contract.engine import INPUT, plan_name
 from slipway.contract.installed import Installed
 from slipway.system.files import sha256_bytes, sha256_file
@@ -41,7 +41,7 @@ def stand_in_plan(
     plan: Mapping[str, Any] | None = UNCHANGED,
     data: bytes = NOT_A_PLAN,
     **settings: Any,
-) -> Engine:
+) -> BundleEngine:
     """Write and open an engine folder that is whole in everything but the plan itself.
 
     `plan` changes keys of its plan settings (None: there are none), `settings` those of its engine.json.
@@ -65,7 +65,7 @@ def stand_in_plan(
     return seal(folder, bundle, verdict=verdict)
 
 
-def seal(folder: Path, bundle: Bundle, *, verdict: str = "pass") -> Engine:
+def seal(folder: Path, bundle: Bundle, *, verdict: str = "pass") -> BundleEngine:
     """The folder's manifest anew, and the engine opened."""
     Manifest.seal(
         folder,
@@ -75,4 +75,4 @@ def seal(folder: Path, bundle: Bundle, *, verdict: str = "pass") -> Engine:
         inputs={"bundle": sha256_file(bundle.path / "manifest.json")},
         measured={"gate": {"verdict": verdict}},
     )
-    return Engine.open(folder, bundle=bundle)
+    return BundleEngine.open(folder, bundle=bundle)

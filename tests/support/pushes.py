@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from slipway.image.artefacts import SBOM
-from slipway.image.documents import Descriptor
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import RegistryReference
-from slipway.image.registry import Registry
-from slipway.image.transfer import Moved, pull, push
-from tests.support.images import Built, built
+from slipway.oci.artefacts import SBOM
+from slipway.oci.documents import Descriptor
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import RegistryReference
+from slipway.oci.registry import Registry
+from slipway.oci.transfer import Moved, pull, push
+from tests.support.oci_images import Built, built
 from tests.support.registries import Stored, small_registry
 
 

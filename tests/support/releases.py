@@ -16,7 +16,7 @@ from tests.support.gateways import free_beside, write_gateway
 
 ENGINE = "openvino-fp32"
 SERVING = {"layout": "steps", "instances": 1, "preprocess_instances": 1}
-JUDGE = {"acceptable_ratio": 2, "negligible_share": 0.1, "slow_share": None, "alpha": 0.05}
+JUDGE = {"acceptable_ratio": 2, "negligible_share": 0.1, "slow_share": None, "alpha": 0.05, "bake_minutes": 0}
 """A judge that needs few requests."""
 
 

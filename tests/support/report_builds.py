@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from slipway.contract import Bundle, Choice, Engine, EngineSettings, Manifest, Spec, bundle_id, write_labels
+from slipway.contract import Bundle, BundleEngine, Choice, EngineSettings, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.choice import choice_name
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.engine import INPUT
-from slipway.contract.evidence.build import BundleMeasured, Search
+from slipway.contract.evidence.build import BundleMeasured, SensitivitySearch
 from slipway.contract.evidence.evaluation import EngineEvaluation, Flip
 from slipway.evaluation.gate import compare
 from slipway.report import Build
@@ -107,7 +107,7 @@ def add_engine(
     *,
     inputs: dict[str, str] | None = None,
     **measured: Any,
-) -> Engine:
+) -> BundleEngine:
     """`engines/<name>` with this evidence; None: proof only."""
     folder = bundle.path.parent / "engines" / name
     folder.mkdir(parents=True)
@@ -142,10 +142,10 @@ def add_engine(
         gate = evaluation.get("gate", {"verdict": "reference"})
     measured = {"gate": gate, "latency": {"1": {"p50_ms": 1.25, "p90_ms": 1.5}}, **measured}
     Manifest.seal(folder, kind="engine", name="colours", bundle=bundle.id, inputs=inputs, measured=measured)
-    return Engine.open(folder, bundle=bundle)
+    return BundleEngine.open(folder, bundle=bundle)
 
 
-def add_choice(bundle: Bundle, *engines: Engine, chosen: str) -> None:
+def add_choice(bundle: Bundle, *engines: BundleEngine, chosen: str) -> None:
     """`choice.json`, or between plans `choice-sm90.json` and its like."""
     figures = {"median_ms": 2.125, "speed_to_fp32": 1.375, "speed_low": 1.25, "speed_high": 1.5}
     candidates = [
@@ -174,7 +174,7 @@ def add_int8_graph(bundle: Bundle, search: dict[str, Any] | None) -> dict[str, s
     folder.mkdir(parents=True)
     shutil.copyfile(bundle.path / "model.onnx", folder / "model.onnx")
     if search is not None:
-        Search.parse(search, source="test").write(folder / "search.json")
+        SensitivitySearch.parse(search, source="test").write(folder / "search.json")
     Manifest.seal(
         folder, kind="graph", name="colours", bundle=bundle.id, measured={"not_quantised": {"/head": "small"}}
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from slipway.contract import Bundle, Manifest
-from slipway.contract.search import SearchSpace
+from slipway.contract.search_space import SearchSpace
 from slipway.engines import build_engine, quantize
 from slipway.repository import open_engines, plan_repository
 from slipway.system.targets import MARKERS, FolderKind, Sealed

@@ -8,9 +8,9 @@ import numpy as np
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.pictures import Picture
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.rows import ClassMeans, rows_of
+from slipway.operations.watch.rows import ClassDirections, rows_of
 from slipway.operations.watch.test_split import (
-    Means,
+    EncodedDirections,
     TestReference,
     class_counts,
     confidence_bins,
@@ -60,7 +60,7 @@ def made_reference(
 ) -> TestReference:
     """The reference of the bundle of made rows, written to its place."""
     columns, split = drawn(rows, seed=1), drawn(300, seed=2)
-    means = ClassMeans.of(split["embedding"], split["class_id"]) if has_embedding else None
+    means = ClassDirections.of(split["embedding"], split["class_id"]) if has_embedding else None
     found = rows_of(columns["confidence"], columns["class_id"], columns["brightness"], columns["embedding"], means)
     made = TestReference(
         classifier=classifier,
@@ -73,7 +73,7 @@ def made_reference(
         recall=dict.fromkeys(range(3), 0.98),
         images=dict.fromkeys(range(3), rows // 3),
         predicted=class_counts(columns["class_id"]),
-        means=None if means is None else Means.of(means),
+        means=None if means is None else EncodedDirections.of(means),
         drift=drift_reference(found, has_embedding=has_embedding),
         confidence=confidence_bins(columns["confidence"]),
         measures=samples_of(found, has_embedding=has_embedding),

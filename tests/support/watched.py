@@ -11,10 +11,10 @@ from slipway.operations.watch.facts import (
     DriftAlarm,
     Facts,
     Gap,
+    GatewayLatency,
     Histogram,
     Inputs,
     Interval,
-    Latency,
     Point,
     PredictedClass,
     Quantiles,
@@ -102,8 +102,10 @@ def made_watched(
     )
 
 
-def made_latency(*, requests: int = 20_000, seconds: float | None = 600.0, over_budget: int = 40) -> Latency:
-    return Latency(requests=requests, seconds=seconds, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=over_budget)
+def made_latency(*, requests: int = 20_000, seconds: float | None = 600.0, over_budget: int = 40) -> GatewayLatency:
+    return GatewayLatency(
+        requests=requests, seconds=seconds, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=over_budget
+    )
 
 
 def made_facts(classifier: str = "colours", **changes: Any) -> Facts:

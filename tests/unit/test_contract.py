@@ -1,6 +1,8 @@
 """Preprocess, Decision and Spec: files of each format read the same, and every wrong field is named."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from pydantic import BaseModel
 
 import slipway.contract
 from slipway.contract import Decision, MissingDependencyError, Preprocess, SlipwayError, Spec, SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 SPEC: dict[str, Any] = {
     "name": "digits",
@@ -262,13 +264,22 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_the_public_api_is_frozen() -> None:
     assert slipway.contract.__all__ == [
-        *("Bundle", "Choice", "CompileError", "DataError", "Decision", "Engine", "EngineSettings", "ExportError"),
-        *("Fleet", "GateError", "ImageError", "Lane", "Manifest", "ManifestError", "MissingDependencyError"),
+        *("Bundle", "BundleEngine", "Choice", "CompileError", "DataError", "Decision", "EngineSettings", "ExportError"),
+        *("Fleet", "GateError", "Lane", "Manifest", "ManifestError", "MissingDependencyError", "OciImageError"),
         *("PlanSettings", "Preprocess", "QuantizeError", "RepositoryError"),
         *("ServingError", "SlipwayError", "Spec", "SpecError", "StorageError", "Unknown", "bundle_id", "check_labels"),
         *("read_labels", "write_labels"),
     ]
     assert all(hasattr(slipway.contract, name) for name in slipway.contract.__all__)
+
+
+def test_a_public_class_shares_its_name_only_with_what_means_the_same_or_is_frozen() -> None:
+    modules = Path(slipway.__file__).parent.rglob("*.py")
+    names = Counter(
+        name for path in modules for name in re.findall(r"^class ([A-Z]\w*)", path.read_text("utf-8"), re.M)
+    )
+    parallel = {"Gallery", "Tensor", "Todo", "TritonPythonModel"}
+    assert {name for name, count in names.items() if count > 1} <= parallel | {"Rows"}, "Rows: steps keep their bytes"
 
 
 def test_every_error_has_one_root() -> None:

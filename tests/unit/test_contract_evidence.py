@@ -12,6 +12,7 @@ from benchmarks.studies.photographs.result import PhotographsResult
 from benchmarks.studies.resize.result import ResizeResult
 from benchmarks.studies.scale.result import ScaleResult
 from benchmarks.studies.watch.result import WatchResult
+from slipway import __version__
 from slipway.contract import Manifest, ManifestError
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.gate import Ungated
@@ -106,5 +107,6 @@ def test_evidence_of_another_release_names_its_fields_and_the_remedy(tmp_path: P
 def test_every_result_says_where_it_comes_from() -> None:
     origin = Origin.here(("pydantic",))
     assert {"slipway", "numpy", "pydantic"} == origin.versions.keys()
+    assert origin.versions["slipway"] == __version__  # of this code, whenever it was installed
     assert origin.machine.cores >= 1
     assert origin.machine.cpu

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from slipway.contract import (
     Bundle,
+    BundleEngine,
     Decision,
-    Engine,
     Manifest,
     ManifestError,
     SlipwayError,
@@ -283,4 +283,4 @@ def test_a_calibration_image_that_is_not_the_listed_one_is_named(bundle: Path) -
 def test_an_engine_that_names_no_bundle_is_refused(tmp_path: Path) -> None:
     Manifest.seal(tmp_path, kind="engine", name="digits")
     with pytest.raises(ManifestError, match="compiled from bundle"):
-        Engine.open(tmp_path, bundle=Bundle.open(COLOURS / "bundle"))
+        BundleEngine.open(tmp_path, bundle=Bundle.open(COLOURS / "bundle"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.contract import Decision, Preprocess, Spec
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 MEANS: dict[str, Any] = {"int8": "AAAA", "step": 0.5}
 

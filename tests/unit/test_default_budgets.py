@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway.operations.gateway.settings import read_settings
 from slipway.operations.release.trial import Trial
 from slipway.operations.watch.latency import Counted, latency_of
 from slipway.operations.watch.page_tables import latency_text
@@ -16,7 +17,7 @@ SAID = "latency budget 50 ms by default for colours, colours_full; budgets_ms se
 
 
 def give_budgets(settings: Path) -> None:
-    settings.write_text(settings.read_text() + "budgets_ms: {colours: 50, colours_full: 35}\n")
+    settings.write_text(settings.read_text() + "budgets_ms: {colours: 50}\n")  # and so that of colours_full
 
 
 @needs_envoy
@@ -46,3 +47,12 @@ def test_the_watch_says_it() -> None:
 
     assert "at most 30 ms in the last 10 min, budget 50 ms by default (budgets_ms sets it); " in said(None)
     assert "budget 50 ms; " in said(50.0)
+
+
+def test_a_budget_counts_for_both_ensembles_of_a_classifier_unless_both_are_named(tmp_path: Path) -> None:
+    def budgets(**given: float) -> dict[str, float]:
+        return read_settings(write_gateway(tmp_path, tls=False, budgets_ms=given)).all_budgets_ms
+
+    assert budgets(digits=35) == {"digits": 35, "digits_full": 35}
+    assert budgets(digits=35, digits_full=60) == {"digits": 35, "digits_full": 60}
+    assert budgets(digits_full=60) == {"digits_full": 60}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/studies/**/README.md")])
+STUDIES = ROOT / "benchmarks/studies"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *STUDIES.glob("**/README.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SCRIPT = re.compile(r"(?<![\w/])((?:training|build|clients|benchmarks)/[\w/]+\.(?:py|yaml))")
 STUDY = re.compile(r"python -m benchmarks\.studies\.(\w+)")
@@ -42,6 +43,15 @@ def test_every_script_that_is_named_is_there(document: Path) -> None:
 
 def test_the_readme_is_one_screen_and_not_the_manual() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1000
+
+
+@pytest.mark.parametrize("study", sorted(path.parent.name for path in STUDIES.glob("*/README.md")))
+def test_a_study_is_described_in_ten_lines(study: str) -> None:
+    lines = (STUDIES / study / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 10, "move what readers of results need to a page of docs/"
+    assert max(map(len, lines)) <= 120
+    assert lines[2].endswith("?")
+    assert lines[4].startswith("    ")
 
 
 def test_the_drawn_pictures_are_what_make_pictures_draws(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import Bundle, Engine, Manifest, ManifestError
+from slipway.contract import Bundle, BundleEngine, Manifest, ManifestError
 from slipway.system.files import files_below
 from tests.support.colours import COLOURS, reseal
 from tests.support.damage import flip_byte
@@ -15,8 +15,8 @@ from tests.support.damage import flip_byte
 FILES = list(files_below(COLOURS))
 
 
-def open_engine(folder: Path) -> Engine:
-    return Engine.open(folder / "engine", bundle=Bundle.open(folder / "bundle"))
+def open_engine(folder: Path) -> BundleEngine:
+    return BundleEngine.open(folder / "engine", bundle=Bundle.open(folder / "bundle"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slipway.contract import Bundle, Engine, ManifestError, RepositoryError, ServingError, SlipwayError, SpecError
+from slipway.contract import Bundle, BundleEngine, ManifestError, RepositoryError, ServingError, SlipwayError, SpecError
 from slipway.repository import Classifier, assemble
 from slipway.serving import serve
 from slipway.system.files import sha256_bytes
@@ -111,14 +111,14 @@ def test_versions_must_agree_between_classifiers_too(tmp_path: Path) -> None:
 def test_one_changed_byte_of_an_engine_is_refused_by_name(file: str, tmp_path: Path) -> None:
     flip_byte(stand_in_plan(tmp_path / "plan", BUNDLE).path / file)
     with pytest.raises(ManifestError, match=f"{file}: changed since this engine was made"):
-        Engine.open(tmp_path / "plan", bundle=BUNDLE)
+        BundleEngine.open(tmp_path / "plan", bundle=BUNDLE)
 
 
 def test_a_plan_of_another_bundle_is_refused_by_both_ids(tmp_path: Path) -> None:
     other = copy_colours(tmp_path / "c", bundle=replaced("labels.txt", b"blue", b"azure")).bundle
     plan = stand_in_plan(tmp_path / "plan", other)
     with pytest.raises(ManifestError, match=f"{other.id:.12}.*{BUNDLE.id:.12}; compile it again"):
-        Engine.open(plan.path, bundle=BUNDLE)
+        BundleEngine.open(plan.path, bundle=BUNDLE)
 
 
 def test_a_plan_that_is_a_link_is_refused(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_plan_that_is_a_link_is_refused(tmp_path: Path) -> None:
     shutil.move(engine.path / "model_sm90.plan", tmp_path / "elsewhere.plan")
     (engine.path / "model_sm90.plan").symlink_to(tmp_path / "elsewhere.plan")
     with pytest.raises(ManifestError, match=r"model_sm90.plan: a symbolic link"):
-        Engine.open(engine.path, bundle=BUNDLE)
+        BundleEngine.open(engine.path, bundle=BUNDLE)
 
 
 def test_nothing_is_left_of_a_gpu_lane_that_was_refused_over_an_older_one(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from slipway.operations.journal.reading import read_columns
 from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.spool import TapFile, tap_files
 from slipway.operations.journal.store import Store, image_path, read_image, sha256_of
-from slipway.operations.watch.rows import ClassMeans
+from slipway.operations.watch.rows import ClassDirections
 from tests.support import taps
 from tests.support.gateways import write_gateway
 from tests.support.taps import BUNDLE, Parts, changed, recorded, set_header
@@ -234,10 +234,12 @@ def test_the_watch_reads_what_was_replayed_by_the_bundle_that_answered(parts: Pa
     assert found.id.tolist() == [1, 3]
     assert found.sampled_with.tolist() == [1, 1]
     assert found.probability.tolist() == [[0, 0, 1]] * 2
-    rows = found.watched(ClassMeans.of(np.eye(4), np.arange(4)))
+    rows = found.watched(ClassDirections.of(np.eye(4), np.arange(4)))
     assert rows.norm.tolist() == pytest.approx([30**0.5] * 2)
     assert rows.class_id.tolist() == [2, 2]
     assert rows.brightness is not None
     assert rows.brightness.tolist() == pytest.approx([220 / 255 / 3] * 2)
     assert len(read_columns(parts.store, "colours", bundle=BUNDLE, after=3).id) == 0
-    assert len(read_columns(parts.store, "cats", bundle=BUNDLE).watched(ClassMeans.of(np.eye(4), np.arange(4)))) == 0
+    assert (
+        len(read_columns(parts.store, "cats", bundle=BUNDLE).watched(ClassDirections.of(np.eye(4), np.arange(4)))) == 0
+    )

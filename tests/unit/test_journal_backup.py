@@ -284,7 +284,10 @@ def test_the_verb_says_that_what_was_forgotten_since_is_there_again(tmp_path: Pa
     write_gateway(tmp_path / "new", tls=False, observe={"journal": "journal"})
     said = run_here("journal", "restore", "gateway.yaml", tmp_path / "backup", cwd=tmp_path / "new").stdout
     assert "3 rows and 3 images, as of " in said
-    assert "repeat slipway journal forget for it, by the id of the request or the SHA-256 of the image" in said
+    assert (
+        "repeat slipway journal forget gateway.yaml ID for it, by the id of the request or the SHA-256 of the image"
+        in said
+    )
 
 
 def test_an_image_of_the_journal_that_was_damaged_is_named(tmp_path: Path) -> None:

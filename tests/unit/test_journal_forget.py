@@ -12,7 +12,7 @@ from slipway.contract import SpecError
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal import run
 from slipway.operations.journal.forget import forget
-from slipway.operations.journal.retention import Pruning, prune, put_off
+from slipway.operations.journal.retention import PruningSchedule, prune, put_off
 from slipway.operations.journal.spool import tap_files
 from slipway.operations.journal.status import status_of
 from slipway.operations.journal.store import Store, image_path, sha256_of
@@ -77,7 +77,9 @@ def test_an_empty_name_names_nothing(parts: Parts) -> None:
     request.id = ""
     buffered.as_bytes = framed(request)
     parts.tap(1, content=tap.SerializeToString())
-    with pytest.raises(SpecError, match="the name is empty; give the number of a row"):
+    with pytest.raises(
+        SpecError, match=r"the name is empty; give the number of a row \(slipway journal rows gateway.yaml\)"
+    ):
         forget(parts.store, parts.spool, "")
     assert parts.collector.look().rows == 3
     assert parts.rows("client_id")[0] in {("",), (None,)}
@@ -184,7 +186,7 @@ def test_forgetting_beside_a_collector_at_work_leaves_no_row_of_what_is_forgotte
 
 
 def test_a_jump_of_the_clock_puts_pruning_off() -> None:
-    pruning = Pruning(now_s=1e9, monotonic_s=0)
+    pruning = PruningSchedule(now_s=1e9, monotonic_s=0)
     assert not pruning.is_due(now_s=1e9 + 30, monotonic_s=30)
     assert pruning.is_due(now_s=1e9 + 61, monotonic_s=61)
     assert not pruning.is_due(now_s=1e9 + 90 * 86_400, monotonic_s=3650)  # three months in an hour

@@ -18,13 +18,13 @@ from slipway.operations.gateway.process import Gateway
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal import store as stores
 from slipway.operations.journal.folders import in_memory, private_folder
-from slipway.operations.journal.metrics import Metrics
+from slipway.operations.journal.metrics import JournalMetrics
 from slipway.operations.journal.pictures import measure
 from slipway.operations.journal.rows import parity
 from slipway.operations.journal.spool import Bound, read_dropped, tap_files
 from slipway.operations.journal.status import last_rows, status_of
 from slipway.operations.journal.store import Store, only_collector
-from slipway.operations.journal.tapped import Served
+from slipway.operations.journal.tapped import TappedAnswer
 from tests.support.gateways import write_gateway
 from tests.support.image_files import encode
 from tests.support.journal_rows import journal_in
@@ -40,25 +40,25 @@ LABELS, SCORES, IDS = ("red", "blue"), (0.9995557069778442, 0.000222155809751711
 @pytest.mark.parametrize(
     ("served", "again", "expected"),
     [
-        (Served(("red",), (0.9995557,), (2,), 0, BUNDLE), ALONE, "equal"),
-        (Served(("red",), (0.9995507,), (2,), 0, BUNDLE), ALONE, "equal"),
-        (Served(("red",), (0.99953,), (2,), 0, BUNDLE), ALONE, "differs"),
-        (Served(("red",), (float("nan"),), (2,), 0, BUNDLE), ALONE, "differs"),
-        (Served(("blue",), (0.9995557,), (0,), 0, BUNDLE), ALONE, "differs"),
-        (Served(LABELS, SCORES, IDS, 0, BUNDLE), red(), "equal"),
-        (Served(LABELS, SCORES, IDS, 0, BUNDLE), ALONE, "differs"),
-        (Served((), (), (), 2, BUNDLE), ALONE, "differs"),
-        (Served((), (), (), 2, BUNDLE), red(2), "equal"),
-        (Served(("red",), (0.1,), (2,), 0, BUNDLE), red(bundle="f" * 64), "other_bundle"),
-        (Served(("red",), (0.9995557,), (2,), 0, None), ALONE, "not_comparable"),
-        (Served(bundle=BUNDLE), ALONE, "not_comparable"),
-        (Served(scores=(0.9995557, 0.0), bundle=BUNDLE), ALONE, "equal"),
-        (Served(status=0, bundle=BUNDLE), ALONE, "equal"),
-        (Served(("red",), (0.9995557,), (2,), 0, BUNDLE), None, "not_replayed"),
+        (TappedAnswer(("red",), (0.9995557,), (2,), 0, BUNDLE), ALONE, "equal"),
+        (TappedAnswer(("red",), (0.9995507,), (2,), 0, BUNDLE), ALONE, "equal"),
+        (TappedAnswer(("red",), (0.99953,), (2,), 0, BUNDLE), ALONE, "differs"),
+        (TappedAnswer(("red",), (float("nan"),), (2,), 0, BUNDLE), ALONE, "differs"),
+        (TappedAnswer(("blue",), (0.9995557,), (0,), 0, BUNDLE), ALONE, "differs"),
+        (TappedAnswer(LABELS, SCORES, IDS, 0, BUNDLE), red(), "equal"),
+        (TappedAnswer(LABELS, SCORES, IDS, 0, BUNDLE), ALONE, "differs"),
+        (TappedAnswer((), (), (), 2, BUNDLE), ALONE, "differs"),
+        (TappedAnswer((), (), (), 2, BUNDLE), red(2), "equal"),
+        (TappedAnswer(("red",), (0.1,), (2,), 0, BUNDLE), red(bundle="f" * 64), "other_bundle"),
+        (TappedAnswer(("red",), (0.9995557,), (2,), 0, None), ALONE, "not_comparable"),
+        (TappedAnswer(bundle=BUNDLE), ALONE, "not_comparable"),
+        (TappedAnswer(scores=(0.9995557, 0.0), bundle=BUNDLE), ALONE, "equal"),
+        (TappedAnswer(status=0, bundle=BUNDLE), ALONE, "equal"),
+        (TappedAnswer(("red",), (0.9995557,), (2,), 0, BUNDLE), None, "not_replayed"),
     ],
 )
 def test_parity_is_claimed_only_where_the_same_bundle_says_the_same(
-    served: Served, again: object, expected: str
+    served: TappedAnswer, again: object, expected: str
 ) -> None:
     assert parity(served, again) == expected  # type: ignore[arg-type]
 
@@ -275,7 +275,7 @@ def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pyte
     assert "3 rows" in found.lines()[0]
     assert [row["id"] for row in last_rows(settings, last=2, classifier="colours")] == [3, 2]
     assert last_rows(settings, last=2, classifier="cats") == []
-    metrics, port = Metrics(settings.spool, dropped_in=settings.folder / "dropped.json"), Ports.free().http
+    metrics, port = JournalMetrics(settings.spool, dropped_in=settings.folder / "dropped.json"), Ports.free().http
     metrics.counters = counters
     with endpoint(port, metrics, setting="observe.metrics_port", say=print):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)

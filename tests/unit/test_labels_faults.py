@@ -15,7 +15,7 @@ import pytest
 
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.labels.locks import only_one
-from slipway.operations.labels.served import Served
+from slipway.operations.labels.served import LabelledClassifier
 from slipway.operations.labels.studio import LOCK, Pulled, Pushed, connect, pull, push, unlabelled
 from tests.support.journals import until
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
@@ -291,7 +291,7 @@ def test_a_second_exchange_waits_for_the_first(
     def second() -> Pushed | Pulled:
         rest, options = connect(settings, source=journal.settings)
         with journal.open() as store:
-            served = Served.of(settings, source=journal.settings, classifier=None)
+            served = LabelledClassifier.of(settings, source=journal.settings, classifier=None)
             return exchange(store, served, rest, options)
 
     with ThreadPoolExecutor() as pool:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slipway.serving.process_events import Bell, Watched
+from slipway.serving.process_events import Bell, ProcessWatch
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +46,7 @@ def test_the_definition_of_a_configuration_is_the_clients_own() -> None:
 def test_whoever_waits_for_the_end_of_a_process_hears_the_bell_until_each_ring_is_heard() -> None:
     bell = Bell()
     server = SimpleNamespace(process=SimpleNamespace(pid=os.getpid()))
-    with Watched(server, bell) as watched:  # type: ignore[arg-type]  # a server that only runs
+    with ProcessWatch(server, bell) as watched:  # type: ignore[arg-type]  # a server that only runs
         bell.ring()
         bell.ring()
         assert watched.wait(60) == []

@@ -7,7 +7,7 @@ import pytest
 
 from slipway.contract import ServingError
 from slipway.serving import limits
-from slipway.serving.limits import MOST_OPEN_FILES, STACK_BYTES, Limits, server_limits
+from slipway.serving.limits import MOST_OPEN_FILES, STACK_BYTES, ServerLimits, server_limits
 
 Pair = tuple[int, int]
 UNLIMITED: Pair = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
@@ -31,7 +31,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
 
 def test_a_server_gets_the_hard_limit_of_files_and_stacks_that_hold_a_form(kernel) -> None:
     kernel()
-    assert server_limits(instances=3) == Limits(4096, STACK_BYTES)
+    assert server_limits(instances=3) == ServerLimits(4096, STACK_BYTES)
 
 
 @pytest.mark.parametrize("hard", [2**30, resource.RLIM_INFINITY & 0x7FFF_FFFF])
@@ -66,4 +66,4 @@ def test_a_stack_is_as_large_as_the_machine_can_give_to_every_thread(kernel, mac
 
 @pytest.mark.parametrize(("stack_bytes", "form"), [(STACK_BYTES, 128 * 2**20), (-1, 2**20), (8 * 2**20, 4 * 2**20)])
 def test_a_form_may_take_half_of_a_stack(stack_bytes: int, form: int) -> None:
-    assert Limits(4096, stack_bytes).largest_form_bytes == form
+    assert ServerLimits(4096, stack_bytes).largest_form_bytes == form

@@ -241,7 +241,9 @@ def test_a_rollback_takes_the_requests_away_whatever_is_lost(release: ReleaseFol
         shutil.rmtree(release.stable)
     else:
         (given.folder / "traffic.json").write_text("")
-        with pytest.raises(SpecError, match="slipway release rollback writes it again"):
+        with pytest.raises(
+            SpecError, match=re.escape(f"{command('slipway release rollback', release.gateway)} writes it again")
+        ):
             read_traffic(given)
     with pytest.raises(ServingError, match="weight 0 is written"):
         release("rollback")

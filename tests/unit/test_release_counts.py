@@ -43,8 +43,11 @@ def test_only_the_models_of_the_candidate_are_counted() -> None:
 
 
 def test_requests_over_the_budget_are_those_beyond_its_edge() -> None:
-    found = counts_of(RECORDED, RECORDED, settings=settings(budgets_ms={"colours": 1, "colours_full": 1}), models=BOTH)
-    assert (found["stable"].over_budget, found["candidate"].over_budget) == (62, 51)
+    for budgets in ({"colours": 1, "colours_full": 1}, {"colours": 1}):
+        found = counts_of(RECORDED, RECORDED, settings=settings(budgets_ms=budgets), models=BOTH)
+        assert (found["stable"].over_budget, found["candidate"].over_budget) == (62, 51)
+    only_full = counts_of(RECORDED, RECORDED, settings=settings(budgets_ms={"colours_full": 1}), models={"colours"})
+    assert only_full["stable"].over_budget == 0, "colours has the default"
 
 
 def test_a_budget_that_the_running_gateway_does_not_count_is_an_error() -> None:

@@ -14,12 +14,12 @@ from benchmarks.studies.judge.scenarios import LABELLED, SCENARIOS, Bursts, Scen
 from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
 from slipway.operations.release import judge as release_judge
-from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Moment, Reading, blocks_of
+from slipway.operations.release.counts import Arm, Counters, Disagreements, Moment, Reading, TrialBlock, blocks_of
 from slipway.operations.release.e_values import MIN_BLOCKS, RATIOS, dispersion_of, log_evidence, share_at
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.looks import disagreement_looks, ratio_interval
 
-SETTINGS = JudgeSettings()
+SETTINGS = JudgeSettings(bake_minutes=0)
 SHARES = st.floats(0.01, 0.99)
 
 
@@ -30,7 +30,7 @@ def blocks(number, *, errors=0.01, ratio=1.0, slow=0.002, seed=0, candidate_per_
         requests = int(rng.poisson(mean))
         return Arm(requests, int(rng.binomial(requests, min(share, 1))), int(rng.binomial(requests, slow)))
 
-    return [Block(arm(stable_per_block, errors), arm(candidate_per_block, errors * ratio)) for _ in range(number)]
+    return [TrialBlock(arm(stable_per_block, errors), arm(candidate_per_block, errors * ratio)) for _ in range(number)]
 
 
 def verdict(told, **kwargs):
@@ -106,10 +106,10 @@ def test_a_candidate_is_judged_worse_by_its_latency_alone():
 
 
 def verdict_without_latency(told):
-    return judge(told, settings=JudgeSettings(slow_share=None)).verdict
+    return judge(told, settings=JudgeSettings(slow_share=None, bake_minutes=0)).verdict
 
 
-@pytest.mark.parametrize("told", [[], [Block(Arm(0, 0, 0), Arm(0, 0, 0))] * 5000])
+@pytest.mark.parametrize("told", [[], [TrialBlock(Arm(0, 0, 0), Arm(0, 0, 0))] * 5000])
 def test_no_data_never_passes(told):
     found = judge(told, settings=SETTINGS)
     assert found.verdict is ReleaseVerdict.TOO_FEW
@@ -129,17 +129,30 @@ def test_without_stable_traffic_a_candidate_is_fine_only_by_its_own_share():
 
 
 def test_a_missing_series_is_not_zero_errors():
-    told = [Block(Arm(450, 4, 0), Arm(50, None, 0)) for _ in range(400)]
+    told = [TrialBlock(Arm(450, 4, 0), Arm(50, None, 0)) for _ in range(400)]
     found = judge(told, settings=SETTINGS)
     assert found.verdict is ReleaseVerdict.TOO_FEW
     assert "missing in 100 %" in found.reason.replace("100%", "100 %")
-    some = [Block(b.stable, Arm(b.candidate.requests, None, b.candidate.over_budget)) for b in blocks(60)]
+    some = [TrialBlock(b.stable, Arm(b.candidate.requests, None, b.candidate.over_budget)) for b in blocks(60)]
     assert verdict(blocks(240) + some) is ReleaseVerdict.TOO_FEW
+
+
+def test_fine_waits_until_the_candidate_has_had_requests_for_the_bake_time():
+    settings = JudgeSettings()
+    early = judge(blocks(719), settings=settings)  # blocks of 5 s: five seconds under an hour
+    assert early.verdict is ReleaseVerdict.TOO_FEW
+    assert early.reason.startswith("fine so far, in 59 of 60 minutes (bake_minutes): errors: candidate ")
+    assert judge(blocks(720), settings=settings).verdict is ReleaseVerdict.FINE
+    idle = [TrialBlock(Arm(450, 4, 0), Arm(0, 0, 0))] * 720
+    waited = judge(blocks(240) + idle, settings=settings)
+    assert waited.verdict is ReleaseVerdict.TOO_FEW
+    assert waited.baked_minutes == 20
+    assert judge(blocks(60, ratio=6), settings=settings).verdict is ReleaseVerdict.WORSE
 
 
 def test_where_every_request_fails_the_verdict_comes_at_once():
     assert verdict(blocks(MIN_BLOCKS + 2, errors=0.001, ratio=1000)) is ReleaseVerdict.WORSE
-    both = [Block(Arm(450, 450, 0), Arm(50, 50, 0)) for _ in range(200)]
+    both = [TrialBlock(Arm(450, 450, 0), Arm(50, 50, 0)) for _ in range(200)]
     assert verdict(both) is ReleaseVerdict.FINE  # of errors there is no difference
 
 
@@ -203,6 +216,8 @@ def test_impossible_counts_are_refused_with_what_is_allowed():
         Disagreements(compared=10, differing=2, lost=2, won=1)
     with pytest.raises(SpecError, match="error_ratio must be smaller"):
         JudgeSettings.parse({"error_ratio": 3}, source="fleet.yaml")
+    with pytest.raises(SpecError, match="bake_minutes is 60, and max_hours 1 is not longer"):
+        JudgeSettings.parse({"max_hours": 1}, source="fleet.yaml")
 
 
 def reading(running_s, requests, errors=0.0, *, boot="a"):
@@ -271,7 +286,7 @@ def test_a_simulated_look_is_what_the_judge_says():
         rng = np.random.default_rng([3, *scenario.name.encode()])
         told = scenario.simulate(rng, 1)
         columns = (getattr(told, name)[0].astype(int).tolist() for name in vars(told))
-        arms = [Block(Arm(n, e, None), Arm(m, f, s)) for m, f, s, n, e in zip(*columns, strict=True)]
+        arms = [TrialBlock(Arm(n, e, None), Arm(m, f, s)) for m, f, s, n, e in zip(*columns, strict=True)]
         ever = any(verdict(arms[:end]) is ReleaseVerdict.WORSE for end in range(6, len(arms), 30)) or (
             verdict(arms) is ReleaseVerdict.WORSE
         )

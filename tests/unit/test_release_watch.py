@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slipway.cli import release as verb
-from slipway.contract import SpecError, StorageError
+from slipway.contract import ServingError, SpecError, StorageError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
 from slipway.operations.release import promotion
@@ -80,6 +80,28 @@ def test_a_watch_goes_on_after_looks_that_fail_and_rolls_back(
     assert "Too many open files" in said
     assert "rolled back" in said
     assert weight(release) == 0
+
+
+def test_the_first_look_of_a_watch_waits_too_but_not_for_what_no_waiting_mends(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = ServingError("does not answer"), StorageError("the disk is full"), OSError(24, "Too many open files")
+    for failure in failures:
+        looks(
+            monkeypatch,
+            failure,
+            SpecError("not an edge"),
+            judged(release, "too_few", hours=25),
+            judged(release, "fine"),
+        )
+        assert release("judge", "--watch") == 0
+        assert f"not read: {failure}\n" in capsys.readouterr().out
+    looks(monkeypatch, SpecError("not an edge"))
+    with pytest.raises(SpecError, match="not an edge"):
+        release("judge", "--watch")
+    record_path(release.stable).unlink()
+    with pytest.raises(SpecError, match="no release is open"):
+        release("judge", "--watch")
 
 
 def test_the_rollback_of_a_watch_is_tried_until_the_weights_can_be_written(

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from slipway.contract import SlipwayError
-from slipway.image.reference import RegistryReference
+from slipway.oci.reference import RegistryReference
 from slipway.operations.rendering.check import check
 from slipway.operations.rendering.objects import deployment
 from slipway.operations.rendering.plan import KUBERNETES, ServerNeeds

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from slipway.contract import SlipwayError
-from slipway.image.signing import sign
+from slipway.oci.signing import sign
 from slipway.operations.rendering.check import check
-from tests.support.images import EXAMPLE, built
+from tests.support.oci_images import EXAMPLE, built
 from tests.support.registries import small_registry
 from tests.support.rendered import BOTH, CLUSTER, ENVOY, render, settings
 from tests.support.scripts import run_here

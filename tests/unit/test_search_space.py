@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import Spec, SpecError
-from slipway.contract.search import SearchSpace
+from slipway.contract.search_space import SearchSpace
 from slipway.system.yaml_json import parse_yaml
 
 ROOT = Path(__file__).parents[2]

@@ -293,6 +293,6 @@ def test_ctrl_c_while_a_connection_is_made_prints_nothing_else(monkeypatch: pyte
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     monkeypatch.setattr("tritonclient.grpc._client.grpc.insecure_channel", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        probe.Connection("127.0.0.1:1")
+        probe.ProbeConnection("127.0.0.1:1")
     gc.collect()
     assert not ignored

@@ -16,7 +16,7 @@ from slipway.serving import Ports
 from slipway.serving import server as serving
 from slipway.serving.contents import Contents
 from slipway.serving.endpoint import endpoint
-from slipway.serving.limits import Limits
+from slipway.serving.limits import ServerLimits
 from slipway.serving.server import Server
 from slipway.serving.status import ServingStatus
 from slipway.serving.supervisor import LONGEST_PAUSE_S, LONGEST_REST_S, pause_s
@@ -64,7 +64,7 @@ def test_a_step_on_eight_gpus_lacks_a_process_as_soon_as_one_of_eight_is_gone(
         "binary": None,
     }
     server = Server(
-        ports=Ports(), log=tmp_path / "log", admin_key="", contents=contents, limits=Limits(1, 1), **stand_ins
+        ports=Ports(), log=tmp_path / "log", admin_key="", contents=contents, limits=ServerLimits(1, 1), **stand_ins
     )
     monkeypatch.setattr(serving.processes, "stubs", lambda _: alive)
     assert server.load_steps([step], deadline=time.monotonic() + 60) == {}

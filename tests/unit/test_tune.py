@@ -24,7 +24,7 @@ from slipway.cli import tune as script
 from slipway.cli import tune_measure
 from slipway.contract import Fleet, SpecError
 from slipway.contract.evidence.latency import STEP, rate_at
-from slipway.contract.evidence.tuning import Ratio
+from slipway.contract.evidence.tuning import RateRatio
 from slipway.contract.serving import Serving, settle
 from tests.support.colours import copy_colours
 from tests.support.played_bench import PlayedBench
@@ -112,7 +112,7 @@ def test_a_ratio_has_a_spread_and_one_round_is_beyond_none() -> None:
     assert not ratio([4, 4], to=[4, 4]).beyond_spread
     alone = ratio([9], to=[4])
     assert not alone.beyond_spread
-    assert Ratio.parse(json.loads(alone.to_json()), source="test") == alone, "one round's is written as JSON has it"
+    assert RateRatio.parse(json.loads(alone.to_json()), source="test") == alone, "one round's is written as JSON has it"
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,22 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.turn import FleetTurn
 from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.journal.store import sha256_of
-from slipway.operations.turn.proposal import calendar, drift, lost_accuracy, new_labels, watched_of
-from slipway.operations.turn.record import read_turn
+from slipway.operations.release.lock import only_operator
+from slipway.operations.turn.proposal import (
+    Proposal,
+    TriggerEvidence,
+    calendar,
+    drift,
+    lost_accuracy,
+    new_labels,
+    watched_of,
+)
+from slipway.operations.turn.record import LOCK, TurnRecord, read_turn, turn_folder
+from slipway.operations.turn.waiting import waits_for_a_person
 from slipway.serving import Ports
 from slipway.system.yaml_edit import with_value
 from tests.support.journal_rows import add_rows, journal_in, made_row
+from tests.support.watch_rows import watch_settings
 
 BOX = Path("team box.yaml")
 FLEET = """\
@@ -38,6 +49,43 @@ def test_a_damaged_record_of_a_turn_is_said_with_what_to_do(tmp_path: Path) -> N
     (tmp_path / "turn.json").write_text("")
     with pytest.raises(SpecError, match=r"turn\.json away, and a new turn may begin"):
         read_turn(tmp_path)
+
+
+def test_a_person_is_waited_for_by_a_new_proposal_and_by_an_open_turn_that_nobody_works_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    settings = watch_settings(tmp_path / "journal")
+    folder = turn_folder(settings.journal, "digits")
+
+    def waits() -> bool:
+        return waits_for_a_person(settings, "digits")
+
+    def propose(time: str, *, is_reason: bool = True) -> Proposal:
+        evidence = TriggerEvidence(trigger="calendar", is_reason=is_reason, said="91 days old")
+        proposal = Proposal(classifier="digits", bundle="b" * 64, time=f"2026-01-{time}+00:00", evidence=(evidence,))
+        proposal.keep(folder)
+        return proposal
+
+    assert not waits()
+    propose("01T04:00:00", is_reason=False)
+    assert not waits()
+    proposal = propose("02T04:00:00")
+    assert waits()
+    opened = "2026-01-02T09:00:00+00:00"
+    names = {"classifier": "digits", "old_run": "runs/digits", "run": "runs/digits-2"}
+    turn = TurnRecord(opened=opened, approved_by="ann", proposal=proposal, **names)
+    turn.keep(folder)
+    assert waits(), "the turn is open, and nobody works on it"
+    with only_operator(settings.folder, "turn of digits", file=LOCK):
+        assert not waits()
+    propose("03T04:00:00")
+    turn.end("worse").model_copy(update={"ended": "2026-01-03T09:00:00+00:00"}).keep(folder)
+    assert not waits(), "the proposal of a day on which the turn was open is over with it"
+    propose("04T04:00:00")
+    assert waits()
+    (folder / "turn.json").write_text("{")
+    assert waits(), "a damaged file is one that a person mends"
 
 
 def written(tmp_path: Path, text: str = FLEET) -> Path:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from slipway.errors import DataError
 from slipway.operations.watch.drift import Detectors, DriftState, DriftWatch
 from slipway.operations.watch.reference import WatchReference
-from slipway.operations.watch.rows import ClassMeans, Rows
+from slipway.operations.watch.rows import ClassDirections, Rows
 
 MEAN_ROWS = 432_000
 
@@ -228,7 +228,7 @@ def test_equal_values_and_a_single_class_are_a_reference_too():
 
 
 def test_the_distance_is_one_minus_the_largest_cosine_seen_from_the_centre():
-    means = ClassMeans.of(np.array([[1.0, 0], [0, 1], [2, 0], [0, 2]]), np.array([0, 1, 0, 1]))
+    means = ClassDirections.of(np.array([[1.0, 0], [0, 1], [2, 0], [0, 2]]), np.array([0, 1, 0, 1]))
     assert means.distance(np.array([[0.75, 0.75], [1.75, -0.25], [0.0, 0.0]])) == pytest.approx([1, 0, 1], abs=1e-9)
     with pytest.raises(DataError, match="0 embeddings"):
-        ClassMeans.of(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
+        ClassDirections.of(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))

@@ -10,7 +10,7 @@ from slipway.operations.watch.accuracy import Estimate
 from slipway.operations.watch.drift import DriftWatch
 from slipway.operations.watch.labelled import is_lower
 from slipway.operations.watch.live import gap_of
-from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows, rows_of
+from slipway.operations.watch.rows import ClassDirections, Floats, Ints, Rows, rows_of
 from slipway.operations.watch.test_split import drift_reference, folder_of, read_reference
 from tests.support.watch_rows import made_reference
 
@@ -23,7 +23,7 @@ def drawn(rng: np.random.Generator, count: int, means: Floats) -> Split:
     return class_id, means[class_id] + rng.normal(0, 1, (count, SIZE))
 
 
-def rows(split: Split, means: ClassMeans, *, brightness: float = 0.5) -> Rows:
+def rows(split: Split, means: ClassDirections, *, brightness: float = 0.5) -> Rows:
     class_id, embedding = split
     count = class_id.size
     return rows_of(np.full(count, 0.9), class_id, np.full(count, brightness), embedding, means)
@@ -37,7 +37,7 @@ def test_means_of_the_test_split_itself_would_alarm_at_unchanged_rows_and_others
         splits = {"validation": drawn(rng, 400, centres), "test": drawn(rng, 400, centres)}
         live = drawn(rng, 1000, centres)
         for name, (class_id, embedding) in splits.items():
-            means = ClassMeans.of(embedding, class_id)
+            means = ClassDirections.of(embedding, class_id)
             reference = drift_reference(rows(splits["test"], means), has_embedding=True)
             assert reference is not None
             watch = DriftWatch(reference)
@@ -50,7 +50,7 @@ def test_brightness_is_left_out_where_many_rows_have_none_and_few_without_one_ar
     rng = np.random.default_rng(0)
     centres = rng.normal(0, 1, (CLASSES, SIZE))
     split = drawn(rng, 400, centres)
-    means = ClassMeans.of(split[1], split[0])
+    means = ClassDirections.of(split[1], split[0])
     for missing, watched in ((4, True), (40, False)):
         found = rows(split, means)
         assert found.brightness is not None

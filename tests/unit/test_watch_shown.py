@@ -2,8 +2,10 @@
 
 import http.client
 import json
+import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,15 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.store import Store
 from slipway.operations.turn.proposal import drift, lost_accuracy
+from slipway.operations.turn.record import turn_folder
 from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts, PredictedClass, Watched
 from slipway.operations.watch.metrics import WatchMetrics
-from slipway.operations.watch.run import Watch
-from slipway.operations.watch.state import WatchState
+from slipway.operations.watch.run import Often, Watch, _looks
+from slipway.operations.watch.state import WatchState, lock_of
 from slipway.operations.watch.status import status_of
 from slipway.serving import Ports
+from slipway.system.text import command
 from slipway.system.yaml_json import dump_yaml
 from tests.support.journal_rows import BUNDLE, journal_in
 from tests.support.watch_rows import LABELS, add_drawn, drawn, made_reference, watch_settings
@@ -212,10 +216,12 @@ def test_a_class_that_the_bundle_does_not_know_is_listed_by_its_name(store: Stor
     assert (new.estimate.value, new.estimate.labels) == (0.0, 30)
 
 
-def scraped(facts: Sequence[Facts]) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+def scraped(
+    facts: Sequence[Facts], *, turns_waiting: Collection[str] = ()
+) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """Samples by name and labels, as Prometheus would read them from the endpoint."""
     metrics, port = WatchMetrics(), Ports.free().http
-    metrics.facts, metrics.looked_s = tuple(facts), 7.0
+    metrics.facts, metrics.looked_s, metrics.turns_waiting = tuple(facts), 7.0, turns_waiting
     with endpoint(port, metrics, setting="watch.metrics_port", say=print, page=lambda: "<p>page</p>"):
         assert get(port, "/")[:2] == (200, "<p>page</p>")
         assert get(port, "/x")[0] == 404
@@ -279,6 +285,18 @@ def test_the_metrics_have_the_names_that_alerts_and_dashboards_ask_for(store: St
     assert found["slipway_watch_looked_timestamp_seconds"] == {(): 7.0}
     assert found["slipway_watch_rows_per_second"].keys() == {(digits,), (("classifier", "cats"),)}
     assert {"slipway_watch_mean_confidence"} <= found.keys()
+    waits = scraped([facts, unwatched], turns_waiting={"cats"})["slipway_watch_turn_waits"]
+    assert waits == {(digits,): 0.0, (("classifier", "cats"),): 1.0}
+
+
+def test_a_look_tells_the_metrics_whose_turn_waits_for_a_person(store: Store) -> None:
+    add_drawn(store, drawn(3, seed=3), name="a")
+    lock_of(store.folder).touch()
+    metrics, watch = WatchMetrics(), Watch(store, watch_settings(store.folder), say=lambda _: None)
+    for waits in (set(), {"digits"}):
+        _looks(watch, metrics, ended=threading.Event(), say=Often(print), once=True)
+        assert metrics.turns_waiting == waits
+        (turn_folder(store.folder, "digits") / "proposal.json").write_text("damaged")
 
 
 def test_classes_beyond_fifty_are_added_up_and_a_class_named_other_is_no_second_series(store: Store) -> None:
@@ -331,7 +349,12 @@ def test_the_verb_shows_and_restarts(store: Store, tmp_path: Path, capsys: pytes
     path = write_settings(tmp_path)
     add_drawn(store, drawn(200, seed=3, foreign=0.5), name="a")
     call("status", path)
-    assert "nobody has watched it yet" in capsys.readouterr().out
+    run = command("slipway watch run", path)
+    assert f"nobody has watched it yet; {run} does" in capsys.readouterr().out
+    lock_of(store.folder).touch()
+    os.utime(lock_of(store.folder), (0, 0))
+    call("status", path)
+    assert f"and figures are of then; {run} goes on" in capsys.readouterr().out
     with pytest.raises(SpecError, match=r"cats: it is not watched.* classifiers of this journal: digits"):
         call("restart", path, "cats", "--reason", "x")
     look(store)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from slipway.contract import Fleet, Spec, SpecError
 from slipway.contract.prices import Prices
-from slipway.contract.search import SearchSpace
+from slipway.contract.search_space import SearchSpace
 from slipway.system.yaml_json import MAX_DEPTH, dump_yaml, parse_yaml, read_plain
 
 ROOT = Path(__file__).parents[2]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Every backbone of the matrix through export, INT8 and FP16, TensorRT-RTX and OpenVINO; then the table in docs/.
+"""Put every backbone of the matrix through export, INT8, FP16, TensorRT-RTX and OpenVINO, and write the table in docs/.
 
-Two tables. *Compiled*: full-size backbones with random weights, which say what compiles, how large it gets and how fast
-it is. *Trained*: small ones, trained on the demo's digits by the ordinary scripts, which say what a precision costs in
-accuracy. A cell that cannot be made says why.
+Two tables. *Compiled*: full-size backbones with random weights, which show what compiles, how large it gets and how
+fast it is. *Trained*: small ones, trained on the demo's digits by the ordinary scripts, which show what a precision
+costs in accuracy. A cell without a value gives the reason.
 """
 
 import argparse
@@ -37,11 +37,11 @@ COMPILED = {  # timm's name: input side in pixels
 TRAINED: dict[str, dict[str, dict[str, Any]]] = {  # row: changes to training/configs/digits.yaml
     "resnet10t": {},
     "mobilenetv3_small_050": {"recipe": {"epochs": 12}},
-    # With ranges up to the largest value, plain INT8 loses too much of these: what the search is for.
+    # With ranges up to the largest value, plain INT8 loses too much on these backbones, so that the search has work.
     "mobilenetv3_small_050-max": {"recipe": {"epochs": 12}, "calibration": {"method": "max"}},
     "efficientnet_lite0-max": {"recipe": {"epochs": 12}, "calibration": {"method": "max"}},
 }
-FAST = 3  # of the compiled ones, for tests
+FAST = 3  # of the compiled backbones, for tests
 EPILOG = """example:
   python -m benchmarks.studies.backbones               everything; about 40 minutes on two cores (make study-backbones)
   python -m benchmarks.studies.backbones --fast        the first third, in a few minutes
@@ -84,7 +84,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """The cells that `make` filled in, and the reason where it ended early."""
+    """Return the cells that `make` filled in, and the reason if it ended early."""
     cells: dict[str, Any] = {}
     started = time.monotonic()
     try:
@@ -99,9 +99,9 @@ def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 
 
 def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
-    """Train, export, quantise, compile, choose: the ordinary scripts, on the digits."""
+    """Train, export, quantise, compile and choose with the ordinary scripts, on the digits."""
     from slipway.contract import Choice, Manifest
-    from slipway.contract.evidence.build import Search
+    from slipway.contract.evidence.build import SensitivitySearch
     from slipway.contract.evidence.evaluation import EVALUATION, EngineEvaluation
     from slipway.system.yaml_json import dump_yaml, read_plain
 
@@ -126,7 +126,7 @@ def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
             cells[f"{precision}_ended"] = str(error)
     search = folder / "graphs/int8/search.json"
     if search.is_file():
-        cells["search"] = Search.read(search).plain()
+        cells["search"] = SensitivitySearch.read(search).plain()
     options = (folder / "bundle", "--graphs", folder / "graphs", "--out", folder / "engines")
     script("build/compile.py", *options)
     script("build/choose.py", folder / "bundle", "--engines", folder / "engines")
@@ -137,7 +137,7 @@ def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
 
 
 def script(name: str, *arguments: str | Path) -> None:
-    """Raises SlipwayError with the script's last words where it ends with another code than 0."""
+    """Run a script. Raises SlipwayError with its last lines if its exit code is not 0."""
     command = [sys.executable, str(ROOT / name), *map(str, arguments)]
     with child(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         _, said = process.communicate()
@@ -184,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
     add("--work", type=Path, default=Path("runs/backbones"), help="folder for graphs; default: %(default)s")
     add(
         "--page",
-        type=file_option("# Backbones", what="a page of backbones.py"),
+        type=file_option("# Backbones", what="a page of the study backbones"),
         help="write the tables there; make study-backbones writes docs/backbones.md",
     )
     return parser

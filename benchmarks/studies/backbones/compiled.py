@@ -1,4 +1,4 @@
-"""One row of the *compiled* table: a full-size backbone with random weights through every compiler."""
+"""Makes one row of the *compiled* table: a full-size backbone with random weights through every compiler."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ ENGINES = {"fp32": ("fp32", "f32"), "bf16": ("fp32", "bf16"), "int8": ("int8", "
 
 
 def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, rounds: int, images: int) -> None:
-    """Fill `cells` step by step, so that what was made stands even where a later step fails.
+    """Fill `cells` step by step, so that earlier cells remain if a later step fails.
 
     `images` calibrate INT8, and twice as many are compared.
     """
@@ -75,7 +75,7 @@ def has_bf16() -> bool:
 
 
 def reasoned(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` measured, or the reason why there is nothing."""
+    """Return what `make` measured, or the reason why it failed."""
     try:
         return make()
     except SlipwayError as error:
@@ -111,7 +111,7 @@ def int8(source: Path, out: Path, sample: Sample) -> dict[str, Any]:
 
 
 def served(graph: Path, preprocess: Preprocess, *, arithmetic: str) -> Engine:
-    """The engine of `graph` as it is served, behind its normalisation."""
+    """Return the engine of `graph` as it is served, behind its normalisation."""
     file = graph.with_suffix(".served.onnx")
     file.write_bytes(served_graph(graph, preprocess))
     return Engine(file, arithmetic=arithmetic, threads=1)
@@ -127,7 +127,7 @@ def plan(graph: Path, preprocess: Preprocess) -> dict[str, Any]:
 
 
 def crops(count: int) -> list[bytes]:
-    """JPEGs of 512x512: seeded random crops of scikit-learn's two photographs."""
+    """Return JPEGs of 512x512: seeded random crops of scikit-learn's two photographs."""
     rng = np.random.default_rng(SEED)
     photographs = [Image.fromarray(image) for image in load_sample_images().images]
     encoded = []
@@ -153,7 +153,8 @@ def pixels_of(encoded: list[bytes], preprocess: Preprocess) -> Pixels:
 
 
 def random_network(name: str, side: int, pixels_nchw: Float) -> Network:
-    """Seeded random weights. Batch norms see real images once: with their initial statistics signals die out."""
+    """Make a network with seeded random weights. Its batch norms see real images once, since signals die out with their
+    initial statistics."""
     torch.manual_seed(SEED)
     backbone = Backbone(name=name, pretrained=False)
     network = Network(backbone, classes=CLASSES, pretrained=False, input_size=(side, side))
@@ -166,14 +167,14 @@ def random_network(name: str, side: int, pixels_nchw: Float) -> Network:
 
 
 def multiply_adds(network: Network, side: int) -> float:
-    """Multiply-adds for one image; papers call the figure FLOPs."""
+    """Count the multiply-adds for one image; papers call the figure FLOPs."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, side, side))
     return float(counter.get_total_flops()) / 2
 
 
 def compare_outputs(runners: dict[str, Engine], pixels_nhwc_u8: Pixels) -> dict[str, Any]:
-    """Cosine similarity of the centred logits with FP32's, mean over images, and the share of equal best classes."""
+    """Compare with FP32: the mean cosine similarity of the centred logits, and the share of equal best classes."""
     logits = {name: np.concatenate(list(run_all(runner, pixels_nhwc_u8))) for name, runner in runners.items()}
     reference = logits["fp32"] - logits["fp32"].mean(axis=0)
     result = {}
@@ -197,9 +198,9 @@ def run_all(runner: Engine, pixels_nhwc_u8: Pixels) -> Iterator[Float]:
 def speeds(
     runners: dict[str, Engine], encoded: list[bytes], preprocess: Preprocess, *, rounds: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Decode to logits, one image at a time, interleaved; then the fastest against FP32 once more, by itself.
+    """Time decode to logits, one image at a time, interleaved; then time the fastest against FP32 once more, alone.
 
-    The second run is the one to quote: picking the best of several noisy numbers flatters it.
+    Quote the second run, since picking the best of several noisy numbers flatters it.
     """
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=1, threads=1)
 

@@ -1,4 +1,4 @@
-"""docs/backbones.md from the result file of backbones.py."""
+"""Renders docs/backbones.md from the result file of the study."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ MEGABYTE = 1e6
 
 
 def render(result: Cells, *, source: str) -> str:
-    """The page; equal results give equal text."""
+    """Render the page; equal results give equal text."""
     reasons: list[str] = []
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
@@ -144,7 +144,7 @@ def spread(speed: Cells) -> str:
 
 
 def value_or_reason(make: Any, cells: Cells, key: str, name: str, reasons: list[str]) -> str:
-    """The value, or a note's number: why the cell, or else the whole row, could not be made."""
+    """Return the value, or the number of a note that says why the cell, or the whole row, has none."""
     try:
         return str(make())
     except (KeyError, TypeError):

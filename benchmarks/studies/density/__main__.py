@@ -21,7 +21,7 @@ LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn
 CROPS_EACH, SMALL_EACH, LOSS_CROPS_EACH, EQUAL_IMAGES = 60, 14, 200, 4
 PARTS = ("accuracy", "first_answer", "loss", "latency", "equal", "changes", "whole")
 LIMITS = {"prove_classes": False, "max_loss_points": 20, "max_class_loss_points": 100, "max_flip_points": 30}
-"""What the small test splits of these tasks can prove."""
+"""Limits of the accuracy gate that the small test splits of these tasks can prove."""
 EPILOG = """example:
   python -m benchmarks.studies.density --output benchmarks/results/density.json        40 minutes on two cores
   python -m benchmarks.studies.density --heads 100 --quick --parts latency changes
@@ -94,7 +94,7 @@ def slipway(*words: object, cwd: Path) -> dict[str, Any]:
 
 
 def make_base(work: Path, weights: Path, crops: Path) -> Path:
-    """The run of the base, by `slipway base`."""
+    """Make the run of the base by `slipway base`."""
     from benchmarks.studies.density.weights import BACKBONE
 
     spec = {
@@ -110,7 +110,8 @@ def make_base(work: Path, weights: Path, crops: Path) -> Path:
 
 
 def accuracy(work: Path, base: Path) -> dict[str, Any]:
-    """Heads of two tasks by `slipway head`, what each loses on INT8, and the seconds that a small task takes."""
+    """Make heads of two tasks by `slipway head`; returns what each loses on INT8, and the seconds that a small task
+    takes."""
     from benchmarks.studies.density.made import write_crops
 
     small = write_crops(work / "small", each=SMALL_EACH, seed=1)
@@ -119,7 +120,7 @@ def accuracy(work: Path, base: Path) -> dict[str, Any]:
 
 
 def make_head(work: Path, base: Path, name: str, data: Path) -> dict[str, Any]:
-    """The run `heads_of/<name>` of a head of class folders; returns what `slipway head` says."""
+    """Make the run `heads_of/<name>` of a head of class folders; returns the JSON line of `slipway head`."""
     spec = {"name": name, "data": {"root": str(data)}, "accuracy": LIMITS}
     (work / f"{name}.json").write_text(json.dumps(spec))
     out = work / "heads_of" / name
@@ -127,7 +128,8 @@ def make_head(work: Path, base: Path, name: str, data: Path) -> dict[str, Any]:
 
 
 def first_answer(work: Path, base: Path) -> "DensityFirstAnswer":
-    """From the images of a new task, none of them embedded before, to the first answer of a server with its head."""
+    """Time the way from the images of a new task, none of them embedded before, to a server's first answer with its
+    head."""
     from benchmarks.studies.density.made import write_crops
     from benchmarks.studies.density.parts import fleet_of, serving
     from slipway.client import Client

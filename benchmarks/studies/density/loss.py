@@ -1,4 +1,4 @@
-"""What heads lose on an INT8 base: fitted to its own embeddings, and carried over from those of FP32."""
+"""Measures the accuracy that heads lose on an INT8 base: fitted to its own embeddings, and carried over from FP32's."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Right = npt.NDArray[np.bool_]
 
 
 def head_loss(base: Path, name: str, images: Path, work: Path, *, seed: int) -> HeadLoss:
-    """Cross-validated: every image is tested once, by heads that did not see it.
+    """Measure the loss by cross-validation: every image is tested once, by heads that did not see it.
 
     Args:
         base: run of a base with the engines `openvino-fp32` and `openvino-int8`.
@@ -55,7 +55,7 @@ def head_loss(base: Path, name: str, images: Path, work: Path, *, seed: int) -> 
 
 
 def _paired(right: Mapping[str, Right], side: str) -> PairedLoss:
-    """Mean of the paired differences to FP32 with its normal 95 % interval, in percentage points."""
+    """Return the mean of the paired differences to FP32 with its normal 95 % interval, in percentage points."""
     lost_n: npt.NDArray[np.float64] = right[FP32].astype(np.float64) - right[side]
     half = 1.96 * float(lost_n.std(ddof=1)) / np.sqrt(lost_n.size)
     mean = float(lost_n.mean())

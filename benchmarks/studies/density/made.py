@@ -1,4 +1,4 @@
-"""What the density study serves: crops of photographs, and heads of seeded random weights on a real base."""
+"""Makes the inputs of the density study: crops of photographs, and heads of seeded random weights on a real base."""
 
 import shutil
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ TASKS: tuple[Task, ...] = ("multiclass", "multilabel")
 
 
 def write_crops(folder: Path, *, each: int, seed: int = 0) -> Path:
-    """`each` JPEGs of 320 pixels of every photograph of scikit-image, in class folders: seeded random crops, turned and
-    in several sizes, so that to name the photograph is a task of moderate difficulty."""
+    """Write `each` JPEGs of 320 pixels of every photograph of scikit-image, in class folders. They are seeded random
+    crops, turned and in several sizes, so that naming the photograph is moderately difficult."""
     rng = np.random.default_rng(seed)
     for name, photograph in tqdm(load_photographs(scikit_image()).items(), "crops", leave=False, disable=None):
         (folder / name).mkdir(parents=True)
@@ -40,7 +40,7 @@ def write_crops(folder: Path, *, each: int, seed: int = 0) -> Path:
 
 @dataclass(frozen=True)
 class Shape:
-    """A random head."""
+    """Size and task of a random head."""
 
     classes: int
     hidden: int
@@ -49,13 +49,14 @@ class Shape:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> "Shape":
-        """From 2 to 200 classes, most of them few; one in four has a hidden layer, one in four several labels."""
+        """Draw a head of 2 to 200 classes, mostly few. One in four has a hidden layer, and one in four several
+        labels."""
         classes = int(np.exp(rng.uniform(np.log(2), np.log(201))))
         return cls(classes, 64 if rng.random() < 0.25 else 0, TASKS[int(rng.random() < 0.25)])
 
 
 def write_random_heads(folder: Path, base: ServedBase, count: int, *, seed: int = 0) -> list[Path]:
-    """Runs `head0000`, `head0001`, … of heads of many sizes and of both tasks."""
+    """Write the runs `head0000`, `head0001`, … of heads of many sizes and of both tasks."""
     rng = np.random.default_rng(seed)
     names = [f"head{number:04}" for number in range(count)]
     return [
@@ -65,7 +66,7 @@ def write_random_heads(folder: Path, base: ServedBase, count: int, *, seed: int 
 
 
 def write_random_head(run: Path, base: ServedBase, *, name: str, shape: Shape, seed: int) -> Path:
-    """A run of a head, `bundle/` and `engines/`, without training: what it costs is real, what it says is not."""
+    """Write the run of a head, `bundle/` and `engines/`, without training: its cost is real, its answers are not."""
     bundle, engine = run / "bundle", run / "engines" / base.engine.path.name
     bundle.mkdir(parents=True)
     engine.mkdir(parents=True)
@@ -101,7 +102,7 @@ def write_random_head(run: Path, base: ServedBase, *, name: str, shape: Shape, s
 
 
 def write_whole(run: Path, base: ServedBase, *, name: str, classes: int, seed: int) -> Path:
-    """A run of a whole classifier of the same network: the base's engine with a seeded random last layer of its own."""
+    """Write the run of a whole classifier of the same network: the base's engine with a seeded random last layer."""
     bundle, engine = run / "bundle", run / "engines" / base.engine.path.name
     engine.mkdir(parents=True)
     shutil.copytree(base.base.path, bundle, ignore=shutil.ignore_patterns(MANIFEST, "spec.json"))
@@ -138,5 +139,5 @@ def _spec(name: str, task: Task, base: ServedBase) -> Spec:
 
 
 def _seal(folder: Path, **fields: object) -> None:
-    """`Manifest.seal` without the commit, for which git takes longer than all the rest."""
+    """Seal as `Manifest.seal` does, but without the commit, for which git takes longer than all the rest."""
     Manifest.parse({**fields, "outputs": hashes(folder)}, source=str(folder)).write(folder / MANIFEST)

@@ -1,4 +1,4 @@
-"""The parts of the density study: each starts servers, asks them, and says what it saw."""
+"""The parts of the density study: each starts servers, asks them, and returns its measurements."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ from slipway.steps.preprocess import Preprocessor
 
 SPREAD, WHOLE, CHANGES, CHANGED_AMONG, LOAD_PER_S, LOAD_S = 100, 50, 100, 200, 40.0, 60.0
 EQUAL_WITHIN = 1e-5
-"""Difference of probabilities up to which answers are equal; their label and bundle are the same."""
+"""Difference of probabilities up to which answers with the same label and bundle count as equal."""
 
 
 def fleet_of(base: Path, heads: Mapping[str, Path]) -> Fleet:
@@ -55,7 +55,8 @@ def assembled(fleet: Fleet, repository: Path) -> float:
 
 @contextmanager
 def serving(fleet: Fleet, folder: Path) -> Iterator[tuple[Launcher, Started]]:
-    """A server of a fleet, with what its start took. It gives way to the load generator, which shares its cores."""
+    """Start the server of a fleet, and measure its start. It gives way to the load generator, which shares its
+    cores."""
     folder.mkdir()
     assemble_s = assembled(fleet, folder / "repository")
     with launched(folder / "repository", folder, timeout_s=300) as server:
@@ -86,7 +87,8 @@ class Spread:
 
 
 def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, effort: Effort) -> DensityLatency:
-    """Start-up and memory of one head and of all; and P99 of one alone, of the same among all, and over 100 of them."""
+    """Measure start and memory of one head and of all, and P99 of one alone, of the same among all, and over 100 of
+    them."""
     found: dict[str, Started] = {}
     with ExitStack() as stack:
         servers: dict[str, Launcher] = {}
@@ -119,7 +121,7 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
 
 
 def equal(base: Path, runs: Sequence[Path], images: Sequence[bytes], folder: Path) -> DensityEqual:
-    """Whether every head answers as it does without a server, each image in a request of its own."""
+    """Compare the answers of every head, an image a request, with those computed without a server."""
     expected, differences = _offline(base, runs, images), list[float]()
     with serving(fleet_of(base, {run.name: run for run in runs}), folder) as (server, _):
         for run, (bundle, answers) in tqdm(expected.items(), "equal", disable=None):
@@ -143,7 +145,7 @@ def equal(base: Path, runs: Sequence[Path], images: Sequence[bytes], folder: Pat
 
 
 def _offline(base: Path, runs: Sequence[Path], images: Sequence[bytes]) -> dict[Path, tuple[Bundle, Answers]]:
-    """What the base's engine, each head and its decision say, image by image."""
+    """Compute the answers of the base's engine, each head and its decision, image by image."""
     served = open_base(base)
     preprocessor = Preprocessor(served.base.preprocess.model_dump(), max_batch_size=1, threads=1)
     network = run_of(served.engine, threads=1)
@@ -159,7 +161,8 @@ def _offline(base: Path, runs: Sequence[Path], images: Sequence[bytes]) -> dict[
 
 
 def whole(base: Path, work: Path, *, seed: int) -> DensityWhole:
-    """Start-up and memory of one and of 50 whole classifiers of the base's network, each with its own last layer."""
+    """Measure start and memory of one and of 50 whole classifiers of the base's network, each with its own last
+    layer."""
     served, found = open_base(base), {}
     named = [f"whole{number:02}" for number in range(WHOLE)]
     runs = [write_whole(work / name, served, name=name, classes=10, seed=seed + n) for n, name in enumerate(named)]
@@ -175,8 +178,8 @@ def whole(base: Path, work: Path, *, seed: int) -> DensityWhole:
 
 
 def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, *, seed: int) -> DensityChanges:
-    """A head is added, changed and removed under 40 requests/s to another of its group, among all heads; then one
-    changes 100 times, among 200, while the memory of the server is watched."""
+    """Add, change and remove a head among all heads, under 40 requests/s to another of its group. Then change one of
+    200 heads 100 times, and watch the memory of the server."""
     served = open_base(base)
     shape = Shape(10, 0, "multiclass")
     versions = [

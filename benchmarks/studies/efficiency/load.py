@@ -1,4 +1,4 @@
-"""Where an image's time goes when nobody else asks, for efficiency.py."""
+"""Measures the parts of an image's time when only one client asks."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ CHUNK_IMAGES = 20
 
 
 def one_by_one(sides: Mapping[str, Side], *, images: int, chunks: int) -> tuple[dict[str, Parts], dict[str, Spent]]:
-    """Medians over chunks of 20 images asked one by one, in which the sides take turns; and processor time.
+    """Return medians over chunks of 20 images asked one by one, in which the sides take turns; and processor time.
 
-    `rest` is what the client sees over the parts: transport, scheduling, and what no step accounts for. Below zero
-    where a step goes on after its answer has left it. Processor time is the mean over all chunks.
+    `rest` is the client's time less the parts: transport, scheduling, and time that no step accounts for. It is below
+    zero if a step goes on after its answer has left it. Processor time is the mean over all chunks.
     """
     seen: dict[str, list[Parts]] = {side: [] for side in sides}
     spent: dict[str, list[Spent]] = {side: [] for side in sides}

@@ -1,4 +1,4 @@
-"""The sides of efficiency.py: a pool of workers, and Triton in several ways. All asked alike, on equal terms."""
+"""The sides of the study: a pool of workers, and Triton in several ways, all asked alike and on equal terms."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.studies.climbing import SETTLE_S
 from slipway.benchmark.figures import step_time
-from slipway.benchmark.pool import Connection, Pool, Work, WorkerAnswer
+from slipway.benchmark.pool import Pool, PoolConnection, Work, WorkerAnswer
 from slipway.benchmark.processes import give_way, snapshot
 from slipway.benchmark.server import HttpConnection, TritonConnection
 from slipway.contract import GateError
@@ -28,24 +28,24 @@ HALVED = ("steps", "shared_decode")
 """Layouts in which half of the processes decode, and half run the engine."""
 PLAIN_SERVING = {"layout": "steps", "threads": 1, "instances": 2, "pinned": False, "preferred_batch_size": 0}
 Parts = dict[str, float]
-"""Milliseconds of one image: `client` is all of it as the client sees it, the others are parts of that."""
+"""Milliseconds of one image: `client` is the whole as the client sees it, the others are parts of it."""
 Spent = dict[str, float]
-"""Milliseconds of processor time of one image: of the `server`, with all its processes, and of the `client`."""
+"""Milliseconds of processor time of one image: in all processes of the `server`, and in the `client`."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Somebody who classifies images, and lets the client go first."""
+    """A classifier of images that lets the client go first."""
 
-    connect: Callable[[], Connection | TritonConnection]
+    connect: Callable[[], PoolConnection | TritonConnection]
     pid: int
     """Process id of its first process; the others descend from it."""
 
     async def parts(self, images: Sequence[int]) -> tuple[Parts, Spent]:
-        """Means over `images`, asked one by one."""
+        """Return the mean of each part over `images`, asked one by one."""
         async with self.connect() as connection:
             await connection.ask(0, deadline_s=SETTLE_S)
-            if isinstance(connection, Connection):
+            if isinstance(connection, PoolConnection):
                 return await pool_parts(connection, images, self.pid)
             return await served_parts(connection, images, self.pid)
 
@@ -54,9 +54,10 @@ class Side:
 def all_sides(
     classifier: Classifier, images: Sequence[bytes], serving: Serving, work: Path, *, batches: Sequence[int]
 ) -> Iterator[dict[str, dict[str, Side]]]:
-    """Running and warm: by pool or side of Triton, one for each size of batch. The pool has `instances` as workers.
+    """Start and warm up the pool and each side of Triton, one for each size of batch. The pool has `instances` as
+    workers.
 
-    The servers are not supervised: a supervisor's probe, an image a second, would be in every side's way.
+    The servers are not supervised, since a supervisor's probe, an image a second, would disturb every side.
     """
     workers = CpuServing.of(serving).instances
     with ExitStack() as stack:
@@ -81,7 +82,7 @@ def all_sides(
 
 
 def serve_alone(stack: ExitStack, classifier: Classifier, images: Sequence[bytes], folder: Path) -> Side:
-    """A running server of `classifier` alone, from a repository in `folder`."""
+    """Start a server of `classifier` alone, from a repository in `folder`."""
     # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
     plan(contents([classifier], lane="cpu", multi={}), folder).write()
     server = stack.enter_context(serve(folder, ports=Ports.free(), log=folder.with_suffix(".log")))
@@ -91,7 +92,8 @@ def serve_alone(stack: ExitStack, classifier: Classifier, images: Sequence[bytes
 
 
 def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -> Work:
-    """The work of a pool's process, which runs the steps with the threads and the batch of a settled `serving`."""
+    """Return the work of a pool's process, which runs the steps with the threads and the batch of a settled
+    `serving`."""
     cpu = CpuServing.of(serving)
     return Work(
         images=images,
@@ -108,15 +110,16 @@ def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -
 
 @contextmanager
 def processor_time(pid: int, *, images: int) -> Iterator[Spent]:
-    """What the processes from `pid` down and this one spend in the block, of each of `images`."""
+    """Measure the processor time for each of `images` in the block, of the processes from `pid` down and of this
+    one."""
     spent: Spent = {}
     before, client_s = snapshot(pid), time.process_time()
     yield spent
-    spent["client"] = 1000 * (time.process_time() - client_s) / images  # before a snapshot, which takes time too
+    spent["client"] = 1000 * (time.process_time() - client_s) / images  # before the snapshot, which takes time too
     spent["server"] = 1000 * (sum(snapshot(pid).cpu_s.values()) - sum(before.cpu_s.values())) / images
 
 
-async def pool_parts(connection: Connection, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
+async def pool_parts(connection: PoolConnection, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
     answers, client_ms = [], []
     with processor_time(pid, images=len(images)) as spent:
         for image in images:

@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def table(measured: "GatewayResult") -> list[str]:
-    """The rows as Markdown, as in docs/gateway.md."""
+    """Render the rows as Markdown, as in docs/gateway.md."""
     lines = ["| asked through | P99 ÷ direct | P50 ÷ direct | Envoy runs, ms | Envoy waits, ms | client runs, ms |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     for name, row in measured.rows.items():

@@ -1,4 +1,5 @@
-"""The gateway without some of its parts: an Envoy for each, from a changed configuration, that is asked in its turn."""
+"""Runs the gateway without some of its parts: an Envoy for each step, from a changed configuration, asked in its
+turn."""
 
 import json
 import os
@@ -26,7 +27,7 @@ from slipway.system.yaml_json import dump_yaml
 NICE = 5
 """Niceness of the Envoys, which is that of the launcher that starts the whole gateway."""
 Change = Callable[[dict[str, Any]], None]
-"""Changes a listener."""
+"""A function that changes a listener."""
 
 
 def _without(*filters: str) -> Change:
@@ -56,16 +57,16 @@ def _manager(listener: dict[str, Any]) -> dict[str, Any]:
 DISK = "disk"
 LADDER: Mapping[str, Change] = {
     "tap": _without("tap", "header_mutation"),
-    "guard": _without("lua", "rbac"),
+    "guard": _without("lua", "answers", "rbac"),
     "checks": _without_records,
     "tls": _without_tls,
 }
-"""Each step lacks its part and those before it, and the last one is Envoy alone. `checks` are those of key, size and
-rate, and the metrics of each request."""
+"""Each step lacks its part and those before it, and the last one is Envoy alone. `guard` includes the filter that
+refuses what the guard has not checked. `checks` are those of key, size and rate, and the metrics of each request."""
 
 
 def lacking(part: str) -> tuple[str, ...]:
-    """What the gateway of a step is without."""
+    """Return the parts that the gateway of a step lacks."""
     if part == DISK:
         return ("a spool in memory",)
     names = list(LADDER)
@@ -74,7 +75,7 @@ def lacking(part: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Stopped:
-    """An Envoy that runs in its turn alone, so that its timers take nothing from the others."""
+    """An Envoy that runs only in its turn, so that its timers take nothing from the others."""
 
     pid: int
     port: int
@@ -91,7 +92,7 @@ class Stopped:
 
 @contextmanager
 def stopped(part: str, source: Path, server: Ports, repository: Path) -> Iterator[Stopped]:
-    """The gateway of `source` for one step, in front of the same server, on a port of its own."""
+    """Start the gateway of `source` for one step, in front of the same server, on a port of its own."""
     folder = source.parent / part
     private_folder(folder, what=part)
     plan = _plan(part, source, server, repository)
@@ -122,7 +123,7 @@ def all_stopped(parts: tuple[str, ...], source: Path, server: Ports, repository:
 
 
 def _plan(part: str, source: Path, server: Ports, repository: Path) -> GatewayPlan:
-    """The plan of `source` with ports and a spool of its own, written beside it."""
+    """Return the plan of `source` with ports and a spool of its own, written beside it."""
     own = Ports.free()
     given = GatewaySettings.read(source).model_dump(exclude_none=True)
     observed = given["observe"]

@@ -1,4 +1,4 @@
-"""What a request costs on each side: latency, and the processor time of Envoy and of the client."""
+"""Measures the cost of a request on each side: latency, and the processor time of Envoy and of the client."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +18,10 @@ class Costs:
     """Adds up, side by side, the times of the processes while a side is asked."""
 
     whole: int
-    """Process of the gateway that is asked as `gateway`."""
+    """Process id of the gateway that is asked as `gateway`."""
     parts: Mapping[str, Stopped]
     warm_up: int
-    """Requests of each block that are not counted, and take processor time too."""
+    """Requests of each block that are not counted, but take processor time too."""
     ms: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     """For each side the milliseconds for which Envoy ran, and waited for a core, and for which the client ran."""
 
@@ -40,7 +40,8 @@ class Costs:
         self.ms[side] = (ran + spent[0], waited + spent[1], client + spent[2])
 
     def per_request(self, side: str, blocks: Sequence[Block]) -> tuple[float, float, float]:
-        """The milliseconds of a side for a request of its blocks, of which each begins with one that connects."""
+        """Return the milliseconds of a side for each request. Each of its blocks begins with a request that
+        connects."""
         asked = sum(1 + self.warm_up + block.latencies_ms.size for block in blocks)
         ran, waited, client = self.ms[side]
         return ran / asked, waited / asked, client / asked
@@ -53,7 +54,7 @@ class Costs:
 
 
 def scheduled_ms(pid: int) -> tuple[float, float]:
-    """How long the threads of a process ran, and could have run and had no core.
+    """Read how long the threads of a process ran, and how long they could have run but had no core.
 
     Raises:
         DataError: the kernel does not count this.
@@ -71,7 +72,7 @@ def scheduled_ms(pid: int) -> tuple[float, float]:
 
 
 def row_of(side: str, blocks: Mapping[str, Sequence[Block]], costs: Costs) -> GatewayRow:
-    """The row of a side, compared with the same arrivals of the side `direct`."""
+    """Return the row of a side, compared with the same arrivals of the side `direct`."""
     own, direct = blocks[side], blocks["direct"]
     first = own[0].latencies_ms.size
     ran, waited, client = costs.per_request(side, own)

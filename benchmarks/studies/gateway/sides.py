@@ -1,4 +1,4 @@
-"""One server, asked directly, through the gateway, and through gateways without some of its parts, in turns."""
+"""Asks one server directly, through the gateway, and through gateways without some of its parts, in turns."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -28,23 +28,23 @@ TAP_SHARE = 0.05
 MEMORY = Path("/dev/shm")
 """A tmpfs for the spool, as docs/journal.md advises."""
 SEARCHED = 300
-"""Most requests of a block of the search, halved: what the server holds alone only sets the rate."""
+"""Most requests of a block of the search, which only sets the rate; it is halved there."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is measured, and at which rate."""
+    """The sides that are asked, and the rate."""
 
     model: str
     protocol: str
-    """`grpc` or `http`, of the requests."""
+    """Protocol of the requests: `grpc` or `http`."""
     effort: Effort
     parts: tuple[str, ...]
     part_requests: int
     load: float
     """Share of the rate that the server holds alone."""
     rate_per_s: float | None
-    """Rate to ask at; None to search what the server holds."""
+    """Rate to ask at; None to search for the rate that the server holds."""
 
     @property
     def warm_up(self) -> int:
@@ -52,7 +52,7 @@ class Asked:
 
 
 def through_and_past(work: Path, images: Sequence[bytes], asked: Asked) -> dict[str, Any]:
-    """Latencies of both ways to one server, and of the ways without parts of the gateway."""
+    """Measure the latency of both ways to one server, and of the ways without parts of the gateway."""
     with tempfile.TemporaryDirectory(prefix="slipway-gateway-", dir=MEMORY) as spools:
         return _through_and_past(work, images, asked, *written(work, Path(spools)))
 
@@ -111,7 +111,7 @@ def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source:
 
 
 def written(work: Path, spools: Path) -> tuple[Path, str]:
-    """The file of a gateway's settings, with its key and certificate, and the gateway's address."""
+    """Write the file of a gateway's settings, its key and certificate; returns the file and the gateway's address."""
     new_key(work / "team.key")
     self_signed(work, hosts=["localhost", "127.0.0.1"])
     own = Ports.free()
@@ -127,7 +127,7 @@ def written(work: Path, spools: Path) -> tuple[Path, str]:
 
 
 def rate_of(direct: Connect, images: int, asked: Asked) -> dict[str, Any]:
-    """The rate to ask at, and what the server holds alone if that was searched."""
+    """Return the rate to ask at, and the rate that the server holds alone if that was searched."""
     if asked.rate_per_s is not None:
         return {"held_per_s": None, "rate_per_s": asked.rate_per_s}
     effort = replace(asked.effort, requests=min(asked.effort.requests, SEARCHED))

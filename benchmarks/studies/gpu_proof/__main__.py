@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What only a GPU can prove, prepared on a machine without one: see docs/gpu-proof.md.
+"""Run the proofs that need a GPU, prepared on a machine without one: see docs/gpu-proof.md.
 
 `prepare` and `judge` need the full .venv. `run` needs Python 3.12 with numpy and torch, and what `prepare` wrote.
 """
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
         from benchmarks.studies.gpu_proof.judging import judge
 
         return judge(arguments.results or folder / "results", folder=folder, out=arguments.out)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # no proof or server is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends every proof and server
     if arguments.verb == "prove":
         return prove(
             arguments.proof,

@@ -11,11 +11,12 @@ from pathlib import Path
 from benchmarks.studies.gpu_proof.folder import Carried, ProofError, sha256
 
 SHADOWING = "numpy"
-"""Triton's Python backend of the wheel misreads BYTES with numpy 2, so the server's steps get one of their own."""
+"""The package that the server's steps get in a version of their own: the wheel's Python backend misreads BYTES with
+numpy 2."""
 
 
 def unpack(carried: Carried, names: Iterable[str], folder: Path) -> None:
-    """Unpack the wheels `names` into `site/all` of the folder, and numpy into `site/numpy`; what is there, stays.
+    """Unpack the wheels `names` into `site/all` of the folder, and numpy into `site/numpy`. Unpacked wheels stay.
 
     Raises:
         ProofError: a piece is missing, or the bytes of a wheel are not those that were prepared.
@@ -53,7 +54,7 @@ def _bytes(sizes: tuple[int, ...], pieces: Path, start: int, end: int) -> bytes:
 
 
 def make_importable(folder: Path) -> None:
-    """What was unpacked comes last on the path: a package that this Python has itself is used."""
+    """Put the unpacked packages last on the path, so that a package of this Python itself is used first."""
     site = str(folder / "site/all")
     if site not in sys.path:
         sys.path.append(site)

@@ -1,6 +1,6 @@
 """Proof `codec`: nvImageCodec on a GPU, over damaged images among good ones.
 
-Is any image answered with pixels that are not its own while its decoding is reported good? Each image is decoded alone
+Does any image get pixels that are not its own while its decoding is reported good? Each image is decoded alone
 and in two batches with other neighbours, and its pixels must not depend on them. Then: how far GPU pixels are from CPU
 pixels, with chroma interpolated and not; and images/s by threads.
 """
@@ -26,10 +26,11 @@ BACKENDS: Mapping[str, tuple[str, ...]] = {
     "hardware first": ("HW_GPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU", "CPU_ONLY"),
     "hardware alone": ("HW_GPU_ONLY",),
 }
-"""`lane` is what the isolated decode step allows. The hardware decoder comes last: it is not trusted to survive."""
+"""`lane` is what the isolated decode step allows. The hardware decoder comes last, since it may crash."""
 SERVED = "lane"
 MEAN_LEVELS, MAX_LEVELS = 1.0, 16.0
-"""One image decoded twice: one batch may take another kernel than the other, whose rounding differs by less."""
+"""Grey levels by which two decodings of an image may differ. Two batches may take different kernels, whose rounding
+differs by less."""
 PARITY_MEAN, PARITY_P99 = 1.0, 8.0
 BATCH, BLACK = 16, 3
 WRONG = ("harmed neighbours", "status depends on neighbours", "pixels depend on neighbours", "foreign pixels", "black")
@@ -62,13 +63,14 @@ class Decoding:
         return list(self._decoder.decode(streams, params=self._params))
 
     def run(self, images: Sequence[bytes]) -> list[Pixels | None]:
-        """RGB `UINT8 [h, w, 3]` of each image, None for an image that could not be decoded."""
+        """Decode images: RGB `UINT8 [h, w, 3]` of each, None for an image that could not be decoded."""
         found = [None if image is None else np.array(image.cpu()) for image in self.on_device(images)]
         return [pixels if pixels is None or pixels.dtype == np.uint8 else with_8_bits(pixels) for pixels in found]
 
 
 def prove(inputs: Path, report: Report) -> None:
-    """Good images first, then damaged JPEGs, then the other formats: each part likelier to crash than the last."""
+    """Measure good images first, then damaged JPEGs, then the other formats: each part is likelier to crash than the
+    last."""
     photographs, about = read_files(inputs / "photographs.npz", Photograph)
     cpu = Decoding(("CPU_ONLY",), device="cpu")
     report.part("pixels against the CPU")
@@ -104,7 +106,7 @@ def one_by_one(decoding: Decoding, images: Sequence[bytes]) -> list[Pixels | Non
 def isolation(
     decoding: Decoding, good: Sequence[bytes], bad: Sequence[bytes], references: Mapping[str, Decoded]
 ) -> dict[str, Any]:
-    """What became of damaged images, and of good ones in their batches."""
+    """Decode damaged images, and good ones in their batches, and report the outcome."""
     alone = {"good": one_by_one(decoding, good), "bad": one_by_one(decoding, bad)}
     found: Counter[str] = Counter()
     seen: dict[int, list[Pixels | None]] = {row: [alone["bad"][row]] for row in range(len(bad))}
@@ -148,7 +150,7 @@ def isolation(
 
 
 def batches(good: int, bad: int, *, seed: int) -> Iterator[list[tuple[str, int]]]:
-    """Every damaged image once, as many good ones beside it, in any order."""
+    """Make batches of every damaged image once and as many good ones, in any order."""
     rng = np.random.default_rng(seed)
     order, half = rng.permutation(bad).tolist(), BATCH // 2
     for start in range(0, bad, half):
@@ -158,7 +160,7 @@ def batches(good: int, bad: int, *, seed: int) -> Iterator[list[tuple[str, int]]
 
 
 def apart(one: Pixels, other: Pixels) -> dict[str, float]:
-    """Absolute differences in grey levels; of images of other sizes, everything."""
+    """Return absolute differences in grey levels. Images of different sizes differ everywhere."""
     if one.shape != other.shape:
         return {"mean": 255.0, "p99": 255.0, "max": 255.0}
     levels = np.abs(one.astype(np.int16) - other)
@@ -175,7 +177,8 @@ def same(one: Pixels | None, other: Pixels | None) -> bool:
 
 
 def foreign(own: Pixels | None, pixels: Pixels | None, others: Sequence[Pixels | None]) -> bool:
-    """Whether most of what changed is, value for value in memory, what another image of this batch or the last has."""
+    """Whether most of the changed values equal, place for place in memory, those of another image of this batch or the
+    last."""
     if pixels is None:
         return False
     now = pixels.reshape(-1).astype(np.int16)
@@ -200,7 +203,7 @@ def black(pixels: Pixels | None) -> bool:
 
 
 def parity(images: Sequence[bytes], about: Sequence[Photograph], cpu: Decoding, report: Report) -> dict[str, Any]:
-    """Mean, P99 and largest difference by encoding, with fancy upsampling on and off."""
+    """Measure the mean, P99 and largest difference by encoding, with fancy upsampling on and off."""
     references = one_by_one(cpu, images)
     found: dict[str, Any] = {}
     for fancy in (True, False):
@@ -223,7 +226,7 @@ def parity(images: Sequence[bytes], about: Sequence[Photograph], cpu: Decoding, 
 def speed(
     images: Sequence[bytes], about: Sequence[Photograph], device: str, *, backends: tuple[str, ...] = BACKENDS[SERVED]
 ) -> dict[str, float]:
-    """Images/s of batches of 32 4:2:0 JPEGs that stay on the device, by side and threads."""
+    """Measure images/s of batches of 32 4:2:0 JPEGs that stay on the device, by side and threads."""
     found = {}
     for side in sorted({fact.side for fact in about}):
         chosen = [
@@ -237,7 +240,7 @@ def speed(
 
 
 def per_second(decoding: Decoding, batch: Sequence[bytes], device: str) -> float:
-    """The median batch's rate."""
+    """Return the rate of the median batch."""
     import torch
 
     took_s: list[float] = []

@@ -1,7 +1,7 @@
 """Proof `dali`: the graph of `dali_graph.py` with its decoder on a GPU, and the two forms of the decode step.
 
-The isolated form against the CPU in grey levels after the whole preprocessing; statuses and neighbours of damaged
-images; the native form, as NVIDIA's backend runs `dali.py`; and images/s of both.
+It compares the isolated form with the CPU in grey levels after the whole preprocessing, checks statuses and neighbours
+of damaged images, runs the native form as NVIDIA's backend runs `dali.py`, and measures images/s of both.
 """
 
 import importlib.util
@@ -77,7 +77,7 @@ def in_batches(run: Run, images: Sequence[bytes]) -> tuple[Pixels, npt.NDArray[n
 
 
 def levels(one: Pixels, other: Pixels, groups: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Absolute differences in grey levels by group: the mean, P99 and largest of the group's worst image."""
+    """Return absolute differences in grey levels by group: the mean, P99 and largest of the group's worst image."""
     found: dict[str, dict[str, float]] = {}
     for a, b, group in zip(one, other, groups, strict=True):
         apart = np.abs(a.astype(np.int16) - b)
@@ -88,7 +88,7 @@ def levels(one: Pixels, other: Pixels, groups: Sequence[str]) -> dict[str, dict[
 
 
 def isolation(run: Run, good: Sequence[bytes], bad: Sequence[bytes]) -> dict[str, int]:
-    """Statuses of damaged images alone and among good ones, and what became of the good ones."""
+    """Decode damaged images alone and among good ones, and report their statuses and the good ones' pixels."""
     rng, found = np.random.default_rng(0), Counter[str]()
     alone, _ = in_batches(run, good)
     single = [int(run([image])[1][0]) for image in bad]
@@ -145,7 +145,7 @@ def run_pipeline(pipeline: Any, encoded: Sequence[npt.NDArray[np.uint8]]) -> Pix
 
 
 class native:
-    """`dali.py` as NVIDIA's backend has it: alone in a folder, guarded images padded with zeros."""
+    """Run `dali.py` as NVIDIA's backend does: alone in a folder, guarded images padded with zeros."""
 
     def __init__(self, config: Mapping[str, Any], *, batch_size: int = SPEED_BATCH, threads: int = 8) -> None:
         self._config, self._sizes = config, {"batch_size": batch_size, "num_threads": threads, "hardware_jpeg": False}
@@ -179,7 +179,7 @@ class native:
 
 
 def after_a_bad_image(run: Run, refused: Sequence[bytes], good: bytes) -> dict[str, Any]:
-    """What the native form does with an image that passes the guard and not the decoder, and with the next batch."""
+    """Report the native form's answer to an image that passes the guard and not the decoder, and to the next batch."""
     found: dict[str, Any] = {}
     for name, images in (("bad and good", [*refused, good]), ("the next", [good, good])):
         started = time.perf_counter()
@@ -203,7 +203,7 @@ def isolated(config: Mapping[str, Any], device: str, *, threads: int) -> Run:
 def speed(
     mixed: Mapping[str, Any], photographs: Sequence[bytes], about: Sequence[Photograph], device: str
 ) -> dict[str, float]:
-    """Images/s of whole batches of 4:2:0 JPEGs through each form, the copy to the CPU included."""
+    """Measure images/s of whole batches of 4:2:0 JPEGs through each form, the copy to the CPU included."""
     found = {}
     side = min(fact.side for fact in about)
     chosen = [p for p, fact in zip(photographs, about, strict=True) if (fact.side, fact.encoding) == (side, "4:2:0")]

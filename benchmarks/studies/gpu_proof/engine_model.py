@@ -1,6 +1,6 @@
-"""Triton's Python backend: pixels to logits by `torch_graph`, where TensorRT is not. Copied as `model.py`.
+"""Triton's Python backend turns pixels into logits by `torch_graph`, instead of TensorRT. It is copied as `model.py`.
 
-Pixels come as DLPack from the decoder's GPU memory, and logits leave as DLPack too; numpy and torch alone.
+Pixels come as DLPack from the decoder's GPU memory, and logits leave as DLPack too. It imports only numpy and torch.
 """
 
 import json
@@ -36,7 +36,7 @@ class TritonPythonModel:
         if self.device != "cpu":
             torch.cuda.synchronize()
         parts = {name: torch.split(tensor, [len(batch) for batch in batches]) for name, tensor in logits.items()}
-        self.kept = logits  # until the next batch: Triton copies them after this returns
+        self.kept = logits  # kept until the next batch, since Triton copies them after this returns
         return [
             pb_utils.InferenceResponse(
                 [

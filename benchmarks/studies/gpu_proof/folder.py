@@ -1,4 +1,4 @@
-"""The folder `.gpu-proof`: what is prepared on a full machine, carried to a bare one, and brought back.
+"""The folder `.gpu-proof`, which is prepared on a full machine, carried to a bare one, and brought back.
 
     inputs/       prepared.json and what the proofs read: carried
     pieces/<n>/   the wheels as one stream of bytes, cut so that each piece can be carried
@@ -6,7 +6,7 @@
     results/      one JSON file a proof, and the logits of `precision`: brought back
     site/         wheels, unpacked where they are needed
 
-Standard library and numpy alone, since a bare machine has nothing else of ours.
+This module imports only the standard library and numpy, since a bare machine has nothing else of ours.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ CODE = ("benchmarks/studies/gpu_proof/*.py", "src/slipway/steps/*.py", "src/slip
 
 
 class ProofError(Exception):
-    """A proof that cannot be run; the text says what to do."""
+    """A proof cannot be run; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Carried:
 
 @dataclass(frozen=True)
 class Prepared:
-    """`prepared.json`: what `prepare` tells `run`. A bare machine has no pydantic to check it with."""
+    """`prepared.json`, which `prepare` writes for `run`. A bare machine has no pydantic to check it with."""
 
     commit: str | None
     code_sha256: str
@@ -92,11 +92,11 @@ class Prepared:
     """Versions of the carried wheels."""
     wheels: Carried
     inputs: Mapping[str, object]
-    """Counts of what was made, for whoever reads the file."""
+    """Number of inputs of each kind, for readers of the file."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises ProofError: not there, or written by another commit's prepare."""
+        """Read the file. Raises ProofError: not there, or written by another commit's prepare."""
         path = folder / "inputs" / PREPARED
         content = read_json(path)
         try:
@@ -111,7 +111,7 @@ class Prepared:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all: a proof that crashes leaves what it had measured before."""
+    """Write the file whole or not at all, so that a proof that crashes leaves its earlier measurements."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f"{path.name}.half")
     half.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -119,7 +119,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises ProofError: not there, cut short, or not an object."""
+    """Read a JSON object. Raises ProofError: not there, cut short, or not an object."""
     if not path.is_file():
         raise ProofError(
             f"{path}: missing; prepare it on a machine with the full .venv (run prepare), and carry it here"
@@ -138,13 +138,13 @@ def sha256(data: bytes) -> str:
 
 
 def code_sha256() -> str:
-    """One hash of all code that runs in the proofs."""
+    """Return one hash of all code that runs in the proofs."""
     paths = sorted(path for pattern in CODE for path in ROOT.glob(pattern))
     return sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() for path in paths))
 
 
 def write_files(path: Path, files: Sequence[bytes], facts: Sequence[Fact]) -> None:
-    """Many small files in one `.npz`, each with facts about it."""
+    """Write many small files into one `.npz`, each with facts about it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         path,
@@ -155,7 +155,7 @@ def write_files(path: Path, files: Sequence[bytes], facts: Sequence[Fact]) -> No
 
 
 def read_files(path: Path, kind: type[Fact]) -> tuple[list[bytes], list[Fact]]:
-    """Raises ProofError: not there."""
+    """Read what `write_files` wrote. Raises ProofError: not there."""
     arrays: dict[str, npt.NDArray[Any]] = read_arrays(path)
     ends = [0, *arrays["ends"].tolist()]
     data = arrays["data"].tobytes()
@@ -164,7 +164,7 @@ def read_files(path: Path, kind: type[Fact]) -> tuple[list[bytes], list[Fact]]:
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Raises ProofError: not there, or damaged."""
+    """Read the arrays of an `.npz`. Raises ProofError: not there, or damaged."""
     if not path.is_file():
         raise ProofError(f"{path}: missing; prepare writes what is in inputs/, run what is in results/: carry it here")
     try:

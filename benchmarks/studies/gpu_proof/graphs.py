@@ -1,4 +1,4 @@
-"""ONNX graphs as JSON and one `.npz` of numbers, for `torch_graph` on a machine without onnx."""
+"""Writes ONNX graphs as JSON and one `.npz` of numbers, for `torch_graph` on a machine without onnx."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from benchmarks.studies.gpu_proof.torch_graph import Graph, Node
 
 
 def write_graphs(graphs: Mapping[str, Path], folder: Path) -> None:
-    """Each graph as `<folder>/<name>.json`; numbers that several share are once in `<folder>/weights.npz`.
+    """Write each graph as `<folder>/<name>.json`, and numbers that several share once into `<folder>/weights.npz`.
 
     Raises:
         ProofError: a graph with several inputs, or a node with several outputs.

@@ -1,8 +1,8 @@
 """Proof `heads`: a group of heads on one base in the real tritonserver, the base's engine in torch on the GPU.
 
-The group holds one head that is damaged. Each other head must answer what numpy answers to the embedding that the
-server gave, and that embedding must be near the CPU's. Beside the group, a second server has one head alone: P99 in
-turns, and the memory of a head.
+The group holds one head that is damaged. Each other head must answer as numpy does to the embedding that the
+server gave, and that embedding must be near the CPU's. A second server has one head alone, to compare P99 in turns and
+to find the memory of a head.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from benchmarks.studies.gpu_proof.triton import Served
 
 OUTPUTS = ("LABEL", "SCORE", "CLASS_ID", "STATUS", "EMBEDDING")
 SCORE = 1e-5
-"""Difference between scores that is rounding: the group computes in other batches than this proof."""
+"""Difference between scores that counts as rounding: the group computes in other batches than this proof."""
 COSINE = 0.99
 """Least cosine between an embedding and the CPU's, as for the embeddings of a plan in tests/gpu."""
 CONCURRENCY = 16
@@ -34,7 +34,7 @@ def prove(inputs: Path, report: Report) -> None:
 
 
 class Proof:
-    """The repositories of one head alone and of the group, and what the CPU embeds the photographs to."""
+    """The repositories of one head alone and of the group, and the CPU's embeddings of the photographs."""
 
     def __init__(self, inputs: Path, report: Report, work: Path) -> None:
         self._report = report
@@ -45,7 +45,7 @@ class Proof:
         self._expected_nd = read_arrays(inputs / "heads/embeddings.npz")["embedding_nd"]
 
     def whole(self, force_cpu: str) -> None:
-        """Raises ProofError: a server does not start, or no head answers."""
+        """Run the whole proof. Raises ProofError: a server does not start, or no head answers."""
         free_mib = [self._free_mib()]
         with ExitStack() as stack:
             alone = stack.enter_context(self._lane.serve(self._alone, force_cpu=force_cpu))
@@ -60,7 +60,7 @@ class Proof:
             self._latency(alone, among)
 
     def _ask(self, served: Served, heads: Sequence[str]) -> dict[str, Tensors | str]:
-        """The answers of each head to all photographs. Raises ProofError: no head answers."""
+        """Ask each head for all photographs. Raises ProofError: no head answers."""
         models = [f"{head}_full" for head in heads]
         found = tensors_of(served.port, models, self._photographs, OUTPUTS, concurrency=CONCURRENCY)
         if all(isinstance(answer, str) for answer in found):
@@ -112,7 +112,7 @@ class Proof:
             self._report.measure("memory of the GPU, MiB", found)
 
     def _free_mib(self) -> float:
-        """Free memory of the GPU; 0 in a rehearsal."""
+        """Return the free memory of the GPU; 0 in a rehearsal."""
         if self._report.device != "cuda":
             return 0.0
         import torch
@@ -120,7 +120,7 @@ class Proof:
         return float(torch.cuda.mem_get_info()[0]) / 2**20
 
     def _latency(self, alone: Served, among: Served) -> None:
-        """P99 of the first head in both servers, in turns, with the same arrivals in a round."""
+        """Measure P99 of the first head in both servers, in turns, with the same arrivals in a round."""
         self._report.part("P99 of a head alone and among the group")
         rate, seconds, rounds = (RATE_PER_S, RATE_S, ROUNDS) if self._report.device == "cuda" else (5, 2.0, 1)
         sides = {"alone": alone.port, "among": among.port}
@@ -143,10 +143,10 @@ class Proof:
 
 
 def difference(answer: Tensors | str, folder: Path) -> str:
-    """The reason why an answer with `OUTPUTS` is not that of the head in `folder` on the same embedding, or "".
+    """Return the reason why an answer with `OUTPUTS` is not that of the head in `folder` on the same embedding, or "".
 
     Args:
-        answer: the tensors, or the reason why there are none, which is returned.
+        answer: the tensors, or the reason why the answer has none, which is returned.
         folder: `head.npz`, `decision.json` and `labels.txt`.
     """
     from slipway.steps.head import Head

@@ -1,4 +1,5 @@
-"""The repositories of proof `heads`, assembled by `slipway.repository`: one head on a base, and a group of them."""
+"""Writes the repositories of proof `heads`, assembled by `slipway.repository`: one head on a base, and a group of
+them."""
 
 import shutil
 import tempfile
@@ -13,9 +14,9 @@ HEADS, FEW = 100, 5
 
 
 def write_heads(inputs: Path, run: Path, *, small: bool, seed: int) -> dict[str, Any]:
-    """`heads/alone` and `heads/among`, without the engine's weights, which lie in `precision/digits`; and the CPU's
-    embeddings of the photographs. The heads have random weights, as those of the density study. One head more than is
-    compared is in the group: the proof damages it."""
+    """Write `heads/alone` and `heads/among`, without the engine's weights, which lie in `precision/digits`; and the
+    CPU's embeddings of the photographs. The heads have random weights, as those of the density study. The group has one
+    head more than the proof compares: the proof damages it."""
     from benchmarks.studies.density.made import write_random_heads
     from slipway.contract import Bundle
     from slipway.onnx_graph import output_sizes
@@ -46,7 +47,7 @@ def write_heads(inputs: Path, run: Path, *, small: bool, seed: int) -> dict[str,
 
 
 def _embeddings(inputs: Path, bundle: Any, run: Path) -> Any:
-    """FP32 `[n, d]` of the photographs that the proof asks, on the CPU: DALI, and OpenVINO in FP32."""
+    """Embed the photographs of the proof on the CPU, by DALI and OpenVINO in FP32: FP32 `[n, d]`."""
     from benchmarks.studies.gpu_proof.lane import photographs
     from slipway.steps.engine_openvino import Engine
     from slipway.steps.normalize import normalize

@@ -32,7 +32,7 @@ class Answer:
 
 
 def request(model: str, images: Sequence[bytes], outputs: Sequence[str] = OUTPUTS) -> bytes:
-    """A whole HTTP request for `images`, in Triton's binary form; the answer comes as JSON."""
+    """Make a whole HTTP request for `images`, in Triton's binary form; the answer comes as JSON."""
     tensor = b"".join(struct.pack("<I", len(image)) + image for image in images)
     described: dict[str, Any] = {
         "inputs": [
@@ -59,7 +59,7 @@ class Client:
         self._room = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def send(self, raw: bytes) -> tuple[int, bytes]:
-        """HTTP status and body. A connection that broke is not used again."""
+        """Send a request; returns HTTP status and body. A connection that broke is not used again."""
         async with self._room:
             reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(HOST, self._port)
             try:
@@ -75,7 +75,7 @@ class Client:
             return int(head.split(" ", 2)[1]), body
 
     async def tensors(self, raw: bytes) -> Tensors | str:
-        """The outputs by name, or the reason why there are none."""
+        """Ask for the outputs by name; returns the reason if the answer has none."""
         try:
             status, body = await asyncio.wait_for(self.send(raw), TIMEOUT_S)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, StopIteration) as error:
@@ -86,7 +86,7 @@ class Client:
         return {output["name"]: np.reshape(output["data"], output["shape"]) for output in content["outputs"]}
 
     async def ask(self, raw: bytes, images: int) -> list[Answer]:
-        """An answer for each image; every failure is an answer too."""
+        """Return an answer for each image; every failure is an answer too."""
         found = await self.tensors(raw)
         if isinstance(found, str):
             return [Answer(error=found)] * images
@@ -99,7 +99,7 @@ class Client:
 
 
 def ask_all(port: int, model: str, requests: Sequence[Sequence[bytes]], *, concurrency: int) -> list[list[Answer]]:
-    """The answers to every request, `concurrency` at a time, in their order."""
+    """Return the answers to every request, asked `concurrency` at a time, in their order."""
 
     async def one(client: Client, images: Sequence[bytes]) -> list[Answer]:
         return await client.ask(request(model, images), len(images))
@@ -110,7 +110,8 @@ def ask_all(port: int, model: str, requests: Sequence[Sequence[bytes]], *, concu
 def tensors_of(
     port: int, models: Sequence[str], images: Sequence[bytes], outputs: Sequence[str], *, concurrency: int
 ) -> list[Tensors | str]:
-    """What each model answers to a request with all images, or why it does not, `concurrency` at a time."""
+    """Return each model's answer to a request with all images, or the reason for none, asked `concurrency` at a
+    time."""
 
     async def one(client: Client, model: str) -> Tensors | str:
         return await client.tensors(request(model, images, outputs))
@@ -146,13 +147,13 @@ class Load:
     """Seconds that each request was sent too late."""
     failed: Counter[str]
     seconds: float
-    """How long requests were sent."""
+    """Seconds for which requests were sent."""
     ended_s: float
-    """When the last answer came."""
+    """Seconds from the first arrival to the last answer."""
 
 
 def arrive(port: int, model: str, images: Sequence[bytes], *, rate_per_s: float, seconds: float, seed: int) -> Load:
-    """Poisson arrivals of single images; each is timed from its scheduled send, and a failure counts as no answer."""
+    """Send single images at Poisson arrivals, each timed from its scheduled send; a failure counts as no answer."""
     raws = [request(model, [image]) for image in images]
     rng = random.Random(seed)
     due, scheduled = 0.0, []
@@ -161,7 +162,7 @@ def arrive(port: int, model: str, images: Sequence[bytes], *, rate_per_s: float,
 
     async def run() -> tuple[list[float], list[float], Counter[str], float]:
         client, took_s, late_s, failed = Client(port), list[float](), list[float](), Counter[str]()
-        await asyncio.gather(*(client.ask(raw, 1) for raw in raws[:32]))  # connections, and a last warm-up
+        await asyncio.gather(*(client.ask(raw, 1) for raw in raws[:32]))  # opens the connections, and is a last warm-up
         start = time.perf_counter() + 0.05
 
         async def one(raw: bytes, at: float) -> None:
@@ -186,7 +187,7 @@ def arrive(port: int, model: str, images: Sequence[bytes], *, rate_per_s: float,
 
 
 def summary(loads: Sequence[Load]) -> dict[str, Any]:
-    """Rates, and percentiles over the requests of all runs."""
+    """Summarise all runs: rates, and percentiles over their requests."""
     took_s, late_s = ([s for load in loads for s in getattr(load, name)] for name in ("took_s", "late_s"))
     failed = sum((load.failed for load in loads), Counter[str]())
     ms = {f"p{q:g}_ms": round(1000 * float(np.percentile(took_s, q)), 2) for q in (50, 90, 99, 99.9)}

@@ -1,4 +1,4 @@
-"""What the proofs read, made by seed on a machine with the full .venv."""
+"""Makes the inputs of the proofs by seed, on a machine with the full .venv."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from benchmarks.studies.gpu_proof.folder import CorpusFile, Photograph, ProofErr
 Float = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 SIDES = (48, 144)
-"""Sides of the corpus's images, in pixels. Damage is done to bytes, so small images serve as well, and more fit."""
+"""Sides of the corpus's images, in pixels. Bytes are damaged, so small images serve as well, and more of them fit."""
 ENCODINGS: dict[str, dict[str, Any]] = {
     "4:2:0": {"subsampling": 2},
     "4:2:2": {"subsampling": 1},
@@ -25,7 +25,7 @@ MOBILENET = "mobilenetv3_large_100"
 
 
 def write_corpus(path: Path, *, seed: int, small: bool) -> dict[str, int]:
-    """Good files of every accepted encoding, and damaged ones that the guard lets through to the decoder."""
+    """Write good files of every accepted encoding, and damaged ones that the guard lets through to the decoder."""
     from benchmarks.studies.study import load_photographs, scikit_image
     from slipway.steps import guard
     from tests.support.mutations import ENCODINGS as ACCEPTED
@@ -46,14 +46,14 @@ def write_corpus(path: Path, *, seed: int, small: bool) -> dict[str, int]:
 
 
 def write_preprocess(path: Path) -> None:
-    """The default `preprocess.json` of 224 pixels, with the decoder of the cpu lane."""
+    """Write the default `preprocess.json` of 224 pixels, with the decoder of the cpu lane."""
     from slipway.contract import Preprocess
 
     Preprocess(input_height=224, input_width=224).write(path)
 
 
 def write_photographs(path: Path, *, small: bool) -> int:
-    """JPEGs of 512 and 1024 pixels, in each sampling of chroma."""
+    """Write JPEGs of 512 and 1024 pixels, in each sampling of chroma."""
     from benchmarks.studies.study import load_photographs, scikit_image
     from tests.support.image_files import encode
 
@@ -70,7 +70,7 @@ def write_photographs(path: Path, *, small: bool) -> int:
 
 
 def write_precision(inputs: Path, kept: Path, run: Path, *, small: bool) -> dict[str, Any]:
-    """Typed graphs, the pixels that they are asked, and what OpenVINO answers on the CPU in FP32.
+    """Write typed graphs, their input pixels, and the answers of OpenVINO on the CPU in FP32.
 
     Raises:
         ProofError: `run` has no bundle or graphs, or its classifier is multi-label.
@@ -114,7 +114,7 @@ def _digits(folder: Path, kept: Path, run: Path, *, images: int | None) -> dict[
 
 
 def _mobilenet(folder: Path, kept: Path) -> dict[str, Any]:
-    """Full size with random weights: it says how FP16 computes, and nothing of accuracy."""
+    """Make a full-size network with random weights: it shows how FP16 computes, and nothing about accuracy."""
     import tempfile
 
     from benchmarks.studies.backbones import compiled
@@ -138,7 +138,8 @@ def _mobilenet(folder: Path, kept: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, graphs: dict[str, Path], pixels_nhwc_u8: Pixels, preprocess: Any) -> dict[str, Float]:
-    """Graphs but FP32's, the pixels as UINT8, and the logits of each graph in OpenVINO, FP32 arithmetic."""
+    """Write all graphs but FP32's, the pixels as UINT8, and the logits of each graph in OpenVINO with FP32
+    arithmetic."""
     from benchmarks.studies.gpu_proof.graphs import write_graphs
     from slipway.steps.engine_openvino import Engine
     from slipway.steps.normalize import normalize

@@ -21,7 +21,7 @@ PUBLISHED = ROOT / "benchmarks/results"
 
 
 def judge(results: Path, *, folder: Path, out: Path) -> int:
-    """Write `<out>/gpu_proof_<name>.json` for each result; 0 where all pass.
+    """Write `<out>/gpu_proof_<name>.json` for each result; 0 if all pass.
 
     Raises:
         ProofError: no result, one that is not whole, or a rehearsal that is to be published.
@@ -54,7 +54,7 @@ def judge(results: Path, *, folder: Path, out: Path) -> int:
 
 
 def _read(path: Path) -> GpuProofResult:
-    """Raises ProofError: not a result, or one that another commit's run wrote."""
+    """Read a result. Raises ProofError: not a result, or one that another commit's run wrote."""
     try:
         return GpuProofResult.parse(read_json(path), source=str(path))
     except SpecError as error:
@@ -62,7 +62,7 @@ def _read(path: Path) -> GpuProofResult:
 
 
 def _gated(result: GpuProofResult, logits: Path, kept: Path) -> GpuProofResult:
-    """The result with the gate of trained networks and the agreement of random ones, with reasons against a pass."""
+    """Add to a result the gate of trained networks, the agreement of random ones, and the reasons against a pass."""
     answered = read_arrays(logits)
     gates: dict[str, Gated] = {}
     agreement: dict[str, Agreement] = {}
@@ -98,7 +98,7 @@ def _agreement(typed_nc: Any, reference_nc: Any) -> Agreement:
 
 
 def table(results: list[GpuProofResult]) -> list[str]:
-    """Markdown: one row a proof, and one for each thing that it measured."""
+    """Render the table in Markdown: one row a proof, and one for each of its measurements."""
     first = results[0]
     lines = [
         f"{first.machine.gpu or 'CPU (rehearsal)'}, driver {first.machine.driver}, CUDA {first.machine.cuda}; "

@@ -22,12 +22,12 @@ WAYS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     ("DLPack, DALI's memory from cudaMalloc", "no", PLAIN_MEMORY),
     ("the CPU", "yes", PLAIN_MEMORY),
 )
-"""How pixels get from the decoder to the engine; where one fails, a reason against a pass, the next is tried."""
+"""Ways of pixels from the decoder to the engine. A way that fails is a reason against a pass, and the next is tried."""
 
 
 def by_any_way(report: Report, prove_by: Callable[[str], None]) -> str | None:
     """Call `prove_by` with a value for the engine's FORCE_CPU_ONLY_INPUT_TENSORS, way by way, until it raises no
-    ProofError; return that value, or None where every way failed."""
+    ProofError; return that value, or None if every way failed."""
     for path, force_cpu, variables in WAYS:
         report.part(f"answers, pixels by way of {path}")
         os.environ.update(variables)
@@ -39,7 +39,7 @@ def by_any_way(report: Report, prove_by: Callable[[str], None]) -> str | None:
 
 @contextmanager
 def attempt(report: Report, what: str) -> Iterator[None]:
-    """A server that does not start or does not answer is a reason to fail, and the rest goes on."""
+    """Run the block. A server that does not start or answer is a reason to fail, and the rest of the proof goes on."""
     try:
         yield
     except ProofError as error:
@@ -47,7 +47,7 @@ def attempt(report: Report, what: str) -> Iterator[None]:
 
 
 def photographs(inputs: Path) -> list[bytes]:
-    """The carried photographs of at most 512 pixels."""
+    """Read the carried photographs of at most 512 pixels."""
     files, facts = read_files(inputs / "photographs.npz", Photograph)
     return [file for file, fact in zip(files, facts, strict=True) if fact.side <= LARGEST_SIDE]
 
@@ -66,7 +66,7 @@ class Lane:
         )
 
     def repository(self, name: str) -> Path:
-        """Raises ProofError: it was not prepared, or not carried."""
+        """Find the repository. Raises ProofError: it was not prepared, or not carried."""
         found = self._inputs / name
         if not (found / "lane.json").is_file():
             raise ProofError(f"{found}: no repository; run prepare {self._proof}, and carry inputs/ here")
@@ -82,7 +82,7 @@ class Lane:
         pool: int = POOL,
         change: Callable[[Path], None] = lambda _: None,
     ) -> Iterator[Served]:
-        """A server on a copy of the repository.
+        """Start a server on a copy of the repository.
 
         Args:
             force_cpu: `yes` or `no`, whether Triton copies pixels to the CPU before the engine.
@@ -100,7 +100,7 @@ class Lane:
             yield served
 
     def _copied(self, repository: Path, *, force_cpu: str, post: str) -> Path:
-        """A copy of the repository, its engine with weights, and its steps on the device of the report."""
+        """Copy the repository, with the engine's weights and with its steps on the device of the report."""
         copy = Path(tempfile.mkdtemp(dir=self._work)) / "repository"
         shutil.copytree(repository, copy)
         for config in copy.glob("*/config.pbtxt"):

@@ -1,8 +1,8 @@
 """Proof `precision`: our FP16 and INT8 Q/DQ graphs in true FP16 on a GPU.
 
 A torch executor carries out exactly the operators of our graphs, in the types that they say. `f32` repeats them with
-FP32 in place of FP16, which must give what OpenVINO gives on a CPU: then the executor is right, and what `typed` does
-differently is FP16. The logits go home, where `judge` puts them through the accuracy gate.
+FP32 in place of FP16, which must give the logits of OpenVINO on a CPU. Then the executor is right, and any difference
+of `typed` comes from FP16. The logits go home, where `judge` puts them through the accuracy gate.
 """
 
 import json
@@ -58,14 +58,14 @@ def prove(inputs: Path, report: Report) -> None:
 
 
 def normalised(pixels_u8: Any, folder: Path, device: str) -> torch.Tensor:
-    """UINT8 `[n, 3, H, W]` to what the network takes, as `preprocess.json` says."""
+    """Normalise UINT8 `[n, 3, H, W]` for the network, as `preprocess.json` says."""
     network = json.loads((folder / "network.json").read_text(encoding="utf-8"))
     mean, std = (torch.tensor(network[key], dtype=torch.float32)[:, None, None] for key in ("mean", "std"))
     return ((torch.from_numpy(pixels_u8).float() / 255 - mean) / std).to(device)
 
 
 def run(network: TorchGraph, pixels_nchw: torch.Tensor) -> tuple[Any, float]:
-    """FP32 logits, and images/s of the whole pass after a first batch."""
+    """Run the network: FP32 logits, and images/s of the whole pass after a first batch."""
     network.run(pixels_nchw[:BATCH])["logits_nc"].cpu()
     started = time.perf_counter()
     parts = [network.run(batch)["logits_nc"].cpu() for batch in torch.split(pixels_nchw, BATCH)]
@@ -73,7 +73,7 @@ def run(network: TorchGraph, pixels_nchw: torch.Tensor) -> tuple[Any, float]:
 
 
 def against(logits_nc: Any, expected_nc: Any) -> dict[str, float]:
-    """Differences to OpenVINO's logits, in units of the spread of those, and the share of equal best classes."""
+    """Compare with OpenVINO's logits: the differences in units of their spread, and the share of equal best classes."""
     apart = np.abs(logits_nc - expected_nc) / expected_nc.std()
     return {
         "largest": round(float(apart.max()), 6),

@@ -20,7 +20,7 @@ def prepare(folder: Path, *, run: Path, proofs: Sequence[str], small: bool, seed
     """Write `inputs/`, `kept/` and, unless it is a small rehearsal, `pieces/` for `proofs`.
 
     Raises:
-        ProofError: something that the proofs need is not there; the text says how to make it.
+        ProofError: something that the proofs need is missing; the text says how to make it.
     """
     from slipway.contract.evidence.origin import commit
 
@@ -63,7 +63,8 @@ def _wheels(folder: Path, names: Sequence[str], inputs_bytes: int) -> Carried:
 
 
 def _clone_bytes() -> int:
-    """Size of the files that travel with every piece: tracked ones, and new ones that git does not ignore."""
+    """Return the size of the files that travel with every piece: tracked ones, and new ones that git does not
+    ignore."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
     return sum(path.stat().st_size for name in names if name and (path := ROOT / name).is_file())

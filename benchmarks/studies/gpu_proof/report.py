@@ -1,4 +1,4 @@
-"""What one proof has found so far, written after each part, so that a crash costs no more than the part it was in."""
+"""The findings of one proof, written after each part, so that a crash costs only the part in which it happens."""
 
 import platform
 import subprocess
@@ -56,7 +56,7 @@ class Report:
         self.write()
 
     def part(self, name: str) -> None:
-        """Say which part begins: should the process end, it was this one."""
+        """Record which part begins, so that the result names it if the process ends there."""
         print(f"── {self._content['proof']}: {name} ({time.monotonic() - self._started:.0f} s)", flush=True)
         self._content["part"] = name
         self.write()
@@ -66,7 +66,7 @@ class Report:
         self.write()
 
     def require(self, condition: bool, otherwise: str) -> None:
-        """A reason to fail where `condition` does not hold; the proof goes on."""
+        """Add a reason to fail if `condition` does not hold; the proof goes on."""
         if not condition:
             print(f"   FAIL: {otherwise}", flush=True)
             self.reasons.append(otherwise)
@@ -90,7 +90,7 @@ def now() -> str:
 
 
 def _versions(carried: Mapping[str, str]) -> dict[str, str]:
-    """Versions of the packages installed here, and of the `carried` wheels, which pip does not know."""
+    """Return the versions of the packages installed here, and of the `carried` wheels, which pip does not know."""
     found = {}
     for name in LIBRARIES:
         try:

@@ -18,15 +18,16 @@ from benchmarks.studies.gpu_proof.report import NOT_RUN, Report, machine, now
 from benchmarks.studies.gpu_proof.wheels import NEEDED
 
 LOG = "gpu_proof.log"
-"""What decoders say of damaged images, thousands of lines; the end of it says why a proof crashed."""
+"""File with the decoders' messages on damaged images, thousands of lines. Its end shows why a proof crashed."""
 LAST_LINES, ENDS_WITHIN_S = 12, 12
 LIMITS_S: Mapping[str, int] = {"codec": 150, "precision": 60, "dali": 90, "server": 270, "heads": 120}
-"""In this order; the first three fit a run of ten minutes together, and so do the last two."""
+"""Seconds that each proof may take, in the order of the proofs. The first three fit a run of ten minutes together, and
+so do the last two."""
 Prove = Callable[[Path, Report], None]
 
 
 def run(proofs: Sequence[str], *, folder: Path, out: Path, device: str, installed: bool, scale: float = 1.0) -> int:
-    """Run `proofs` and print a line for each; 0 where all pass.
+    """Run `proofs` and print a line for each; 0 if all pass.
 
     Args:
         installed: use the packages of this Python, not carried wheels.
@@ -85,7 +86,7 @@ def _child(
 
 
 def _end_group(process: "subprocess.Popen[Any]") -> None:
-    """The proof, which ends a server that it started, and then whatever is left."""
+    """End the proof, which ends a server that it started, and then every process that is left."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(ENDS_WITHIN_S)
@@ -101,7 +102,7 @@ def _not_run(path: Path, name: str, device: str, prepared: Prepared, why: str) -
 
 
 def prove(name: str, *, folder: Path, result: Path, device: str, installed: bool) -> int:
-    """One proof in this process; whatever goes wrong stands in the result file."""
+    """Run one proof in this process; the result file records any error."""
     prepared = Prepared.read(folder)
     if not installed:
         make_importable(folder)

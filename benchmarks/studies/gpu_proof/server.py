@@ -1,7 +1,8 @@
 """Proof `server`: the real tritonserver on a GPU: isolated decode, a torch engine in TensorRT's place, and post.
 
-Answers against the CPU's; damaged images alone, in a request and in dynamic batches; a CUDA pool that is too small; and
-P99 by rate with post on the CPU and on the GPU. tritonserver 2.51 of the wheel, so its own speed is not the image's.
+It compares answers with the CPU's, sends damaged images alone, in a request and in dynamic batches, tries a CUDA pool
+that is too small, and measures P99 by rate with post on the CPU and on the GPU. The tritonserver is the wheel's 2.51,
+so its own speed is not that of NVIDIA's image.
 """
 
 import re
@@ -56,13 +57,13 @@ class Proof:
         self.post = "KIND_GPU" if "KIND_GPU" in config.read_text(encoding="utf-8") else "KIND_CPU"
 
     def first(self, force_cpu: str) -> None:
-        """Answers, damaged images and rates of the lane as assembled. Raises ProofError: it does not answer."""
+        """Measure answers, damaged images and rates of the lane as assembled. Raises ProofError: it does not answer."""
         with self.server(force_cpu=force_cpu) as served:
             self.correct(served)
             self.rates(served.port, f"post as {self.post}, as assembled")
 
     def correct(self, served: Served) -> None:
-        """Raises ProofError: no question is answered at all."""
+        """Check the answers. Raises ProofError: no question is answered at all."""
         port = served.port
         questions, expected = read_files(self._inputs / "server/questions.npz", Expected)
         answers = [answer for (answer,) in ask_all(port, self.model, [[q] for q in questions], concurrency=8)]
@@ -122,7 +123,7 @@ class Proof:
         self._report.require(errors == 0, f"{errors} damaged images alone got an error in place of a STATUS")
 
     def rates(self, port: int, name: str) -> None:
-        """P99 by rate up to saturation: over the limit, or less than 99 % of what was offered."""
+        """Measure P99 by rate up to saturation: over the limit, or less than 99 % of the offered rate."""
         self._report.part(f"rates, {name}")
         found = []
         rates, seconds = (RATES, RATE_S) if self._report.device == "cuda" else ((5,), 2.0)
@@ -136,7 +137,7 @@ class Proof:
                 break
 
     def exhaust(self, force_cpu: str) -> None:
-        """More pixels at once than the pool holds: is every image still answered, and rightly?"""
+        """Send more pixels at once than the pool holds, and check that every image is still answered rightly."""
         self._report.part("a CUDA pool that is too small")
         questions, _ = read_files(self._inputs / "server/questions.npz", Expected)
         with self.server(force_cpu=force_cpu, pool=SMALL_POOL) as served:

@@ -1,4 +1,5 @@
-"""The repository of proof `server`: the gpu lane as `slipway.repository` assembles it, with torch for TensorRT."""
+"""Writes the repository of proof `server`: the gpu lane as `slipway.repository` assembles it, with torch for
+TensorRT."""
 
 import json
 import shutil
@@ -15,7 +16,7 @@ ANSWERED = 96
 
 
 def write_server(inputs: Path, run: Path, *, small: bool) -> dict[str, Any]:
-    """`repository/` without weights, which lie in `precision/digits`, and images with the answers of the CPU.
+    """Write `repository/` without weights, which lie in `precision/digits`, and images with the answers of the CPU.
 
     Raises:
         ProofError: this commit has no isolated decode step.
@@ -67,7 +68,7 @@ def play_the_engine(repository: Path, inputs: Path) -> None:
 
 
 def write_questions(path: Path, bundle: Any, run: Path, *, images: int) -> None:
-    """Test images with label and score of the CPU: guard, DALI, OpenVINO in FP32, the bundle's decision."""
+    """Write test images with label and score of the CPU: guard, DALI, OpenVINO in FP32, the bundle's decision."""
     from slipway.contract.dataset import FILE_NAME, Dataset
     from slipway.steps.engine_openvino import Engine
     from slipway.steps.normalize import normalize
@@ -94,7 +95,7 @@ def _outputs(outputs: Any, status_n: Any) -> tuple[Any, Any, Any]:
 
 
 def write_statuses(inputs: Path) -> None:
-    """STATUS of each image of the corpus on the CPU, by the isolated step itself."""
+    """Write the STATUS of each image of the corpus on the CPU, by the isolated step itself."""
     from slipway.steps.preprocess import Preprocessor
 
     config = json.loads((inputs / "preprocess.json").read_text(encoding="utf-8"))

@@ -1,7 +1,8 @@
 """Carries out a typed ONNX graph in torch: the operators of our graphs, in the types that the graph says.
 
 `graphs.py` writes the graph as JSON with its numbers in an `.npz`, so that neither onnx nor a runtime is needed here.
-This file is also copied beside a model of Triton's Python backend: numpy and torch alone, Python 3.10 to 3.13.
+This file is also copied beside a model of Triton's Python backend. It imports only numpy and torch, and runs under
+Python 3.10 to 3.13.
 """
 
 import json
@@ -18,7 +19,7 @@ Arithmetic = Literal["typed", "f32"]
 Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Any], Attributes], Tensor]
 TYPES = {1: torch.float32, 3: torch.int8, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16}
-"""By the numbers that ONNX gives them."""
+"""Types of torch by the numbers that ONNX gives them."""
 
 
 class Node(TypedDict):
@@ -85,14 +86,14 @@ class TorchGraph:
 
     @property
     def half_layers(self) -> int:
-        """Convolutions and matrix products whose weights are FP16."""
+        """Count the convolutions and matrix products whose weights are FP16."""
         layers = [node for node in self._nodes if node["op"] in {"Conv", "Gemm", "MatMul"}]
         weights = [self._constants.get(node["inputs"][1]) for node in layers]
         return sum(weight is not None and weight.dtype == torch.float16 for weight in weights)
 
     @torch.inference_mode()
     def run(self, pixels_nchw: Tensor) -> dict[str, Tensor]:
-        """FP32 `[n, 3, H, W]` on the device to the graph's outputs by name, FP32."""
+        """Compute the graph's outputs by name in FP32, from FP32 `[n, 3, H, W]` on the device."""
         values: dict[str, Any] = {self._input: pixels_nchw}
         for index, node in enumerate(self._nodes):
             values[node["outputs"][0]] = self._compute(node, {**self._constants_of(node), **values})
@@ -113,7 +114,7 @@ class TorchGraph:
 
 
 def _pads(attributes: Attributes, x: Tensor, *, value: float) -> Tensor:
-    """The padding of a convolution or a pool, done beforehand: ONNX may pad the two ends differently."""
+    """Pad for a convolution or a pool beforehand, since ONNX may pad the two ends differently."""
     if attributes.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
         raise UnsupportedError(f"auto_pad {attributes['auto_pad']} is not carried out here, only NOTSET and VALID")
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
@@ -179,7 +180,7 @@ def _gemm(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
 
 
 def _along(values: Tensor, x: Tensor, axis: int) -> Tensor:
-    """One value for all of `x`, or one for each index of `axis`."""
+    """Broadcast one value for all of `x`, or one for each index of `axis`."""
     return values if values.ndim == 0 else values.reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
 
 

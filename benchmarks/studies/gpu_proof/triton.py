@@ -38,14 +38,14 @@ class Served:
     """Size of the log in bytes when the server was started: several servers write to one log."""
 
     def said(self) -> str:
-        """The log since this server was started."""
+        """Return the log since this server was started."""
         return self.log.read_bytes()[self.log_start :].decode("utf-8", "replace")
 
     def memory_mib(self) -> float:
-        """Memory of the server and its steps, pages that several processes share counted once in all (PSS)."""
+        """Return the memory of the server and its steps; pages that several processes share count once in all (PSS)."""
         kib = 0
         for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # ended meanwhile
+            with suppress(OSError):  # the process ended meanwhile
                 session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
                 if session == self.pid:
                     found = re.search(r"^Pss: +(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)
@@ -141,10 +141,10 @@ def _variables(package: Path, environment: Path | None) -> dict[str, str]:
 
 
 def _library_folder() -> list[str]:
-    """Where this Python's shared library is, if the loader does not find it by itself.
+    """Return the folder of this Python's shared library, if the loader does not find it by itself.
 
     Raises:
-        ProofError: it is nowhere.
+        ProofError: the library is missing.
     """
     places = [sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"]
     for place in filter(None, places):
@@ -159,7 +159,7 @@ def _library_folder() -> list[str]:
 
 
 def step_python(folder: Path, *, first: Sequence[Path], last: Sequence[Path]) -> Path:
-    """An environment whose packages are `first`, then those of this Python, then `last`.
+    """Make an environment whose packages are `first`, then those of this Python, then `last`.
 
     The Python backend takes its packages from the `python3` on PATH, and reads no PYTHONPATH.
     """

@@ -29,7 +29,7 @@ DALI = (
 )
 SERVER = ("nvidia-pytriton", "numpy")
 ORDER = (*CODEC, *NVCOMP, *DALI, *SERVER)
-"""A piece that completes a proof is carried before those that no proof needs yet."""
+"""Wheels in the order of the pieces: a piece that completes a proof is carried first."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "codec": (*CODEC, *NVCOMP),
     "precision": (),
@@ -37,7 +37,8 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "server": ORDER,
     "heads": ORDER,
 }
-"""By proof. torch is there; so may be others of these, and what is there is used, except for numpy in the server."""
+"""Distributions that each proof needs besides torch. Those that the machine has are used, except for numpy in the
+server."""
 PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 31, 28, 27, 24, 17))
 PYTHON = "3.12"
 NOT_NEEDED = re.compile(
@@ -47,7 +48,7 @@ NOT_NEEDED = re.compile(
 
 
 def download(names: Sequence[str], folder: Path) -> list[Path]:
-    """The wheel of each distribution, in the version that requirements.lock names.
+    """Download the wheel of each distribution, in the version that requirements.lock names.
 
     Raises:
         ProofError: a distribution that the lock file does not name, or that pip cannot get.
@@ -70,7 +71,7 @@ def download(names: Sequence[str], folder: Path) -> list[Path]:
 
 
 def locked(names: Iterable[str]) -> dict[str, str]:
-    """Raises ProofError: the lock file does not name one of them."""
+    """Read the versions of the lock file. Raises ProofError: it does not name one of the distributions."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     matches = (re.match(r"([a-zA-Z0-9_.-]+)==([^ ]+)", line) for line in lines)
     found = {match[1]: match[2] for match in matches if match}
@@ -84,7 +85,7 @@ def _found(folder: Path, name: str, version: str) -> Path | None:
 
 
 def pack(wheel: Path, folder: Path) -> Path:
-    """The wheel without what is not needed, as `.tar.xz`: two thirds of its bytes."""
+    """Pack the wheel without its unneeded parts, as `.tar.xz`: two thirds of its bytes."""
     packed = folder / f"{wheel.stem}.tar.xz"
     if not packed.is_file():
         half = packed.with_suffix(".half")
@@ -120,7 +121,7 @@ def cut(wheels: Mapping[str, Path], pieces: Path, *, first: int, each: int) -> C
 
 
 def completes(carried: Carried) -> dict[int, list[str]]:
-    """The proofs that can run once a piece, and those before it, are there."""
+    """Return the proofs that can run with a piece and those before it."""
     ends: dict[str, int] = {}
     end = 0
     for wheel in carried.wheels:

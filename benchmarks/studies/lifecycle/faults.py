@@ -52,7 +52,7 @@ def try_faults(work: Path, found: Found, *, kills: int, seed: int) -> None:
         try:
             with tmpfs(work / "disk", DISK) as disk, journal("full", journal=str(disk / "journal")) as one:
                 kept["disk full"] = _fill_disk(one, disk)
-        except pytest.skip.Exception as error:  # nobody but root mounts a tmpfs
+        except pytest.skip.Exception as error:  # only root mounts a tmpfs
             found.leave_out("disk full", str(error))
         found.facts["journal"] = {name: part.plain() for name, part in kept.items()}
     missing = [abs(part.answers - part.dropped - part.rows) for part in kept.values()]
@@ -61,7 +61,7 @@ def try_faults(work: Path, found: Found, *, kills: int, seed: int) -> None:
 
 
 def _send_hostile(asked: Asked, server: Launcher) -> Hostile:
-    """Send every hostile or wrong request once, and see whether the server still is the one that it was."""
+    """Send every hostile or wrong request once, and see whether the server is still the same process."""
     pid, codes, passed = server.server_pid(), Counter[str](), []
     over_grpc = dict(_over_grpc(asked))
     over_http = {name: case[:4] for name, case in HOSTILE_HTTP.items()} | WRONG_HTTP
@@ -74,7 +74,7 @@ def _send_hostile(asked: Asked, server: Launcher) -> Hostile:
         codes[status.name] += 1
         if status == grpc.StatusCode.OK:
             passed.append(name)
-    asked.stub().ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=5)  # else it raises, and nothing is published
+    asked.stub().ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=5)  # raises if the server does not answer
     restarts = len(server.events("restarting")) + (server.server_pid() != pid)
     return Hostile(
         http=len(over_http),
@@ -108,7 +108,7 @@ def _infer(stub: Any, *, request: Any, timeout_s: float = 5) -> Any:
 
 
 def _journalled(one: Journal, *, answers: int, failed: int) -> Journalled:
-    """What the journal has of these answers after all of the spool was taken in."""
+    """Count the journal's rows of these answers, after it has taken in the whole spool."""
     one.empty()
     told = one.run("status")
     return Journalled(answers=answers, failed=failed, rows=told["rows"], dropped=told["dropped"], parity=told["parity"])
@@ -132,15 +132,15 @@ def _kill_collector(one: Journal, *, kills: int, seed: int) -> Journalled:
 
 
 def _fill_spool(one: Journal) -> Journalled:
-    """Ask for one image after the other while nobody empties a spool of 20 kB."""
+    """Ask for one image after the other while no collector empties a spool of 20 kB."""
     with one.client() as client:
         answers = [client.classify(image).error for image in pictures(SPOOLED)]
-    time.sleep(WRITTEN_S + 1)  # the bound is looked at each second
+    time.sleep(WRITTEN_S + 1)  # the bound is checked each second
     return _journalled(one, answers=len(answers), failed=len(answers) - answers.count(None))
 
 
 def _fill_disk(one: Journal, disk: Path) -> Journalled:
-    """Ask while the journal's disk is full, and let the collector go on when there is space again."""
+    """Ask while the journal's disk is full, and let the collector go on when the disk has space again."""
     process = one.collect()
     until(lambda: (disk / "journal/journal.sqlite").exists() and "takes in" in one.said())
     (disk / "filler").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096 - LEFT_BYTES))

@@ -1,4 +1,4 @@
-"""A stable server and a candidate behind a gateway, with users and the monitoring beside them."""
+"""Runs a stable server and a candidate behind a gateway, with users and the monitoring beside them."""
 
 import contextlib
 import io
@@ -46,7 +46,8 @@ class Setup:
     hook: Webhook | None
 
     def verb(self, *words: str) -> tuple[Mapping[str, float], float]:
-        """What the JSON line of `slipway release WORDS` says in seconds, and the monotonic time of its call."""
+        """Call `slipway release WORDS`; returns its JSON line, with times in seconds, and the monotonic time of the
+        call."""
         action, *others = words
         called = time.monotonic()
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -57,13 +58,14 @@ class Setup:
         return told, called
 
     def last(self, called: float, **other: str) -> float:
-        """Seconds from a call to the last request that was still answered as before: by this `arm` or `bundle`."""
+        """Return the seconds from a call to the last request that was still answered as before: by this `arm` or
+        `bundle`."""
         as_before = (one for one in list(self.users.answers) if other.items() <= one._asdict().items())
         return max((one.sent - called for one in as_before if one.sent > called), default=0.0)
 
     def wait_until_resolved(self, *, after: float) -> None:
-        """Until the alerts of a kill at the Unix time `after` have gone, and the gateway knows that the candidate is
-        back."""
+        """Wait until the alerts of a kill at the Unix time `after` have gone, and the gateway knows that the candidate
+        is back."""
         time.sleep(BACK_S)
         for name in ALERTS:
             if self.hook is not None:
@@ -164,7 +166,7 @@ def _judge_kills(kills: list[Kill], answers: list[Answer], found: Found) -> None
 
 @contextmanager
 def _monitoring(gateway: Path, folder: Path, found: Found) -> Iterator[tuple[Webhook | None, Prometheus | None]]:
-    """What `slipway render monitoring` writes, in Prometheus and Alertmanager, where these are installed."""
+    """Run the output of `slipway render monitoring` in Prometheus and Alertmanager, if these are installed."""
     for needed in (needs_prometheus, needs_alertmanager):
         if needed.args[0]:
             found.leave_out("alert at the webhook", needed.kwargs["reason"])

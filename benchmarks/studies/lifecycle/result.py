@@ -10,11 +10,11 @@ from slipway.contract.evidence.studies import Part, ServedResult
 
 
 class Bar(Part):
-    """What was measured, once or several times, and what is allowed."""
+    """A figure that was measured once or several times, and its limit."""
 
     values: tuple[float, ...]
     limit: float
-    """Most that each value may be."""
+    """Largest value that is allowed."""
     unit: str
     met: bool
 
@@ -35,7 +35,7 @@ class Hostile(Part):
     http: int
     grpc: int
     codes: dict[str, int]
-    """How many got each HTTP status or gRPC status."""
+    """Number of requests by HTTP status or gRPC status."""
     not_refused: tuple[str, ...]
     """Names of the requests that got neither a 4xx nor an error of gRPC."""
     server_restarts: int
@@ -68,15 +68,15 @@ class LifecycleResult(ServedResult):
     memory_mib: dict[str, float]
     prometheus_core_percent: float | None = None
     not_measured: dict[str, str]
-    """Why a part was left out, by its name."""
+    """Reason why a part was left out, by the name of the part."""
     load_1m: float
-    """Mean number of processes that wanted a core in the minute before the study."""
+    """Mean number of processes that needed a core in the minute before the study."""
     seconds: float
 
 
 @dataclass
 class Found:
-    """What the parts of the study have found so far."""
+    """Findings of the parts of the study so far."""
 
     bars: dict[str, Bar] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Found:
     not_measured: dict[str, str] = field(default_factory=dict)
 
     def judge(self, name: str, values: Sequence[float], *, limit: float, unit: str) -> None:
-        """Judge the values of a bar, and say so."""
+        """Judge the values of a bar, and print the verdict."""
         self.bars[name] = bar = Bar.judged(values, limit=limit, unit=unit)
         shown = ", ".join(f"{value:.3g}" for value in values)
         print(f"  {name}: {shown} {unit} (limit {limit:g}): {'met' if bar.met else 'MISSED'}", flush=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ask the real tritonserver about every seeded defect, and write down what it did; then the table of rules in docs/."""
+"""Ask the real tritonserver about every seeded defect, record its reaction, and write the table of rules in docs/."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.m
 SERVED = ("example", "fleet", "heads")
 """Good repositories that the cpu lane's server loads."""
 CONTROLS = 10
-"""Times that each of them is asked as the defects are that need luck."""
+"""Number of times that each good repository is asked, as the defects are that need luck."""
 LIBRARIES = ("nvidia-pytriton", "nvidia-dali-cuda130", "openvino", "protobuf", "tritonclient")
 EPILOG = """example:
   python -m benchmarks.studies.lint_corpus                          everything; about 20 minutes on two cores
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def record(only: list[str] | None, before: dict[str, Any]) -> dict[str, Any]:
-    """Everything anew, or the defects `only` and the rest as it was `before`."""
+    """Record everything anew, or the defects `only` and the rest as it was `before`."""
     from tests.support.lint_defects import RECORDED
     from tests.support.lint_server import answers, version
     from tests.support.seeded_defects import good
@@ -68,7 +68,7 @@ def record(only: list[str] | None, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def observations(chosen: list[Any], expected: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What the server does with each defect, or that it was not asked."""
+    """Yield the server's reaction to each defect, or the fact that it was not asked."""
     from tqdm import tqdm
 
     for defect in tqdm(chosen, desc="defects", unit="server", disable=not sys.stderr.isatty()):
@@ -77,7 +77,7 @@ def observations(chosen: list[Any], expected: dict[str, Any]) -> Iterator[tuple[
 
 
 def observed(defect: Any, expected: Any) -> dict[str, Any]:
-    """What became of it; where luck has a part, the worst of each run and how often it was so."""
+    """Observe one defect; where luck has a part, the worst of each run, and how often it happened."""
     from tests.support.lint_server import observe
 
     with tempfile.TemporaryDirectory(prefix="lint-corpus-") as folder:
@@ -128,7 +128,7 @@ repositories, asked in the same way, answered {answered} times of {controls}. Th
 
 
 def page(recorded: dict[str, Any]) -> str:
-    """docs/lint.md: each rule, its harm, and the reaction of the server."""
+    """Render docs/lint.md: each rule, its harm, and the reaction of the server."""
     from slipway.lint.rule_table import GROUPS
 
     counts = Counter(recorded["counts"])
@@ -155,13 +155,13 @@ def _server(word: str, entries: list[dict[str, Any]]) -> str:
 
 
 def _rank(difference: str) -> int:
-    """The worst first."""
+    """Sort key that puts the worst first."""
     words = ("the server died", "never answered", "deadlock")
     return next((n for n, word in enumerate(words) if word in difference), len(words) + (": answers " in difference))
 
 
 def _short(difference: str) -> str:
-    """One cell of the table; steps are called by their content, which is of no interest there."""
+    """Shorten one cell of the table: it leaves out the content in the names of steps."""
     text = re.sub(r"_[0-9a-f]{12}|\[request id: <id_unknown>\] ", "", difference.replace("|", "/"))
     return text if len(text) < 160 else f"{text[:160].rpartition(' ')[0]} …"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How much memory the server of a classifier takes by default, relative to `layout: steps`."""
+"""Measure the memory that the server of a classifier takes by default, relative to `layout: steps`."""
 
 import argparse
 import asyncio
@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def assembled(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Path], str]:
-    """The repository of each side, and the name of the classifier."""
+    """Assemble the repository of each side; returns them and the name of the classifier."""
     from slipway.contract import Bundle
     from slipway.contract.serving import INSTANCES
     from slipway.repository import assemble, pick_engines
@@ -94,7 +94,7 @@ def how(repository: Path, name: str) -> str:
 
 
 def served(repository: Path, name: str, sent: dict[str, list[bytes]], folder: Path) -> "Iterator[tuple[str, Memory]]":
-    """The memory of a new server after each kind of image."""
+    """Measure the memory of a new server after each kind of image."""
     from benchmarks.studies.memory.measure import memory_of
     from slipway.serving import Ports, serve
 
@@ -105,7 +105,7 @@ def served(repository: Path, name: str, sent: dict[str, list[bytes]], folder: Pa
 
 
 async def ask_all(url: str, name: str, images: Sequence[bytes]) -> None:
-    """Raises GateError: an image was not answered."""
+    """Ask for every image. Raises GateError: an image was not answered."""
     from slipway.benchmark.server import TritonConnection
     from slipway.contract import GateError
 
@@ -118,7 +118,7 @@ async def ask_all(url: str, name: str, images: Sequence[bytes]) -> None:
 
 
 def ratios(ours: "dict[str, list[Memory]]", *, to: "dict[str, list[Memory]]") -> dict[str, dict[str, dict[str, float]]]:
-    """By kind of image and figure: mean, least and most of the rounds."""
+    """Return the mean, least and most of the rounds, by kind of image and figure."""
 
     def share(kind: str, figure: str) -> dict[str, float]:
         found = [getattr(one, figure) / getattr(other, figure) for one, other in zip(ours[kind], to[kind], strict=True)]

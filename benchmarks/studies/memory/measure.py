@@ -1,4 +1,5 @@
-"""Memory of a server and its stubs: each page once, whoever else has it mapped, and all of their shared memory."""
+"""Measures the memory of a server and its stubs: each page once, however many processes map it, and all shared
+memory."""
 
 import os
 from collections.abc import Iterator
@@ -15,14 +16,14 @@ from slipway.contract import GateError
 SHARED_MEMORY = "/dev/shm/"
 PAGE = os.sysconf("SC_PAGE_SIZE")
 Entries = npt.NDArray[np.uint64]
-"""The kernel's word on each page of a region: bit 63 is set where it is present, bit 61 where it is of a file or of
-shared memory, and the lowest 55 bits are the number of its frame in the machine's memory."""
+"""The kernel's entry for each page of a region: bit 63 is set if the page is present, bit 61 if it belongs to a file or
+to shared memory, and the lowest 55 bits are the number of its frame in the machine's memory."""
 
 
 def memory_of(pid: int) -> Memory:
-    """The memory of process `pid` and its descendants now.
+    """Measure the memory of process `pid` and its descendants now.
 
-    Raises GateError: this process may not read which frames they have.
+    Raises GateError: this process may not read the numbers of their frames.
     """
     processes = family(pid)
     regions = [region for process in processes for region in regions_of(process.pid)]
@@ -43,8 +44,8 @@ def memory_of(pid: int) -> Memory:
 
 
 def proportional_mib(pid: int) -> float:
-    """Memory of the server `pid` and its stubs: pages that several processes share counted once among all that have
-    them (PSS), and all of their shared memory, of which PSS leaves out what none of them has touched."""
+    """Measure the memory of the server `pid` and its stubs: PSS, which divides a page by the processes that map it, and
+    all of their shared memory, of which PSS leaves out untouched pages."""
     regions = [region for process in family(pid) for region in process.memory_maps()]
     segments = {region.path for region in regions if region.path.startswith(SHARED_MEMORY)}
     proportional = sum(region.pss for region in regions if region.path not in segments)
@@ -57,13 +58,13 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def regions_of(pid: int) -> Iterator[tuple[str, Entries]]:
-    """Each region of a process: the path of its file, empty if it has none, and its pages that are present."""
+    """Yield each region of a process: the path of its file, empty if it has none, and its pages that are present."""
     process = Path(f"/proc/{pid}")
     lines = (process / "maps").read_text().splitlines()
     with (process / "pagemap").open("rb", buffering=0) as pages:
         for line in lines:
             addresses, _, _, _, _, *path = line.split(maxsplit=5)
-            if path and path[0].startswith("[v"):  # the kernel's own
+            if path and path[0].startswith("[v"):  # a region of the kernel itself
                 continue
             begin, end = (int(address, 16) // PAGE for address in addresses.split("-"))
             pages.seek(8 * begin)
@@ -72,7 +73,7 @@ def regions_of(pid: int) -> Iterator[tuple[str, Entries]]:
 
 
 def frames(parts: Iterator[Entries]) -> int:
-    """The number of frames, each counted once."""
+    """Count the frames, each once."""
     return int(np.unique(np.concatenate(list(parts)) & np.uint64((1 << 55) - 1)).size)
 
 

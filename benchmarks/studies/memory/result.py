@@ -12,7 +12,7 @@ class Memory(Part):
     """Size of the segments in `/dev/shm` that one of the processes has mapped. Triton allocates all of a segment at
     once, and a container's limit counts it."""
     held_mib: float
-    """Sum of the two: what the kernel cannot drop."""
+    """Sum of `own_mib` and `shared_mib`, which the kernel cannot drop."""
     total_mib: float
     """`held_mib` and the pages of files, most of them of libraries, each once. Several servers share these, and the
     kernel can drop them and read them again."""
@@ -27,9 +27,9 @@ class MemoryResult(StudyResult):
     images: int
     photographs: int
     target: float
-    """Most memory of what `auto` chooses, relative to `steps` with two instances of each."""
+    """Largest memory of the layout that `auto` chooses, relative to `steps` with two instances of each."""
     serving: dict[str, str]
-    """How each server runs the classifier."""
+    """Layout, processes and threads of each server."""
     memory: dict[str, dict[str, tuple[Memory, ...]]]
     """Memory of each server after each kind of image, by round."""
     ratios: dict[str, dict[str, dict[str, Share]]]

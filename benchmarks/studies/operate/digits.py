@@ -1,4 +1,4 @@
-"""The images: what the first classifier learns from, and what clients send before and after the change."""
+"""Divides the images: some train the first classifier, and clients send others before and after the change."""
 
 import csv
 import io
@@ -24,9 +24,9 @@ class Scans:
 
     learnt: dict[str, list[Path]]
     before: dict[str, list[Path]]
-    """What clients send until the new classifier is promoted."""
+    """Scans that clients send until the new classifier is promoted."""
     after: dict[str, list[Path]]
-    """What clients send from then on: nobody has labelled or learnt it."""
+    """Scans that clients send from then on. None of them is labelled or learnt."""
 
 
 def divide(digits: Path, *, seed: int) -> Scans:
@@ -53,7 +53,7 @@ def divide(digits: Path, *, seed: int) -> Scans:
 
 
 def photographed(path: Path, draw: random.Random) -> bytes:
-    """A scan as a client would photograph it: turned by up to 8 degrees, and encoded as JPEG of quality 80 to 95."""
+    """Photograph a scan as a client would: turned by up to 8 degrees, and encoded as JPEG of quality 80 to 95."""
     with Image.open(path) as image:
         picture = image.convert("RGB")
         corner = picture.getpixel((0, 0))
@@ -64,7 +64,7 @@ def photographed(path: Path, draw: random.Random) -> bytes:
 
 
 def write_data(scans: Scans, folder: Path, *, seed: int) -> int:
-    """Write class folders of what is learnt from, photographed as clients do; returns the number of images."""
+    """Write class folders of the scans to learn from, photographed as clients do; returns the number of images."""
     draw = random.Random(seed)
     written = 0
     for digit, paths in scans.learnt.items():
@@ -77,7 +77,7 @@ def write_data(scans: Scans, folder: Path, *, seed: int) -> int:
 
 
 def spoil_data(good: Path, table: Path) -> None:
-    """Write the table of `good` with labels that a mistake has moved: each digit is called by the next one's name."""
+    """Write the table of `good` with labels that a mistake has moved: each digit has the name of the next one."""
     labels = (good / "labels.txt").read_text(encoding="utf-8").split()
     moved = dict(zip(labels, labels[1:] + labels[:1], strict=True))
     with (good / "data.csv").open(newline="", encoding="utf-8") as file:
@@ -89,7 +89,7 @@ def spoil_data(good: Path, table: Path) -> None:
 
 
 def shuffled(paths: dict[str, list[Path]], *, new_share: float, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Digits and images without end: of the new digit with probability `new_share`, else of a known one."""
+    """Yield digits and images without end: the new digit with probability `new_share`, else a known one."""
     draw = random.Random(seed)
     while True:
         digit = NEW if draw.random() < new_share else draw.choice(KNOWN)

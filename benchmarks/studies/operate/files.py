@@ -1,4 +1,4 @@
-"""The files that an operator writes: specs, fleet and gateway."""
+"""Writes the files of an operator: specs, fleet and gateway."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ _AUGMENT = {"horizontal_flip": False, "crop_scale": [0.75, 1.0], "rotate_degrees
 
 
 def write_first(run: Path) -> None:
-    """`network.yaml` and `base.yaml`: a backbone that is trained on the data in `data`, and a base of it."""
+    """Write `network.yaml` and `base.yaml`: a backbone that is trained on the data in `data`, and a base of it."""
     network = {
         "name": "network",
         "task": "multiclass",
@@ -36,8 +36,8 @@ def write_first(run: Path) -> None:
 
 
 def write_head(spec: Path, *, data: Path, table: Path | None = None) -> None:
-    """The spec of a head for class folders, or for a table of images. What it may lose is what some 300 test images can
-    prove."""
+    """Write the spec of a head for class folders, or for a table of images. Its limit on lost accuracy is one that some
+    300 test images can prove."""
     source = {"root": str(data), **_SPLIT}
     if table is not None:
         source = {"root": str(data), "csv": str(table), "labels": str(data / "labels.txt")}
@@ -47,22 +47,23 @@ def write_head(spec: Path, *, data: Path, table: Path | None = None) -> None:
 
 
 def write_fleet(run: Path, *, active: str, candidate: str) -> None:
-    """`fleet.yaml` with one head, and the run that is tried beside it; a turn puts another in its place.
+    """Write `fleet.yaml` with one head, and the run that is tried beside it; a turn replaces the head.
 
-    A share of errors under 2 % counts as none, and 5 % may be late: a few minutes of requests prove no less."""
+    Shares of errors under 2 % count as none, 5 % may be late, and the verdict may come at once: minutes of requests
+    cannot prove less."""
     content = {
         "bases": {"strokes": {"base": "strokes", "heads": {"digits": active}}},
         "release": {
             "candidate": {"digits": candidate},
             "weight": 50,
-            "judge": {"negligible_share": 0.02, "slow_share": 0.05},
+            "judge": {"negligible_share": 0.02, "slow_share": 0.05, "bake_minutes": 0},
         },
     }
     (run / "fleet.yaml").write_text(dump_yaml(content), encoding="utf-8")
 
 
 def write_gateway(run: Path, box: "Box") -> None:
-    """`gateway.yaml`, with a journal of every request."""
+    """Write `gateway.yaml`, with a journal of every request."""
     content = {
         "listen": f"127.0.0.1:{box.own.grpc}",
         "metrics_port": box.own.metrics,

@@ -18,7 +18,7 @@ STUDIO_S = 240.0
 
 
 class Labelling:
-    """Answers whatever the journal asks, and counts it."""
+    """Labels the images that the journal asks for, and counts them."""
 
     def __init__(self, box: Box, *, truth: Callable[[str], str]) -> None:
         """`truth` gives the digit of an image by the id that the client gave its request."""
@@ -51,7 +51,7 @@ class Labelling:
         self.labels += len(truth)
 
     def measured(self) -> dict[str, Any]:
-        """The fields of the result that say how labels came."""
+        """Return the fields of the result that describe the labelling."""
         studio = self._box.studio
         if studio is None:
             return {"labels": self.labels, "labels_by": "CSV"}
@@ -67,7 +67,7 @@ class Labelling:
         self._box.verb(f"{len(truth)} labels", f'labels add {self._gateway} {path} --annotator "{PERSON}"{options}')
 
     def _annotate(self, studio: Studio, truth: Mapping[int, str], *, options: str) -> None:
-        """The images go to Label Studio, an annotator answers there, and the labels come back.
+        """Send the images to Label Studio, let an annotator answer there, and fetch the labels.
 
         Raises:
             SlipwayError: other labels came back than the annotator gave.

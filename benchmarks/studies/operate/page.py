@@ -1,4 +1,4 @@
-"""The pictures of `make operate`, on one page."""
+"""Draws the pictures of `make operate` on one page."""
 
 from collections import Counter
 from pathlib import Path
@@ -45,7 +45,7 @@ def write_page(told: Told, result: OperateResult, out: Path) -> None:
 
 @styled
 def accuracy_over_time(told: Told) -> Svg:
-    """The running share of right answers, by the truth that the clients know, and the watch's estimate of it."""
+    """Draw the running share of right answers, by the truth that the clients know, and the watch's estimate of it."""
     found = sorted(told.answers, key=lambda one: one.sent_s)
     correct = np.array([one.is_correct for one in found], dtype=np.float64)
     times_s = np.array([one.sent_s for one in found])
@@ -64,7 +64,7 @@ def accuracy_over_time(told: Told) -> Svg:
 
 @styled
 def evidence_over_time(told: Told) -> Svg:
-    """The evidence of a change, against the threshold of the alarm."""
+    """Draw the evidence of a change, against the threshold of the alarm."""
     drift = told.drift
     chart = axes(8.5, 2.4)
     rows = [point.row for point in drift.history]
@@ -79,7 +79,7 @@ def evidence_over_time(told: Told) -> Svg:
 
 @styled
 def answered_over_time(told: Told) -> Svg:
-    """The share of requests that each head answered."""
+    """Draw the share of requests that each head answered."""
     last_s = max(one.sent_s for one in told.answers)
     edges = np.arange(0, last_s + BLOCK_S, BLOCK_S)
     names = list(told.heads.values())
@@ -99,7 +99,7 @@ def answered_over_time(told: Told) -> Svg:
 
 
 def _mark(chart: Chart, told: Told) -> None:
-    """A line and a number for each thing that happened; the list below the charts names them."""
+    """Mark each event with a line and a number; the list below the charts names the events."""
     _, high = chart.get_ylim()
     for number, name in enumerate(SHOWN, start=1):
         at_s = told.marks_s[name]

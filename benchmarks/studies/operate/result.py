@@ -6,13 +6,13 @@ from slipway.contract.evidence.studies import Failures, Part, ServedResult
 
 
 class OperateAlarm(Part):
-    """When the watch said that the images have changed."""
+    """The alarm of the watch: the images have changed."""
 
     seconds: float
-    """Since the first image of the new class could come."""
+    """Seconds since the first image of the new class could come."""
     requests: int
     sampled_rows: int
-    """Rows of the journal until then."""
+    """Rows of the journal until the alarm."""
     event: str
 
 
@@ -28,7 +28,7 @@ class OperateEstimate(Part):
 
 
 class OperateStudio(Part):
-    """What an annotator, played by a program, met in Label Studio."""
+    """The work of an annotator, played by a program, in Label Studio."""
 
     version: str
     answered: int
@@ -48,9 +48,9 @@ class OperateResult(ServedResult):
     """Share of the images that show the new class."""
     accuracy: dict[str, float]
     """Share of right answers, by the truth that the clients know: `before` the new class, `shifted` with it, and
-    `after` the promotion, on images that nobody has labelled or learnt."""
+    `after` the promotion, on images that were neither labelled nor learnt."""
     recovered_share: float
-    """(after - shifted) / (before - shifted)"""
+    """Share of the lost accuracy that came back: (after - shifted) / (before - shifted)."""
     alarm: OperateAlarm
     estimate: OperateEstimate
     labels: int
@@ -60,7 +60,7 @@ class OperateResult(ServedResult):
     requests: int
     failed: int
     parity: Failures
-    """Replays of the journal by what they showed."""
+    """Replays of the journal by their outcome."""
     spoilt_answers: int
     """Requests that the spoilt head answered before it was rolled back."""
     marks_s: dict[str, float]

@@ -1,4 +1,4 @@
-"""What happens, in order; each step is a verb as a user runs it."""
+"""The events in their order; each step is a verb as a user runs it."""
 
 import time
 from collections.abc import Iterator
@@ -28,32 +28,32 @@ WORSE, STOPS_FOR_A_PERSON = 1, 2
 
 @dataclass(frozen=True)
 class Told:
-    """What was seen."""
+    """All that the story observed."""
 
     answers: list[Answered]
     marks_s: dict[str, float]
-    """Seconds since the first request, by what began then."""
+    """Seconds since the first request at which each stage began."""
     drift: Drift
     estimate: Interval
-    """What the watch knew when the labels were there."""
+    """The accuracy that the watch estimated with the labels."""
     considered: float
-    """Share of right answers among the rows that the estimate stands on, by the truth."""
+    """True share of right answers among the rows that the estimate is based on."""
     alarm_requests: int
     alarm_s: float
     labelled: dict[str, Any]
-    """Number of labels, and how they came."""
+    """Number of labels, and facts of the labelling."""
     parity: dict[str, int]
     heads: dict[str, str]
     """Name of each head by the id of its bundle."""
     steps_s: dict[str, float]
 
     def accuracy(self, start: str, end: str) -> float:
-        """Share of right answers of the requests between two marks."""
+        """Return the share of right answers to the requests between two marks."""
         found = [one.is_correct for one in self.answers if self.marks_s[start] <= one.sent_s < self.marks_s[end]]
         return sum(found) / len(found)
 
     def measured(self) -> dict[str, Any]:
-        """The fields of the result."""
+        """Return the fields of the result."""
         assert self.drift.alarm is not None, "the story waited for it"
         accuracy = {
             "before": self.accuracy("before", "shifted"),
@@ -86,7 +86,7 @@ class Told:
 
 
 def tell(box: Box, scans: Scans) -> Told:
-    """Everything, from the first data to the rollback of the spoilt head."""
+    """Run everything, from the first data to the rollback of the spoilt head."""
     run = box.folder
     first_release(box, scans)
     with ExitStack() as stack:
@@ -108,7 +108,7 @@ def tell(box: Box, scans: Scans) -> Told:
 
 
 def first_release(box: Box, scans: Scans) -> None:
-    """A base, a head on it, and the repository of both."""
+    """Make a base, a head on it, and the repository of both."""
     run = box.folder
     print(f"{run}/data: {write_data(scans, run / 'data', seed=0)} photographed digits, 0 to 8")
     write_first(run)
@@ -128,7 +128,7 @@ def _stream(box: Box, images: Iterator[tuple[str, bytes]]) -> Stream:
 
 
 class Story:
-    """The steps after the first release; each leaves what it has seen."""
+    """The steps after the first release; each keeps its observations."""
 
     def __init__(self, box: Box, scans: Scans, stream: Stream) -> None:
         self._box, self._run, self._scans, self._stream = box, box.folder, scans, stream
@@ -140,13 +140,13 @@ class Story:
         self._considered = 0.0
 
     def quiet(self) -> None:
-        """Digits 0 to 8 alone, and a few labels as on any day."""
+        """Send only digits 0 to 8, and label a few images as on any day."""
         time.sleep(QUIET_S)
         self._labelling.wait()
         self._box.verb("labels of a quiet day", f"labels select {self._gateway} --labels {QUIET_LABELS}")
 
     def shift(self) -> None:
-        """Nines appear; ends with the alarm. People label the images of the quiet day meanwhile."""
+        """Send nines until the alarm. People label the images of the quiet day meanwhile."""
         self._mark("shifted", f"from now on {NEW_SHARE:.0%} of the images are nines")
         self._stream.images = shuffled(self._scans.before, new_share=NEW_SHARE, seed=2)
         self._answer()
@@ -157,7 +157,7 @@ class Story:
         wait_until(lambda: len(self._stream.since(self._marks["shifted"])) > SHIFTED, what="enough images came")
 
     def label(self) -> None:
-        """People label what the watch wants to know; here the data's own truth answers."""
+        """Label the images that the watch asks for; the data's own truth answers for the people."""
         self._box.verb("which images are labelled", f"labels select {self._gateway} --labels {LABELS}")
         self._answer()
         time.sleep(LOOK_S)
@@ -170,14 +170,14 @@ class Story:
         self._mark("labelled", f"{self._labelling.labels} labels")
 
     def learn(self) -> None:
-        """A turn begins: new data, a head that knows nines, and a candidate's repository. It stops for a person."""
+        """Begin a turn: new data, a head that knows nines, and a candidate's repository. It stops for a person."""
         turn = f"{self._gateway} {self._run}/fleet.yaml digits"
         self._box.verb("reasons to train again", f"turn propose {turn}")
         words = f'turn run {turn} --approved-by "{PERSON}" --accept "300 test images prove little"'
         self._box.verb("new head", words, allowed=(STOPS_FOR_A_PERSON,))
 
     def try_candidate(self) -> None:
-        """Beside the old head: in the shadow, compared, with half of the requests, and promoted."""
+        """Try the new head beside the old one: in the shadow, compared, with half of the requests, and promoted."""
         turn = f"{self._gateway} {self._run}/fleet.yaml digits"
         with self._serving("digits-2"):
             self._box.verb("shadow", f"release mirror {self._gateway} 100")
@@ -194,7 +194,7 @@ class Story:
         time.sleep(AFTER_S)
 
     def spoil(self) -> None:
-        """A head whose labels were mixed up, as a data set with a shifted column gives: tried, and rolled back."""
+        """Try a head whose labels were mixed up, as by a shifted column of a data set, and roll it back."""
         self._mark("spoilt", "a head with wrong labels is tried")
         run = self._run
         spoil_data(run / "digits-2/data", run / "spoilt.csv")
@@ -212,7 +212,7 @@ class Story:
         self._mark("end", "the end")
 
     def told(self) -> Told:
-        """All that was seen."""
+        """Return all that the story observed."""
         watched = self._facts.watched if self._facts else None
         drift, estimate = (watched.drift, watched.accuracy.estimate) if watched else (None, None)
         if drift is None or drift.alarm is None or estimate is None:

@@ -1,4 +1,4 @@
-"""Clients: one image after another through the gateway at a steady rate, each with its truth."""
+"""Plays the clients: one image after another through the gateway at a steady rate, each with its truth."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ class Answered:
     request_id: str
     truth: str
     label: str | None
-    """None where no answer came."""
+    """Label of the answer; None if no answer came."""
     bundle: str | None
     ms: float
 
@@ -31,7 +31,7 @@ class Answered:
 
 
 class Stream:
-    """Sends until the end of the block. Assign to `images` what is sent from now on."""
+    """Sends images until the end of the block. Assign to `images` to change what is sent from now on."""
 
     def __init__(
         self, url: str, *, model: str, key: str, rate_per_s: float, images: Iterator[tuple[str, bytes]]
@@ -59,11 +59,11 @@ class Stream:
         return time.monotonic() - self._started_s
 
     def since(self, start_s: float) -> list[Answered]:
-        """What was sent at `start_s` or later."""
+        """Return the requests that were sent at `start_s` or later."""
         return [one for one in self.answers if one.sent_s >= start_s]
 
     def true_label(self, client_id: str) -> str:
-        """The true digit of an image, by the id that the journal has of its request."""
+        """Return the true digit of an image, by the id that the journal has of its request."""
         return self.truth[client_id.partition(".")[0]]
 
     async def _send(self) -> None:
@@ -88,6 +88,6 @@ class Stream:
             answer = await client.classify(image, request_id=request_id)
             label, bundle = answer.label, answer.bundle
         except ClientError:
-            pass  # counted: no label
+            pass  # counts as an answer without a label
         ms = (time.monotonic() - sent) * 1000
         self.answers.append(Answered(sent - self._started_s, request_id, digit, label, bundle, ms))

@@ -1,4 +1,4 @@
-"""A real Label Studio, and an annotator who uses it as its web page does: over its REST API."""
+"""Runs a real Label Studio, and an annotator who uses its REST API as its web page does."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ class Studio:
     @classmethod
     @contextmanager
     def started(cls, folder: Path, port: int) -> Iterator[Self]:
-        """Start it beside the block with its data in `folder`, and end it afterwards."""
+        """Start Label Studio beside the block with its data in `folder`, and end it afterwards."""
         folder.mkdir(parents=True, exist_ok=True)
         program = ROOT / "build/label_studio/start.py"
         command = [sys.executable, str(program), "--data", str(folder), "--port", str(port)]
@@ -49,7 +49,7 @@ class Studio:
         return self.folder / "token"
 
     def ask(self, method: str, path: str, content: object = None) -> Any:
-        """The JSON that it answers, or None for an empty body."""
+        """Send a request; returns the JSON of the answer, or None for an empty body."""
         headers = {"Authorization": f"Token {self.token_file.read_text().strip()}", "Content-Type": "application/json"}
         body = None if content is None else json.dumps(content).encode()
         request = urllib.request.Request(self.url + path, body, headers, method=method)
@@ -58,7 +58,7 @@ class Studio:
         return json.loads(text) if text else None
 
     def version(self) -> str | None:
-        """Its release; None while it does not answer."""
+        """Return the release of Label Studio; None while it does not answer."""
         try:
             with urllib.request.urlopen(f"{self.url}/api/version", timeout=5) as answer:
                 release: str = json.load(answer)["release"]
@@ -73,7 +73,7 @@ class Studio:
         return int(self.ask("GET", f"/api/projects/?title={title}")["results"][0]["id"])
 
     def tasks(self, project: int) -> dict[int, Any]:
-        """Tasks by the journal's row."""
+        """Return the tasks by the journal's row."""
         found = self.ask("GET", f"/api/tasks/?project={project}&fields=all&page_size={_PAGE}")["tasks"]
         rows = [task["data"]["row"] for task in found]
         if len(rows) != len(set(rows)):
@@ -81,7 +81,7 @@ class Studio:
         return dict(zip(rows, found, strict=True))
 
     def offered(self, project: int) -> set[str]:
-        """The classes that annotators may click on; others they type."""
+        """Return the classes that annotators may click on; they type others."""
         config = self.ask("GET", f"/api/projects/{project}/")["label_config"]
         return {one.get("value", "") for one in ElementTree.fromstring(config).iter("Choice")}
 
@@ -89,7 +89,7 @@ class Studio:
         """Answer a task with a class that is offered, or with a `new` one; without both, skip it.
 
         Args:
-            by: number of another user whose answer it is.
+            by: number of another user who gives the answer.
 
         Returns:
             the number of the annotation.
@@ -105,7 +105,7 @@ class Studio:
         return int(self.ask("POST", f"/api/tasks/{task['id']}/annotations/", content)["id"])
 
     def annotate(self, project: int, truth: Callable[[int], str]) -> Counter[str]:
-        """Answer every task that nobody has answered, by the truth of its row.
+        """Answer every task without an answer, by the truth of its row.
 
         Returns how many were `answered`, with a class that had to be `typed`, after a class was `suggested`, and how
         many of these were `right`.

@@ -102,7 +102,7 @@ class Stacks:
 
 
 def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: Sequence[int]) -> dict[str, Any]:
-    """What each stack holds and how long it takes, and what ours is of that; why a stack is missing."""
+    """Measure the capacity and latency of each stack, and ours relative to them; a missing stack has its reason."""
     from benchmarks.studies.peers.stacks import OURS, POOL
     from slipway.contract.evidence.latency import rate_at
 
@@ -112,7 +112,7 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: S
     for name in (*OURS, POOL, *peers):
         try:
             best[name], starts[name] = best_setting(stacks, bench, name, batches)
-        except Exception as error:  # a peer that cannot be made to run says why, and the others are measured
+        except Exception as error:  # a peer that does not run must not stop the others
             if name in OURS:
                 raise
             failed[name] = f"{type(error).__name__}: {error}"
@@ -137,7 +137,7 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: S
 
 
 def best_setting(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[int]) -> "tuple[Setting, int]":
-    """The batch, and pinned or not, with which the stack holds the highest rate, and the rung to begin with."""
+    """Find the batch, and pinned or not, with which the stack holds the highest rate, and the rung to begin with."""
     from slipway.contract.evidence.latency import rate_at
 
     settings = {f"{name}, {setting}": setting for setting in stacks.settings_of(name, batches)}
@@ -151,7 +151,7 @@ def best_setting(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[in
 
 
 async def same_answers(sides: "dict[str, Side]", labels: Sequence[str]) -> dict[str, float]:
-    """The share of 32 images that each stack answers as Triton does.
+    """Return the share of 32 images that each stack answers as Triton does.
 
     Raises:
         GateError: a stack that is said to do the same work answers otherwise.
@@ -181,7 +181,7 @@ async def same_answers(sides: "dict[str, Side]", labels: Sequence[str]) -> dict[
 
 
 def light_load(bench: "Bench", sides: "dict[str, Side]") -> dict[str, Any]:
-    """P50 and P99 of each stack at 20 images/s, and as a multiple of ours, round by round."""
+    """Measure P50 and P99 of each stack at 20 images/s, and as a multiple of ours, round by round."""
     import numpy as np
     from tqdm import tqdm
 
@@ -205,7 +205,7 @@ def light_load(bench: "Bench", sides: "dict[str, Side]") -> dict[str, Any]:
 
 
 def spread(ratios: Sequence[float]) -> dict[str, float]:
-    """Geometric mean, least and most."""
+    """Return the geometric mean, least and most."""
     return {
         "mean": math.exp(math.fsum(map(math.log, ratios)) / len(ratios)),
         "least": min(ratios),
@@ -214,7 +214,8 @@ def spread(ratios: Sequence[float]) -> dict[str, float]:
 
 
 def times(ours: Sequence[int], theirs: Sequence[int]) -> dict[str, float]:
-    """Our capacity over theirs, in the same rounds; `low` and `high` are two standard errors of the mean away."""
+    """Return our capacity over theirs, in the same rounds; `low` and `high` are two standard errors of the mean
+    away."""
     from slipway.benchmark.tuning import ratio
     from slipway.contract.evidence.latency import STEP
 

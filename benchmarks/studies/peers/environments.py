@@ -1,4 +1,4 @@
-"""Each peer's environment: what its lock file names, by hash, and nothing else."""
+"""Makes the environment of each peer: the packages of its lock file, by hash, and nothing else."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ LOCKS = Path(__file__).parent / "requirements"
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of the environment that `requirements/<name>.lock` describes, installed where it is not.
+    """Return the interpreter of the environment of `requirements/<name>.lock`, which is installed if it is missing.
 
     Raises:
         GateError: pip's own reason.
@@ -31,7 +31,7 @@ def python_of(name: str) -> Path:
 
 
 def versions_of(name: str) -> dict[str, str]:
-    """All that the lock file pins."""
+    """Return every pinned version of the lock file."""
     lines = (LOCKS / f"{name}.lock").read_text(encoding="utf-8").splitlines()
     pins = (line.split(" ")[0].split("==") for line in lines if "==" in line and not line.startswith((" ", "#")))
     return {package: version.rstrip(";") for package, version in pins}

@@ -1,4 +1,4 @@
-"""The stacks that compare.py measures: how each is started, asked, frozen while others are measured, and ended."""
+"""Starts, asks and ends the stacks of the study, and freezes each while others are measured."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from benchmarks.studies.efficiency.sides import work_of
 from benchmarks.studies.peers.environments import python_of
 from benchmarks.studies.study import ROOT
 from slipway.benchmark.http_client import HttpClient, message
-from slipway.benchmark.pool import Connection, Pool
+from slipway.benchmark.pool import Pool, PoolConnection
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import HttpConnection, ServedAnswer, TritonConnection
 from slipway.contract import GateError
@@ -41,7 +41,7 @@ END_S = 20.0
 PORTS = 4
 BOUNDARY = "slipway"
 Body = tuple[bytes, dict[str, str]]
-"""What is posted, and its headers."""
+"""The body of a POST request, and its headers."""
 
 
 def raw(image: bytes) -> Body:
@@ -64,16 +64,16 @@ class Peer:
     """Path of the POST request; None if it speaks Triton's own protocol over gRPC."""
     body: Callable[[bytes], Body] = raw
     same_work: bool = True
-    """It runs our steps; else the answers may differ."""
+    """Whether it runs our steps. Otherwise the answers may differ."""
     options: tuple[str, ...] = ()
 
     def skilled(self) -> Self:
-        """The same server around what a skilled team writes in place of our steps."""
+        """Return the same server with the classifier of a skilled team instead of our steps."""
         return replace(self, same_work=False, options=("--skilled",))
 
 
 class Setting(NamedTuple):
-    """What is searched for each stack."""
+    """A setting that is searched for each stack."""
 
     max_batch: int
     pinned: bool
@@ -98,9 +98,10 @@ PEERS = {
 }
 DEFAULT = "slipway_default"
 OURS = {"slipway_fused": "fused", DEFAULT: "auto", "slipway_steps": "steps", "slipway_fused_grpc": "fused"}
-"""By name: the layout. Asked over HTTP as most peers are, or over gRPC as MLServer is: in Python the clients differ."""
+"""Layout by name of the stack. Each is asked over HTTP as most peers are, or over gRPC as MLServer is, since Python's
+clients for the two differ in cost."""
 POOL = "pool"
-"""No server: the workers of efficiency.py, which are what the work alone allows."""
+"""Name of the stack without a server: the workers of the study `efficiency`."""
 
 
 class Http:
@@ -117,7 +118,7 @@ class Http:
         await self._client.__aexit__(*given)
 
     async def ask(self, image: int, *, deadline_s: float) -> str | None:
-        """Have one image answered. Returns None for a right answer, else why it was none."""
+        """Ask for one image. Returns None for a right answer, else the reason why it is not right."""
         answer = await self.answer(image, deadline_s=deadline_s)
         return answer if isinstance(answer, str) else None
 
@@ -136,12 +137,13 @@ class Http:
         return ServedAnswer(answer["label"].encode(), answer["score"], b"")
 
 
-Client = Http | TritonConnection | Connection
+Client = Http | TritonConnection | PoolConnection
 
 
 @dataclass(frozen=True)
 class Side:
-    """A stack that runs, frozen while it is not asked: another's idle processes take no time from who is measured."""
+    """A running stack, frozen while it is not asked, so that its idle processes take no time from the measured
+    stack."""
 
     pid: int
     client: Callable[[], Client]
@@ -178,7 +180,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def kept_cores(pid: int) -> set[int]:
-    """Cores to which some thread, of the processes from `pid` down, keeps."""
+    """Return the cores to which some thread, of the processes from `pid` down, keeps."""
     kept: set[int] = set()
     for process in family(pid):
         with suppress(psutil.NoSuchProcess):
@@ -193,10 +195,10 @@ def kept_cores(pid: int) -> set[int]:
 def peer(
     name: str, images: Sequence[bytes], folder: Path, setting: Setting, *, workers: int, log: Path
 ) -> Iterator[Side]:
-    """Running, and answering.
+    """Start a peer, and wait until it answers.
 
     Raises:
-        GateError: it does not start or answer, or its workers do not keep to cores; the end of its log says why.
+        GateError: it does not start or answer, or its workers do not keep to cores; the error has the end of its log.
     """
     kind = PEERS[name]
     port = _free_port()
@@ -225,8 +227,8 @@ def peer(
 def ours(
     name: str, classifier: Classifier, images: Sequence[bytes], setting: Setting, *, workers: int, work: Path
 ) -> Iterator[Side]:
-    """Triton with one layout; not supervised, as the peers are not."""
-    # What `auto` chooses is untouched: it has no setting.
+    """Start Triton with one layout, not supervised, as the peers are not."""
+    # The layout that `auto` chooses stays as it is: it has no setting.
     asked = {} if name == DEFAULT else {**_asked(setting, workers=workers), "layout": OURS[name]}
     served = replace(classifier, settings=_serving(classifier, asked, workers=workers))
     # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
@@ -244,7 +246,7 @@ def ours(
 
 @contextmanager
 def pool(classifier: Classifier, images: Sequence[bytes], setting: Setting, *, workers: int) -> Iterator[Side]:
-    """As many processes without a server."""
+    """Start as many processes without a server."""
     serving = _serving(classifier, _asked(setting, workers=workers), workers=workers)
     with Pool(work_of(classifier, images, serving), workers=workers) as running:
         side = Side(running.pid, running.connect)
@@ -255,8 +257,9 @@ def pool(classifier: Classifier, images: Sequence[bytes], setting: Setting, *, w
 
 
 def settings_of(name: str, classifier: Classifier, *, batches: Sequence[int], workers: int) -> list[Setting]:
-    """Those that are searched: one for what is measured as it is found, else each batch, pinned and not."""
-    if name == TUTORIAL:  # its form takes one image at a time
+    """Return the settings to search: a single one for a stack that is measured unchanged, else each batch, pinned and
+    not."""
+    if name == TUTORIAL:  # takes one image at a time
         return [Setting(1, False)]
     if name == DEFAULT:
         auto = CpuServing.of(_serving(classifier, {}, workers=workers))
@@ -288,7 +291,7 @@ async def _ready(side: Side, name: str, process: subprocess.Popen[bytes], log: P
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and what is left of its processes after some time is killed."""
+    """Send SIGTERM, and kill the processes that are left after some time."""
     processes = family(process.pid)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
@@ -301,7 +304,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _free_port() -> int:
-    """The first of four: some peers take the next ones for themselves."""
+    """Return the first of four free ports, since some peers take the next ones too."""
     while True:
         with ExitStack() as stack:
             first = stack.enter_context(socket.socket())

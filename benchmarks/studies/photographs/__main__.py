@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What photographs of 12 million pixels cost beside small images, and how long one takes alone."""
+"""Measure the cost of photographs of 12 million pixels beside small images, and the time of one alone."""
 
 import argparse
 import asyncio
@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def traffic(small: Sequence[bytes], *, seed: int) -> dict[str, list[bytes]]:
-    """The images of each kind of traffic; every tenth may be a photograph."""
+    """Return the images of each kind of traffic; every tenth may be a photograph."""
     from benchmarks.studies.resize.photographs import jpeg, pictures
     from slipway.client.shrink import shrunk
 
@@ -111,7 +111,7 @@ def measure(
 def running(
     classifier: "Classifier", sent: dict[str, list[bytes]], folder: Path, *, cores: int, kept_to: int | None = None
 ) -> "Iterator[tuple[dict[str, Side], str]]":
-    """One server, asked with each kind of traffic; `kept_to` is the core on which all of it runs."""
+    """Start one server, to be asked with each kind of traffic; `kept_to` is the core on which all of it runs."""
     from benchmarks.studies.efficiency.sides import Side, serve_alone
     from slipway.contract.serving import CpuServing, settle
 
@@ -136,7 +136,7 @@ def _asking(side: "Side", images: list[bytes]) -> Any:
 
 
 async def one_by_one(side: "Side", requests: int) -> "Alone":
-    """Only the photographs, one after the other."""
+    """Send only the photographs, one after the other."""
     import numpy as np
 
     from benchmarks.studies.climbing import SETTLE_S

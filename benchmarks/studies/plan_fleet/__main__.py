@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whether planned fleets hold their P99 in a simulation, and what a plan says of boxes that were measured."""
+"""Simulate planned fleets and count those that hold their P99, and compare a plan with measured boxes."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ SITUATIONS: dict[str, Callable[[Fleet], float]] = {
     "no head-room": lambda fleet: 1 / fleet.share,
     "no head-room, shares not weighted": lambda fleet: 1 / fleet.plain_share,
 }
-"""Share of the whole peak that one box gets."""
+"""Share of the whole peak that one box gets in each situation."""
 EPILOG = """A line for each kind of box and situation: the share of the fleets whose P99 over all requests was within
 50 ms, the share in which that of every classifier was, and the median and 99th percentile of the highest P99 of a
 classifier.

@@ -1,4 +1,4 @@
-"""Boxes under Poisson arrivals, many at once: one queue for the cores, or cores that all requests divide."""
+"""Simulates boxes under Poisson arrivals, many at once: one queue for the cores, or cores that all requests divide."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +22,7 @@ WARM_UP = 500
 
 @dataclass(frozen=True)
 class Traffic:
-    """What each of many boxes is asked."""
+    """The requests to each of many boxes."""
 
     rates_per_s: Array
     """Images a second, `[boxes, classifiers]`; 0 where a box has fewer classifiers."""
@@ -41,8 +41,8 @@ class Answers:
 
 @cache
 def shape() -> tuple[float, ...]:
-    """Service times relative to their mean, at 1,000 quantiles: latencies of the digits at 50 images/s, where a box is
-    18 % busy. The little waiting in them makes the shape wider than that of the service alone."""
+    """Return service times relative to their mean, at 1,000 quantiles: latencies of the digits at 50 images/s, where a
+    box is 18 % busy. The little waiting in them makes the shape wider than that of the service alone."""
     from hdrh.histogram import HdrHistogram
 
     rungs = CapacityResult.read(RESULTS / "digits-capacity-cpu.json").rungs
@@ -68,7 +68,7 @@ def served(traffic: Traffic, rng: np.random.Generator, *, requests: int, discipl
 
 
 def _queued(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
-    """First come, first served, on so many cores."""
+    """Serve in the order of arrival, on so many cores."""
     free_ms = np.zeros((arrival_ms.shape[1], cores))
     every = np.arange(len(free_ms))
     latency_ms = np.empty_like(arrival_ms)
@@ -81,7 +81,7 @@ def _queued(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
 
 
 def _divided(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
-    """All requests at once; each has a core, or an equal part of the cores where they are more."""
+    """Serve all requests at once; each has a core, or an equal part of the cores if requests outnumber them."""
     count, boxes = arrival_ms.shape
     every = np.arange(boxes)
     left_ms = np.full((boxes, SLOTS), np.inf)
@@ -120,12 +120,12 @@ def _divided(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
 
 
 def p99_ms(answers: Answers) -> Array:
-    """P99 of all requests of each box."""
+    """Return P99 of all requests of each box."""
     return np.asarray(np.percentile(answers.latency_ms, 99, axis=0))
 
 
 def worst_p99_ms(answers: Answers, *, at_least: int = 1000) -> Array:
-    """The highest P99 in each box, over the classifiers that have enough requests."""
+    """Return the highest P99 in each box, over the classifiers that have enough requests."""
     worst = np.zeros(answers.latency_ms.shape[1])
     for box in range(len(worst)):
         for one in np.unique(answers.classifier[:, box]):

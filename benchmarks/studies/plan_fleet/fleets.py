@@ -1,4 +1,4 @@
-"""Simulated fleets: classifiers with the capacities that simulated boxes have, and their plans."""
+"""Makes simulated fleets: classifiers with the capacities that simulated boxes have, and their plans."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ class Fleet:
 
     @property
     def share(self) -> float:
-        """The peak as a share of one box, by the rule."""
+        """Return the peak as a share of one box, by the rule."""
         return self.cell.share
 
     @property
     def plain_share(self) -> float:
-        """The same without weights for sensitivity."""
+        """Return the same share without weights for sensitivity."""
         return float((self.peaks_per_s / self.capacity_per_s).sum())
 
 
 def capacities(cores: int, rng: np.random.Generator, *, requests: int, discipline: Discipline) -> Array:
-    """Images a second at which the P99 of one classifier reaches the limit, for each of SERVICE_MS."""
+    """Find the images a second at which the P99 of one classifier reaches the limit, for each of SERVICE_MS."""
     service, busy = (grid.ravel() for grid in np.meshgrid(SERVICE_MS, BUSY, indexing="ij"))
     traffic = Traffic((busy * cores * 1000 / service)[:, None], service[:, None], cores)
     p99 = p99_ms(served(traffic, rng, requests=requests, discipline=discipline)).reshape(len(SERVICE_MS), len(BUSY))
@@ -55,7 +55,7 @@ def capacities(cores: int, rng: np.random.Generator, *, requests: int, disciplin
 
 
 def planned(cores: int, capacity: Array, rng: np.random.Generator) -> Fleet:
-    """The first cell of a plan with the default settings, for 2 to 6 classifiers with 1 to 8 boxes' capacity."""
+    """Plan with the default settings, and return the first cell, for 2 to 6 classifiers with 1 to 8 boxes' capacity."""
     count = int(rng.integers(2, MOST_CLASSIFIERS + 1))
     service_ms = rng.uniform(SERVICE_MS[0], SERVICE_MS[-1], count)
     held = np.exp(np.interp(service_ms, SERVICE_MS, np.log(capacity)))
@@ -78,7 +78,7 @@ def _load(name: str, peak: float, held: float, service_ms: float, cores: int) ->
 
 
 def traffic_of(fleets: Sequence[Fleet], shares_of_peak: Sequence[float]) -> Traffic:
-    """One box of each fleet, to which the gateway sends such a share of the whole peak, at random."""
+    """Return the traffic of one box of each fleet. The gateway sends it such a share of the whole peak, at random."""
     rates, service = np.zeros((len(fleets), MOST_CLASSIFIERS)), np.ones((len(fleets), MOST_CLASSIFIERS))
     for row, (fleet, share) in enumerate(zip(fleets, shares_of_peak, strict=True)):
         rates[row, : len(fleet.peaks_per_s)] = fleet.peaks_per_s * share

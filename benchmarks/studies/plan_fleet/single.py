@@ -1,4 +1,4 @@
-"""What a plan says of boxes that were measured, beside what was measured."""
+"""Compares a plan's figures with those of measured boxes."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from slipway.contract.evidence.studies import DensityResult, GatewayResult, Part
 
 
 class MeasuredBox(Part):
-    """One figure of one box."""
+    """One figure of one box, planned and measured."""
 
     what: str
     planned: float
@@ -28,9 +28,9 @@ def _row(what: str, planned: float, measured: float, unit: str, *, independent: 
 
 
 def _density() -> list[MeasuredBox]:
-    """1,000 heads: a plan takes one figure for all of them, by one head's rate and by memory.
+    """Compare 1,000 heads. A plan takes one figure for all of them, by one head's rate and by memory.
 
-    The memory of 200 heads is that of density.json too: later code, in density_changes.json, takes less.
+    The memory of 200 heads is from density.json too; later code, in density_changes.json, takes less.
     """
     found = DensityResult.read(RESULTS / "density.json")
     latency, changes = found.latency, found.changes
@@ -84,7 +84,7 @@ def _gateway() -> list[MeasuredBox]:
 
 
 def _queueing(rng: np.random.Generator, requests: int) -> list[MeasuredBox]:
-    """P99 of the digits at every rate of a search, by a queue with the measured processor time."""
+    """Compare P99 of the digits at every rate of a search with that of a queue with the measured processor time."""
     rows = []
     found = CapacityResult.read(RESULTS / "digits-capacity-cpu.json")
     for rung in found.rungs:

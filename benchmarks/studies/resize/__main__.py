@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What resizing costs in several libraries, how far their pixels are from DALI's, and what a shrinking client saves."""
+"""Measure the cost of resizing by several libraries, their difference to DALI's pixels, and the gain of shrinking."""
 
 import argparse
 import tempfile
@@ -21,7 +21,7 @@ CASES = {
     "JPEG of 4000x3000, decoded at a quarter": ((1000, 750), False),
     "PNG of 2000x1500": ((2000, 1500), False),
 }
-"""The size that is resized, width and height, and whether JPEGs of it are decoded in full."""
+"""Size of the resized images, width and height, and whether JPEGs of it are decoded in full."""
 WAYS, SHRINK_ROUNDS = 30, 3
 LIBRARIES = ("nvidia-dali-cuda130", "openvino", "pillow", "simplejpeg", "torch")
 OTHERS = ("opencv-python-headless", "pyvips", "pyvips-binary")
@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def resized(engine: "Engine", arguments: argparse.Namespace) -> "tuple[dict[str, Case], dict[str, str]]":
-    """The cases by name, and the libraries that are left out."""
+    """Measure the cases by name; returns them and the libraries that are left out."""
     from benchmarks.studies.resize.timing import case
     from benchmarks.studies.resize.ways import ways
     from slipway.contract import Preprocess

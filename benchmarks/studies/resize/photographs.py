@@ -1,4 +1,4 @@
-"""Photographs of a telephone's size, made of scikit-image's."""
+"""Makes photographs of a telephone's size from scikit-image's."""
 
 import io
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ NOISE = 3.0
 
 
 def pictures(size_wh: tuple[int, int], *, seed: int) -> Iterator[Image.Image]:
-    """Every photograph, cut and resized to `size_wh`, with noise."""
+    """Return every photograph, cut and resized to `size_wh`, with noise."""
     rng = np.random.default_rng(seed)
     for photograph in load_photographs(scikit_image()).values():
         fitted = ImageOps.fit(photograph, size_wh, Image.Resampling.LANCZOS)

@@ -34,16 +34,16 @@ class Case(Part):
 
 
 class Apart(Part):
-    """What an ImageNet network makes of pixels, against those of a photograph that was decoded in full."""
+    """Answers of an ImageNet network to pixels, compared with those to a photograph that was decoded in full."""
 
     mean_grey_levels: float
     flips: int
     """Photographs whose best class differs."""
     flips_margin: float
-    """The largest probability by which such a photograph's best class had been ahead of the second."""
+    """Largest lead in probability that the best class of such a photograph had over the second."""
     probability_mean: float
     probability_most: float
-    """Difference of the best class's probability, over the photographs."""
+    """Largest difference of the best class's probability, over the photographs."""
 
 
 class Shrunk(Part):
@@ -59,9 +59,10 @@ class Shrunk(Part):
     preprocess_ratio: float
     preprocess_ratio_low: float
     preprocess_ratio_high: float
-    """Shrunk over whole: the median of the rounds with their 10th and 90th percentile."""
+    """Time for a shrunk photograph over that for a whole one: median of the rounds with their 10th and 90th
+    percentile."""
     apart: dict[str, Apart]
-    """`whole`: sent whole and decoded at a fraction by the server. `shrunk`: shrunk by the client."""
+    """Answers to photographs `whole`, which the server decodes at a fraction, and `shrunk` by the client."""
 
 
 class ResizeResult(StudyResult):

@@ -1,4 +1,4 @@
-"""Photographs of 12 million pixels, sent whole and shrunk by the client."""
+"""Sends photographs of 12 million pixels whole, and shrunk by the client."""
 
 from collections.abc import Sequence
 from functools import partial

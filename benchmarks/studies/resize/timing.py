@@ -1,4 +1,4 @@
-"""Processor time of several ways in interleaved rounds, and how far their pixels are from DALI's."""
+"""Measures the processor time of several ways in interleaved rounds, and the difference of their pixels to DALI's."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ def spent_ms(call: Callable[[], object], *, calls: int = CALLS) -> float:
 
 
 def interleaved(calls: Mapping[str, Sequence[Callable[[], object]]], *, rounds: int) -> dict[str, Times]:
-    """Milliseconds of each way, `[rounds]`: in a round each way takes every image once, in turns."""
+    """Time each way in milliseconds, `[rounds]`: in a round each way takes every image once, in turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for warm in calls.values():
         warm[0]()
@@ -42,7 +42,7 @@ def interleaved(calls: Mapping[str, Sequence[Callable[[], object]]], *, rounds: 
 
 
 def ratio(times: Times, to: Times) -> tuple[float, float, float]:
-    """Median, 10th and 90th percentile over the rounds."""
+    """Return the median, 10th and 90th percentile over the rounds."""
     middle, low, high = np.percentile(times / to, [50, 10, 90]).tolist()
     return middle, low, high
 
@@ -56,7 +56,7 @@ def case(
     rounds: int,
     seed: int,
 ) -> Case:
-    """Every way on photographs of one size; with an engine, the whole of JPEGs is timed in the same rounds."""
+    """Measure every way on photographs of one size. With an engine, JPEGs are timed as a whole in the same rounds."""
     shown = list(pictures(size_wh, seed=seed))
     images = [np.array(picture) for picture in shown]
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=1, threads=1)

@@ -14,12 +14,13 @@ Pixels = npt.NDArray[np.uint8]
 Resize = Callable[[Pixels, tuple[int, int]], Pixels]
 """Pixels and the size to which they are resized, height and width."""
 Reduce = Callable[[Pixels, int], Pixels]
-"""Averages blocks of so many whole pixels a side."""
+"""A function that averages blocks of so many whole pixels a side."""
 DALI = "DALI"
 
 
 def ways(preprocess: Preprocess) -> tuple[dict[str, Resize], dict[str, str]]:
-    """The ways by name, all with one thread and a triangular filter or an average; and what is left out, and why."""
+    """Return the ways by name, all with one thread and a triangular filter or an average; and why others are left
+    out."""
     cut_hw = (preprocess.input_height, preprocess.input_width)
     dali = _dali(preprocess)
     whole: dict[str, Resize] = {
@@ -60,7 +61,7 @@ def _dali(preprocess: Preprocess, graph: Any = None) -> Resize:
 
 
 def _resized_whole(images: Any, config: dict[str, Any], new_hw: Any, *, roi_start: Any, roi_end: Any, **at: Any) -> Any:
-    """The graph before ADR 0082, which resized what was then cut off."""
+    """Resize with the graph before ADR 0082, which resized pixels that it then cut off."""
     from nvidia.dali import fn, types
 
     resized = fn.resize(
@@ -78,7 +79,7 @@ def _cut(resize: Resize, cut_hw: tuple[int, int]) -> Resize:
 
 
 def _two_steps(reduce: Reduce, resize: Resize) -> Resize:
-    """Blocks of whole pixels are averaged, as large as leave at least the new size; the rest is DALI's."""
+    """Average blocks of whole pixels, as large as leave at least the new size; DALI does the rest."""
 
     def in_two(pixels: Pixels, new_hw: tuple[int, int]) -> Pixels:
         times = min(side // new for side, new in zip(pixels.shape[:2], new_hw, strict=True))

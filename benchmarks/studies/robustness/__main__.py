@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measure what change, crashes, overload and company cost: reloads under load, killed processes, 3 and 10 times
-capacity, and fifty classifiers in one repository."""
+"""Measure the cost of reloads under load, killed processes, 3 and 10 times the capacity, and fifty classifiers in one
+repository."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ EPILOG = """example:
   python -m benchmarks.studies.robustness runs/digits --images data/digits/test --only overload
 
 RUN has bundle/ and engines/ with a choice, as make demo leaves them. Every part starts a launcher of its own and
-ends it. About 15 minutes in all, on two cores that nobody else uses."""
+ends it. About 15 minutes in all, on two otherwise idle cores."""
 
 PARTS = ("reload", "kills", "overload", "fifty")
 

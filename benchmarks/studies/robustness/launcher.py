@@ -1,4 +1,4 @@
-"""`slipway serve` as a user starts it."""
+"""Starts `slipway serve` as a user does."""
 
 import json
 import os
@@ -30,7 +30,7 @@ class Launcher:
         return [line for line in lines if line["event"] == name]
 
     def wait_until_all_answer(self, *, after: int = 0, timeout_s: float = 300.0) -> None:
-        """Until it has said more than `after` times that it is ready."""
+        """Wait until the launcher has said more than `after` times that it is ready."""
         deadline = time.monotonic() + timeout_s
         while len(self.events("ready")) <= after:
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -55,11 +55,11 @@ def launched(
     timeout_s: float = 120.0,
     options: Sequence[str | Path] = (),
 ) -> Iterator[Launcher]:
-    """A launcher on `ports`, or on free ones, whose classifiers all answer; it is ended with the block.
+    """Start a launcher on `ports`, or on free ones, and wait until all classifiers answer; it ends with the block.
 
     It keeps its key in `state`, or in a folder below `work`.
 
-    It runs at nice 5: the load generator shares its cores, and would be late where the server is busy.
+    It runs at nice 5, since the load generator shares its cores and would be late while the server is busy.
     """
     ports, messages = ports or Ports.free(), work / "messages"
     environment = {**os.environ, "XDG_STATE_HOME": str(state or work / "state")}

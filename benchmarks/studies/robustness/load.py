@@ -1,4 +1,4 @@
-"""What offers load and observes what becomes of it, for robustness.py."""
+"""Offers load, and observes the answers."""
 
 import asyncio
 import time
@@ -17,16 +17,16 @@ LIMIT_MS = 50.0
 
 @dataclass
 class Load:
-    """What one load run saw. Times are those of `time.monotonic()`."""
+    """Observations of one load run. Times are those of `time.monotonic()`."""
 
     block: Block = field(init=False)
     due_s: Seconds = field(init=False)
-    """When each request of the block was to be sent."""
+    """Time at which each request of the block was due."""
     client_cpu_cores: float = field(init=False)
     good: list[tuple[float, float]] = field(default_factory=list)
-    """When each right answer was asked for, and when it came; with those of the warm-up."""
+    """Time at which each rightly answered request was sent, and that of its answer; includes the warm-up."""
     bad: list[tuple[float, float]] = field(default_factory=list)
-    """The same of every other request."""
+    """The two times of every other request."""
     bundles: list[str] = field(default_factory=list)
     mixed: int = 0
 
@@ -50,9 +50,9 @@ def run_load(
     deadline_ms: float = 5000.0,
     warm_up_s: float = 1.0,
 ) -> Load:
-    """Poisson arrivals of one image each; those of the warm-up are not in the block.
+    """Send Poisson arrivals of one image each; those of the warm-up are not in the block.
 
-    Raises ServingError: so low a rate that no request is counted, so that no percentile could be taken.
+    Raises ServingError: the rate is so low that no request is counted, and no percentile can be taken.
     """
     count, warm_up = int(per_s * (seconds + warm_up_s)), int(per_s * warm_up_s)
     if count <= warm_up:
@@ -92,7 +92,7 @@ def run_load(
 
 
 async def saturation(url: str, model: str, images: Sequence[bytes], *, clients: int = 16, seconds: float = 8) -> float:
-    """Right answers a second of a closed loop that keeps every queue filled."""
+    """Measure the right answers a second of a closed loop that keeps every queue filled."""
     answered = 0
     async with TritonConnection(url, model=model, images=images) as server:
         over = time.monotonic() + seconds
@@ -110,9 +110,10 @@ async def saturation(url: str, model: str, images: Sequence[bytes], *, clients: 
 
 
 def seconds_to_normal(load: Load, *, since_s: float) -> float | None:
-    """Until the first request of an easy load from which on every answer is right and within the limit; None: none is.
+    """Return the seconds until the first request of an easy load from which on every answer is right and within the
+    limit; None if some answer at the end is not.
 
-    An upper bound: nobody asks between `since_s` and the load's first request.
+    This is an upper bound, since no request is sent between `since_s` and the load's first one.
     """
     over = np.flatnonzero(load.block.latencies_ms > LIMIT_MS)  # a request without a right answer is over every limit
     normal_s = load.due_s[over[-1] + 1 :] if over.size else load.due_s

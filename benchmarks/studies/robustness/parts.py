@@ -1,4 +1,4 @@
-"""The parts of robustness.py: each starts a launcher, does something to it under load, and says what it saw."""
+"""The parts of the study: each starts a launcher, disturbs it under load, and returns its measurements."""
 
 import asyncio
 import os
@@ -35,7 +35,8 @@ FIFTY = 50
 
 
 def reload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
-    """Two bundles of one classifier in turn, 10 times in 60 s at 40 requests/s, against the same time without."""
+    """Reload two bundles of one classifier in turn, 10 times in 60 s at 40 requests/s; compare with 60 s without
+    reloads."""
     versions = [variant(run, work / f"version{number}", temperature=1 + number / 10) for number in range(2)]
     ids = {classifier.bundle.id for classifier in versions}
     name, repository = versions[0].name, work / "repository"
@@ -75,7 +76,7 @@ def reload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) ->
 
 
 def kills_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
-    """SIGKILL to one process of each step and to the server, under 40 requests/s."""
+    """Send SIGKILL to one process of each step and to the server, under 40 requests/s."""
     classifier = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
     assemble([classifier], work / "repository")
     results = {}
@@ -127,7 +128,7 @@ def overload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) 
 
 
 def capacity(server: Launcher, name: str, images: Sequence[bytes], *, seed: int) -> dict[str, Any]:
-    """What a closed loop saturates at, and of shares of that, the highest that holds P99 under the limit."""
+    """Find the rate at which a closed loop saturates, and the highest share of it that holds P99 under the limit."""
     saturation_per_s = asyncio.run(saturation(server.grpc_url, name, images))
     rungs: list[dict[str, Any]] = []
     for share in LADDER:
@@ -147,7 +148,7 @@ def capacity(server: Launcher, name: str, images: Sequence[bytes], *, seed: int)
 def overloaded(
     server: Launcher, name: str, images: Sequence[bytes], times: int, capacity_per_s: float, *, seed: int
 ) -> dict[str, Any]:
-    """So many times the capacity, and the easy load after its last answer."""
+    """Offer so many times the capacity, and an easy load after its last answer."""
     load = run_load(server, name, images, times * capacity_per_s, OVERLOAD_S, seed=seed, deadline_ms=2000)
     accepted_ms = load.block.latencies_ms[load.block.right]
     over_s = load.last_sent_s
@@ -171,9 +172,8 @@ def overloaded(
 
 
 def fifty_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
-    """Fifty classifiers with their own engines and decisions in one repository, one instance of each step.
-
-    In the two layouts in which they share their decode.
+    """Serve fifty classifiers with their own engines and decisions in one repository, one instance of each step, in the
+    two layouts in which they share their decode.
     """
     results: dict[str, Any] = {"classifiers": FIFTY}
     for layout in ("steps", "shared_decode"):
@@ -195,7 +195,8 @@ def fifty_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> 
 
 
 def together(classifiers: Sequence[Classifier], images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
-    """What so many classifiers in one repository take, an easy load on the first, and a killed server."""
+    """Measure the cost of so many classifiers in one repository, with an easy load on the first, and a killed
+    server."""
     repository = work / "repository"
     assemble(classifiers, repository)
     with launched(repository, work, timeout_s=300) as server:
@@ -225,7 +226,7 @@ PART_FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Does `work` beside the block; what it raises is raised after the block."""
+    """Do `work` beside the block; its exception is raised after the block."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         yield
@@ -233,7 +234,7 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
 
 
 def by_step_mib(server: int) -> dict[str, float]:
-    """Mean PSS of a stub, by the kind of its step."""
+    """Return the mean PSS of a stub, by the kind of its step."""
     sizes: dict[str, list[float]] = {}
     for pid, step in stubs(server).items():
         sizes.setdefault(step.split("_")[0], []).append(psutil.Process(pid).memory_full_info().pss / 2**20)

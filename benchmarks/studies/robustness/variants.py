@@ -1,11 +1,11 @@
-"""Versions of a run's classifier, for robustness.py: what another training would have left."""
+"""Makes versions of a run's classifier, as another training would have made them."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import Bundle, Engine, Manifest, bundle_id
+from slipway.contract import Bundle, BundleEngine, Manifest, bundle_id
 from slipway.repository import Classifier, pick_engines
 
 
@@ -18,7 +18,8 @@ def variant(
     serving: dict[str, Any] | None = None,
     engine_mark: str = "",
 ) -> Classifier:
-    """A sealed copy of the run's bundle and chosen engine with another decision, and a graph whose hash is another."""
+    """Make a sealed copy of the run's bundle and chosen engine with another decision, and a graph whose hash is
+    another."""
     chosen = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
     shutil.copytree(run / "bundle", folder / "bundle", ignore=shutil.ignore_patterns("manifest.json"))
     shutil.copytree(chosen.engine.path, folder / "engine", ignore=shutil.ignore_patterns("manifest.json"))
@@ -36,11 +37,11 @@ def variant(
     measured = chosen.engine.manifest.measured
     Manifest.seal(folder / "engine", kind="engine", name=spec["name"], bundle=identity, measured=measured)
     bundle = Bundle.open(folder / "bundle")
-    return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
+    return Classifier(bundle, BundleEngine.open(folder / "engine", bundle=bundle))
 
 
 def mark_graph(engine: Path, mark: str) -> None:
-    """The same network as another file, as another training would have made it."""
+    """Change the file of the network and not its function, as another training would."""
     import onnx
 
     from slipway.system.files import sha256_file

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What each layout would hold on 1 to 64 cores: a queueing simulation with service times measured on this machine."""
+"""Find the rate that each layout would hold on 1 to 64 cores, by a queueing simulation with measured service times."""
 
 import argparse
 import tempfile
@@ -68,7 +68,7 @@ def measure() -> Measured:
 
 
 def compared(rng: np.random.Generator) -> tuple[dict[str, float], list[Checked]]:
-    """The layouts' overhead, and simulations of what `efficiency` measured on two cores, with its own work."""
+    """Compute the layouts' overhead, and simulate the sides of `efficiency` on two cores, with their own work."""
     found = EfficiencyResult.read(EFFICIENCY).classifiers[BACKBONE]
     spent_ms = {side: sum(spent.values()) for side, spent in found.processor_ms.items()}
     parts = found.one_by_one_ms[POOL]
@@ -116,7 +116,7 @@ def simulated(measured: Measured, overhead: dict[str, float], rng: np.random.Gen
                 for layout, processes, works, batch in layouts(cores, decode, engine, overhead):
                     made = Layout(processes, works, batch, measured.batch_share, slowing)
                     rate = made.capacity_per_s(arriving)
-                    auto = auto or rate  # the first is what auto chooses
+                    auto = auto or rate  # the first is the layout that auto chooses
                     yield Held(
                         cores=cores,
                         layout=layout,

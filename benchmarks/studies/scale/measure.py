@@ -1,4 +1,4 @@
-"""What an image takes on this machine, and how much a second busy core slows the first."""
+"""Measures the time of an image on this machine, and how much a second busy core slows the first."""
 
 import os
 import time
@@ -17,7 +17,7 @@ COPIED_BYTES = 64 * 2**20
 
 
 def measured(backbone: str, made: Path, images: Sequence[bytes], photographs: Sequence[bytes]) -> Measured:
-    """Interleaved: chunks with one busy process and chunks with two, on two cores."""
+    """Measure interleaved chunks with one busy process and with two, on two cores."""
     context = get_context("spawn")
     asked: list[Any] = [context.SimpleQueue() for _ in range(2)]
     told: Any = context.SimpleQueue()

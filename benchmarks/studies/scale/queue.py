@@ -13,14 +13,14 @@ LIMIT_MS, QUANTILE = 50.0, 0.99
 STEP = 1.1
 """Ratio of one rate of the grid to the rate before."""
 FULL = 0.98
-"""Busiest that a step may be: above it the wait grows for as long as the simulation lasts."""
+"""Largest utilisation of a step: above it the wait grows for as long as the simulation lasts."""
 WARM_UP = 0.1
-"""Share of the requests that is not counted."""
+"""Share of the requests that are not counted."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its processes, and what each image takes of one."""
+    """One step: its processes, and the time that each image takes of one."""
 
     processes: int
     work_ms: Times
@@ -30,7 +30,8 @@ class Step:
     """Time of a batch over that of its images one by one."""
 
     def leave_ms(self, arrive_ms: Times) -> Times:
-        """When each request leaves, `[n]`; requests are served in the order in which they arrive."""
+        """Return the time at which each request leaves, `[n]`; requests are served in the order in which they
+        arrive."""
         order = np.argsort(arrive_ms, kind="stable")
         arrive, work = arrive_ms[order].tolist(), self.work_ms[order].tolist()
         free = [0.0] * self.processes
@@ -59,10 +60,11 @@ class Layout:
     batch: int
     batch_share: float
     slowing: float
-    """How much longer everything takes for each further busy core: 0.05 is 5 %."""
+    """Additional time, as a share, for each further busy core: 0.05 is 5 %."""
 
     def quantile_ms(self, rate_per_s: float, arrivals: Times, quantile: float = QUANTILE) -> float:
-        """Infinite where a step is too busy. `arrivals` are those of one request a millisecond."""
+        """Return a quantile of the latency; infinite if a step is too busy. `arrivals` are those of one request a
+        millisecond."""
         arrive_ms = arrivals * (1000 / rate_per_s)
         busy = rate_per_s / 1000 * sum(float(work.mean()) for work in self.work_ms)
         slower = 1 + self.slowing * max(0.0, min(busy, sum(self.processes)) - 1)
@@ -76,7 +78,7 @@ class Layout:
         return float(np.quantile(taken, quantile))
 
     def capacity_per_s(self, arrivals: Times) -> float:
-        """The highest rate of a grid whose P99 is within the limit; 0 if one request alone is not."""
+        """Find the highest rate of a grid whose P99 is within the limit; 0 if even a single request is not."""
         lone_ms = sum(float(work.mean()) for work in self.work_ms)
         rates = 1000 / lone_ms * sum(self.processes) * STEP ** np.arange(-40.0, 2.0)
         low, high = -1, len(rates)
@@ -90,7 +92,7 @@ class Layout:
 
 
 def steady_tail(processes: int, *, busy: float) -> float:
-    """P99 over P50 where requests arrive at random, one queue feeds the processes, and each request takes as long."""
+    """Return P99 over P50 where requests arrive at random, one queue feeds the processes, and all take equally long."""
     arrivals = np.random.default_rng(0).exponential(1.0, 100_000).cumsum()
     layout = Layout((processes,), (np.ones(len(arrivals)),), 1, 1.0, 0.0)
     p50, p99 = (layout.quantile_ms(1000 * busy * processes, arrivals, quantile) for quantile in (0.5, 0.99))
@@ -98,7 +100,7 @@ def steady_tail(processes: int, *, busy: float) -> float:
 
 
 def split(cores: int, work_ms: Sequence[Times]) -> tuple[int, int]:
-    """Cores for two steps, by their work; at least one each."""
+    """Divide the cores between two steps by their work; each has at least one."""
     first = round(cores * float(work_ms[0].mean()) / sum(float(work.mean()) for work in work_ms))
     first = min(max(first, 1), cores - 1)
     return first, cores - first

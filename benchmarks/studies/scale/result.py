@@ -4,7 +4,7 @@ from slipway.contract.evidence.studies import Part, StudyResult
 
 
 class Measured(Part):
-    """Times of one image in one process with one thread, and what a second busy core changes."""
+    """Times of one image in one process with one thread, and the effect of a second busy core."""
 
     backbone: str
     precision: str
@@ -16,7 +16,7 @@ class Measured(Part):
     photograph_ms: tuple[float, ...]
     """Processor time of the preprocess step for photographs of 4000x3000 pixels."""
     slowing: float
-    """How much longer an image takes while another core does the same: 0.05 is 5 %."""
+    """Additional time of an image, as a share, while another core does the same work: 0.05 is 5 %."""
     copied_gb_per_s: dict[str, float]
     """Memory bandwidth of copies, by the number of processes."""
     processor_time: bool
@@ -24,7 +24,7 @@ class Measured(Part):
 
 
 class Checked(Part):
-    """A simulation with the work of one measured side, and what that side held."""
+    """A simulation with the work of one measured side, and the rates that this side held."""
 
     side: str
     cores: int
@@ -33,11 +33,11 @@ class Checked(Part):
     """Rates that the side held, one for each round."""
     measured_mean_per_s: float
     ratio: float
-    """Simulated over measured."""
+    """Simulated rate over the measured one."""
 
 
 class Held(Part):
-    """A simulated machine."""
+    """The rate that a layout holds on a simulated machine."""
 
     cores: int
     layout: str
@@ -50,7 +50,7 @@ class Held(Part):
     """Highest rate with P99 within 50 ms."""
     per_core_per_s: float
     of_auto: float
-    """Rate relative to that of what `auto` chooses, on the same machine."""
+    """Rate relative to that of the layout that `auto` chooses, on the same machine."""
 
 
 class ScaleResult(StudyResult):

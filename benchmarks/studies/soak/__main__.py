@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Send a server many damaged images among good ones, and watch that nothing is lost and nothing grows.
+"""Send a server many damaged images among good ones, and check that no answer is lost and no process grows.
 
 Every request holds one to six seeded damaged images (tests/support/mutations.py) and up to two good ones in any order,
 over gRPC and HTTP at once. A good image must be answered as it was when it was asked alone, a damaged one by a known
@@ -28,8 +28,8 @@ LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "pillow", "ps
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
 
 MAX_GROWTH, WARM_UP, SAMPLES = 0.05, 0.1, 50
-MAX_FAILURES = 10  # after which the rest is not sent
-KNOWN_STATUS = frozenset(range(5))  # of an image; 5 is a fault of the server's
+MAX_FAILURES = 10  # after so many failures the rest is not sent
+KNOWN_STATUS = frozenset(range(5))  # statuses of an image; 5 is a fault of the server
 EPILOG = """example:
   python -m benchmarks.studies.soak          200,000 damaged images against model_repository/example (make study-soak)
   python -m benchmarks.studies.soak model_repository/cpu --images 20000 --out /tmp/soak.json
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
         model = next(iter(server.lane.classifiers))
         asker = Asker(server, "grpc", timeout_s=arguments.timeout_s)
         expected = [asker.ask(model, [image])[0] for image in good]
-        asker.ask(model, [largest])  # DALI keeps the memory of the largest image that it has met
+        asker.ask(model, [largest])  # DALI keeps the memory of the largest image so far
         requests = make_requests(good, files, images=arguments.images, seed=arguments.seed)
         found = soak(server, model, requests, expected, arguments)
     reasons = judged(found, expected)
@@ -98,7 +98,7 @@ def soak(
         asker: Asker = mine.asker
         try:
             return asker.ask(model, request.images)
-        except Exception as error:  # whatever it is: no request may end this way
+        except Exception as error:  # any error counts: no request may end this way
             return f"{asker.protocol}, {type(error).__name__}: {str(error)[:200]}"
 
     with (
@@ -117,7 +117,7 @@ def soak(
 
 
 def compare(found: Found, request: Request, answers: list[Answer] | str, expected: Sequence[Answer]) -> None:
-    """Every image of one request; the good ones against what each was answered alone."""
+    """Check every image of one request; a good one must have the answer that it got alone."""
     if isinstance(answers, str) or len(answers) != len(request.images):
         found.failures.append(f"request {request.number} of {len(request.images)} images: {answers}")
         return
@@ -134,14 +134,14 @@ def compare(found: Found, request: Request, answers: list[Answer] | str, expecte
 
 
 def memory(server: Any) -> dict[str, Any]:
-    """Resident MiB of the server and of each stub, and MiB of shared memory that they hold."""
+    """Return the resident MiB of the server and of each stub, and the MiB of shared memory that they hold."""
     import psutil
 
     rss_mib, regions = {}, set()
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(server.process.pid)
         for process in (root, *root.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):  # it ended: a reason not to pass
+            with suppress(psutil.NoSuchProcess):  # the process ended, which is a reason not to pass
                 regions |= {part.path for part in process.memory_maps() if part.path.startswith("/dev/shm/")}
                 rss_mib[name_of(process)] = round(process.memory_info().rss / 2**20, 2)
     shared = sum(region.stat().st_size for region in map(Path, regions) if region.exists())
@@ -149,13 +149,14 @@ def memory(server: Any) -> dict[str, Any]:
 
 
 def name_of(process: Any) -> str:
-    """The instance of a step that a stub runs, else the program; with the pid, so that a new process is seen."""
+    """Name a process by the instance of a step that a stub runs, else by its program; and by its pid, so that a new
+    process is seen."""
     step = re.search(r"(guard|preprocess|engine|post|answer|fused)_[0-9a-f]{12}\w*", " ".join(process.cmdline()[2:]))
     return f"{step[0] if step else process.name()} {process.pid}"
 
 
 def judged(found: Found, expected: Sequence[Answer]) -> list[str]:
-    """Reason against a pass; empty when it is one."""
+    """Return the reason against a pass; empty if the run passes."""
     reasons = [f"{len(found.failures)} failures; the first: {found.failures[0]}"] if found.failures else []
     if unknown := sorted(set(found.status) - KNOWN_STATUS):
         reasons.append(f"damaged images with STATUS {unknown}; allowed are {sorted(KNOWN_STATUS)}")

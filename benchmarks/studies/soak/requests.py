@@ -1,4 +1,4 @@
-"""The requests of soak.py, what they ask, and how an answer reads."""
+"""Makes the requests of the study, sends them, and reads the answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Any
 
 ROOT = Path(__file__).parents[3]
 GOOD_IMAGES, WHOLE_FILES, SIDES = 90, 450, (16, 128)
-MOST_DAMAGED, MOST_GOOD = 6, 2  # of a request
+MOST_DAMAGED, MOST_GOOD = 6, 2  # of one request
 LARGEST = (8000, 8000)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one image was answered."""
+    """The answer to one image."""
 
     status: int
     labels: tuple[bytes, ...]
@@ -73,7 +73,7 @@ class Asker:
 
 
 def corpus(seed: int) -> tuple[list[bytes], list[Any], bytes]:
-    """Good images to be answered, whole files to be damaged, and the largest image that is answered at all."""
+    """Make good images to be answered, whole files to be damaged, and the largest image that the server accepts."""
     from PIL import Image
 
     from tests.support.image_files import encode, photo
@@ -87,7 +87,7 @@ def corpus(seed: int) -> tuple[list[bytes], list[Any], bytes]:
 
 
 def make_requests(good: Sequence[bytes], files: Sequence[Any], *, images: int, seed: int) -> Iterator[Request]:
-    """Requests that hold `images` damaged images together; equal arguments give equal requests."""
+    """Make requests that hold `images` damaged images together; equal arguments give equal requests."""
     import numpy as np
 
     from tests.support.mutations import damaged
@@ -106,7 +106,7 @@ def make_requests(good: Sequence[bytes], files: Sequence[Any], *, images: int, s
 
 
 def taken(requests: Iterator[Request], *, images: int) -> Iterator[Request]:
-    """The next requests, until they hold that many damaged images."""
+    """Take the next requests, until they hold that many damaged images."""
     while images > 0 and (request := next(requests, None)):
         images -= request.damaged
         yield request

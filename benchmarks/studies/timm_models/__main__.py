@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Can every timm model be a backbone: the logits that timm gives, an embedding, and a step of training?"""
+"""Check that every timm model can be a backbone: it gives timm's logits and an embedding, and trains a step."""
 
 import argparse
 import gc
@@ -56,7 +56,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def family(name: str) -> str:
-    """The file of timm that defines the model."""
+    """Return the file of timm that defines the model."""
     from timm.models import model_entrypoint
 
     return str(model_entrypoint(name).__module__).rpartition(".")[2]
@@ -73,7 +73,8 @@ def by_family(pattern: str) -> dict[str, list[str]]:
 
 
 def interleaved(families: Iterable[Sequence[str]]) -> list[str]:
-    """The first of each family, then the second of each: a run that is stopped has seen them all."""
+    """Order models as the first of each family, then the second of each, so that a stopped run has seen every
+    family."""
     return [name for row in zip_longest(*families) for name in row if name]
 
 
@@ -82,7 +83,7 @@ def families_in(result: Mapping[str, Any]) -> set[str]:
 
 
 def outside(name: str) -> str | None:
-    """Why the model is not part of the question."""
+    """Return the reason why the model is not part of the question, or None."""
     import timm
     import torch
 
@@ -95,7 +96,7 @@ def outside(name: str) -> str | None:
 
 
 def tried(name: str, *, mlp: bool) -> Row:
-    """A row of the result; a model that cannot be used has its reason, and whether the product refuses it by name."""
+    """Return a row of the result; an unusable model has the reason, and whether the product refuses it by name."""
     import timm
 
     from slipway.contract import SpecError
@@ -116,25 +117,25 @@ def tried(name: str, *, mlp: bool) -> Row:
 
 
 def check(name: str, size: tuple[int, int], *, kinds: Sequence[str]) -> Row:
-    """Raises an error where a network with this backbone and one of these heads is not what it should be."""
+    """Raise an error if a network with this backbone and one of these heads is not as it should be."""
     import timm
     import torch
 
-    from slipway.contract.recipe import Head
+    from slipway.contract.recipe import HeadRecipe
     from slipway.contract.spec import Backbone
     from slipway.training.learn.network import Network
 
     backbone, row = Backbone(name=name, pretrained=False), Row()
     for kind in kinds:
         torch.manual_seed(SEED)
-        head = Head(kind=kind, units=8)
+        head = HeadRecipe(kind=kind, units=8)
         network = Network(backbone, classes=CLASSES, pretrained=False, input_size=size, head=head).eval()
         for parameter in network.head_parameters():  # sequencer's are 0 at first, and any logits would be equal
             torch.nn.init.normal_(parameter, std=0.1)
         pixels_nchw = torch.randn(BATCH, 3, *size)
         with torch.no_grad():
             logits_nc, embedding_nd = network(pixels_nchw)
-            if kind == "linear":  # against a model that timm alone made
+            if kind == "linear":  # compared with a model that timm alone made
                 own = timm.create_model(name, num_classes=CLASSES).eval()
                 own.load_state_dict(network.backbone.state_dict())
                 own_nc = own(pixels_nchw)
@@ -153,7 +154,7 @@ def check(name: str, size: tuple[int, int], *, kinds: Sequence[str]) -> Row:
 
 
 def train(network: Any, pixels_nchw: Any) -> None:
-    """One step's gradients, in the memory format of training."""
+    """Compute the gradients of one step, in the memory format of training."""
     import torch
 
     from slipway.training.learn.network import memory_format
@@ -170,7 +171,7 @@ def train(network: Any, pixels_nchw: Any) -> None:
 
 
 def begin(path: Path, *, fresh: bool) -> dict[str, Any]:
-    """What an earlier run with these versions found, or an empty result."""
+    """Read the result of an earlier run with these versions, or begin an empty one."""
     origin = provenance(("torch", "timm"))
     if path.is_file() and not fresh:
         earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -180,14 +181,14 @@ def begin(path: Path, *, fresh: bool) -> dict[str, Any]:
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write the file whole or not at all."""
     staging = path.with_name(f".{path.name}.part")
     staging.write_text(text, encoding="utf-8")
     os.replace(staging, path)
 
 
 def page(result: Mapping[str, Any], *, source: str) -> str:
-    """docs/timm.md; equal results give equal text."""
+    """Render docs/timm.md; equal results give equal text."""
     models = result["models"]
     usable = sum(row["usable"] for row in models.values())
     families = sorted(families_in(result))

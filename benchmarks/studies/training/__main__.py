@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the experiments of benchmarks/studies/training/, one after the other; a result file, and a table in the docs."""
+"""Run the experiments of benchmarks/studies/training/ one after the other; write a result file and a table in docs/."""
 
 import argparse
 import importlib
@@ -61,12 +61,12 @@ def purpose(module: ModuleType) -> str:
 
 
 def measured(name: str) -> dict[str, Any]:
-    """The result of one experiment with its time and its provenance; an error is a result without targets."""
+    """Return the result of one experiment with its time and its provenance; an error is a result without targets."""
     module, started, origin = load(name), time.monotonic(), provenance(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix=f"slipway-{name}-") as scratch:
         try:
             found: dict[str, Any] = module.measure(Path(scratch))
-        except Exception as error:  # the others are worth running all the same
+        except Exception as error:  # one error must not stop the other experiments
             traceback.print_exc()
             found = {"targets": [], "error": f"{type(error).__name__}: {error}"}
     return {
@@ -92,7 +92,7 @@ def write(result: Mapping[str, Any], out: Path, page: Path) -> None:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """The page in Markdown: a row a target, and where each was measured."""
+    """Render the page in Markdown: a row a target, and the machine that measured it."""
     rows = [
         f"| {name} | {' | '.join(cell(t[key]) for key in ('what', 'asked', 'measured'))} | {MET[t['met']]} |"
         for name, entry in result.items()

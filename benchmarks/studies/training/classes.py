@@ -1,7 +1,7 @@
 """Ten thousand classes: trained, exported, built, reported on and served, with the time and memory of each step.
 
 The images are made up: 32 pixels wide, a pattern of 4 x 4 tones for each class, and four images of it that differ in
-noise (two to train, one to tune, one to be judged by). What is asked is that every step ends; accuracy is a by-product.
+noise (two to train, one to tune, one to be judged by). The target is that every step ends; accuracy is a by-product.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ SPEC: dict[str, Any] = {
 
 
 def write_images(root: Path, *, classes: int) -> None:
-    """`root/<split>/<class>/<number>.png`."""
+    """Write `root/<split>/<class>/<number>.png`."""
     from PIL import Image
     from tqdm import tqdm
 

@@ -73,7 +73,7 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def foreign_photographs(bundle: Bundle) -> dict[str, Any]:
-    """What is `unknown` of scikit-image's photographs; without that package none is measured, and the target missed."""
+    """Measure the share of `unknown` among scikit-image's photographs; without that package the target is missed."""
     try:
         folder = scikit_image()
     except DataError as error:
@@ -82,7 +82,7 @@ def foreign_photographs(bundle: Bundle) -> dict[str, Any]:
 
 
 def foreign(bundle: Bundle, images: Sequence[Path]) -> dict[str, Any]:
-    """How many of `images` the bundle calls `unknown`, and which it does not."""
+    """Count the `images` that the bundle calls `unknown`, and name the others."""
     from slipway.steps.postprocess import UNKNOWN, Postprocessor
 
     logits_nc, embedding_nd, status_n = outputs(bundle, images)
@@ -93,7 +93,8 @@ def foreign(bundle: Bundle, images: Sequence[Path]) -> dict[str, Any]:
 
 
 def held_out(spec: Spec, label: str, work: Path) -> dict[str, Any]:
-    """Train `spec` without the class `label`; AUROC of its score between test images and all images of that class."""
+    """Train `spec` without the class `label`; returns the AUROC of its score between test images and all images of the
+    class."""
     from slipway.evaluation.unknown import auroc, score_of
     from slipway.training import export, train
 
@@ -129,7 +130,7 @@ def test_images(bundle: Bundle) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Raises DataError: none there."""
+    """List the images of a folder. Raises DataError: the folder has none."""
     images = sorted(path for path in folder.glob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"})
     if not images:
         raise DataError(f"{folder}: no .png, .jpg, .jpeg or .webp in it")
@@ -137,7 +138,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def outputs(bundle: Bundle, images: Sequence[Path]) -> tuple[Any, Any, Any]:
-    """Logits, embeddings and statuses, in FP32 by OpenVINO; all images must be readable."""
+    """Compute logits, embeddings and statuses in FP32 by OpenVINO; all images must be readable."""
     import numpy as np
 
     from slipway.steps.engine_openvino import Engine

@@ -15,7 +15,7 @@ CONFIGS = Path(__file__).parents[3] / "training/configs"
 
 
 def digits(scratch: Path, *, config: str = "digits", **changes: Any) -> Spec:
-    """`training/configs/<config>.yaml` on images below `scratch`, written where they are not there yet."""
+    """Read `training/configs/<config>.yaml`, on images below `scratch`, which are written if they are missing."""
     from slipway.training.data.demo_data import write_digits
 
     root = scratch / "data"
@@ -31,7 +31,7 @@ def digits(scratch: Path, *, config: str = "digits", **changes: Any) -> Spec:
 def predict_checkpoint(
     checkpoint: Path, spec: Spec, dataset: Dataset, images: Sequence[LabelledImage]
 ) -> npt.NDArray[np.int64]:
-    """The class of each image, by the network of `checkpoint` in torch and the serving preprocess."""
+    """Predict the class of each image, by the network of `checkpoint` in torch and the serving preprocess."""
     from slipway.evaluation.predict import predict
     from slipway.training.bundle.export import load_network
 

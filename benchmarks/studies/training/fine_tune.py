@@ -1,7 +1,7 @@
 """A new task from few images: fine-tuning in phases from the digits' backbone, beside other ways to train.
 
 The task is odd or even, from 60 images, six of each digit. The backbone comes from the demo's digits, which had ten
-classes and 1,078 images; the test split is the one that it has never seen either. All ways have the same images, epochs
+classes and 1,078 images; it has never seen the test split either. All ways have the same images, epochs
 and augmentation; two seeds draw the images, the head and the order.
 """
 
@@ -30,7 +30,7 @@ WAYS: dict[str, dict[str, Any]] = {  # changes to the recipe of training/configs
 
 
 def measure(scratch: Path) -> dict[str, Any]:
-    """Macro-F1 on the test split of each way and seed."""
+    """Measure macro-F1 on the test split of each way and seed."""
     write_digits(scratch / "digits", seed=0)
     digits = _spec("digits", data={"root": str(scratch / "digits")}, recipe={"epochs": EPOCHS})
     train(digits, scratch / "checkpoint", resume=True)
@@ -61,7 +61,7 @@ def _row(scratch: Path, way: str, seed: int) -> dict[str, Any]:
     data = {"root": str(scratch / "digits"), "csv": str(table)}
     spec = _spec("parity", data=data, backbone=backbone, recipe={**WAYS[way], "seed": seed})
     manifest = train(spec, out, resume=True)
-    assert manifest  # None is for the second of several processes
+    assert manifest  # only a second process gets None
     history = json.loads((out / "history.json").read_text(encoding="utf-8"))
     return {
         "way": way,
@@ -73,7 +73,7 @@ def _row(scratch: Path, way: str, seed: int) -> dict[str, Any]:
 
 
 def _spec(name: str, **changes: dict[str, Any]) -> Spec:
-    """A demo configuration with some keys changed."""
+    """Return a demo configuration with some keys changed."""
     values = Spec.read(ROOT / f"training/configs/{name}.yaml").model_dump()
     for part, keys in changes.items():
         values[part] |= keys
@@ -81,7 +81,7 @@ def _spec(name: str, **changes: dict[str, Any]) -> Spec:
 
 
 def _test(checkpoint: Path) -> float:
-    """Macro-F1 on the test split, by the serving preprocess."""
+    """Return macro-F1 on the test split, by the serving preprocess."""
     spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / "dataset.json")
     network = load_network(checkpoint, spec, classes=len(dataset.labels))
     images = dataset.of("test")

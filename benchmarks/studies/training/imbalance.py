@@ -48,7 +48,7 @@ def _listed(runs: list[dict[str, Any]], remedy: str, figure: str) -> str:
 
 
 def train_and_judge(root: Path, checkpoint: Path, *, seed: int, **changes: Any) -> dict[str, Any]:
-    """Train the imbalanced digits' spec with these changes of its recipe; figures of the test split."""
+    """Train the imbalanced digits' spec with these changes of its recipe; returns figures of the test split."""
     from benchmarks.studies.training.steps import ROOT, measured
     from slipway.contract import Spec
     from slipway.training import train
@@ -61,7 +61,7 @@ def train_and_judge(root: Path, checkpoint: Path, *, seed: int, **changes: Any) 
 
 
 def judge(checkpoint: Path) -> dict[str, float]:
-    """Macro-F1, the recall of the worst class, and top-1 of the network in torch, on the test split."""
+    """Measure macro-F1, the recall of the worst class, and top-1 of the network in torch, on the test split."""
     import numpy as np
 
     from slipway.contract import Spec

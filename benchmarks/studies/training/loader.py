@@ -1,6 +1,6 @@
 """The DALI loader against torchvision's ImageFolder and DataLoader, with the same augmentation, on 512-pixel JPEGs.
 
-torchvision has two sides: ImageFolder as it comes, which reads with Pillow, and with torchvision.io's decoder, where
+torchvision has two sides: ImageFolder out of the box, which reads with Pillow, and with torchvision.io's decoder, where
 transforms are faster too. Each has the best number of workers (0 to 2); DALI has the threads of training.
 Rounds alternate, an epoch of each. The photographs are scikit-image's, or scikit-learn's two where it is not installed;
 the result says which.
@@ -30,7 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "erase": {"probability": 0.3},
     },
 }
-"""The default of a spec, and what the usual tutorials do. The target is of the first."""
+"""Augmentation by default in a spec, and as in the usual tutorials. The target is for the first."""
 
 
 def measure(scratch: Path) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def pictures() -> tuple[list[Any], str]:
 
 
 def search(root: Path, decoder: str) -> dict[int, float]:
-    """Images/s by the number of workers, without augmentation but crop and flip."""
+    """Measure images/s by the number of workers, without augmentation but crop and flip."""
     rates = {}
     for workers in WORKERS:
         peer = torchvision_loader(root, {}, workers=workers, decoder=decoder)
@@ -98,7 +98,8 @@ def search(root: Path, decoder: str) -> dict[int, float]:
 
 
 def compare(root: Path, recipe: dict[str, Any], workers: dict[str, int]) -> dict[str, Any]:
-    """Images/s of each side, and the ratios with their 95 % intervals, by bootstrap of the rounds' logarithms."""
+    """Measure images/s of each side, and the ratios with their 95 % intervals, by bootstrap of the rounds'
+    logarithms."""
     sides = {"dali": dali(root, recipe)}
     sides |= {name: torchvision_loader(root, recipe, workers=workers[name], decoder=name) for name in SIDES}
     for batches in sides.values():
@@ -124,7 +125,7 @@ def ratio(ratios: Any) -> dict[str, Any]:
 
 
 def epoch_s(batches: Iterable[Any]) -> float:
-    """Seconds of an epoch, each batch in the hands of the one who asked."""
+    """Return the seconds of an epoch, until each batch is with its caller."""
     started = time.perf_counter()
     images = sum(len(batch[0]["pixels_nchw"] if isinstance(batch[0], dict) else batch[0]) for batch in batches)
     assert images == IMAGES
@@ -132,7 +133,7 @@ def epoch_s(batches: Iterable[Any]) -> float:
 
 
 def dali(root: Path, recipe: dict[str, Any]) -> Iterable[Any]:
-    """The loader that training uses; what it does once (tracing its graph) is done here."""
+    """Make the loader that training uses, and let it trace its graph, which it does once."""
     from slipway.contract import Preprocess
     from slipway.contract.dataset import Dataset, LabelledImage
     from slipway.contract.recipe import Recipe
@@ -166,7 +167,7 @@ def decode(path: str) -> Any:
 
 
 def transforms(recipe: dict[str, Any]) -> Any:
-    """What `recipe.augment` says, in torchvision."""
+    """Return the transforms of torchvision that do what `recipe.augment` says."""
     import torch
     from torchvision.transforms import v2
 

@@ -1,6 +1,6 @@
 """Multi-label through to serving: pages of one to three digits, trained, quantised, gated and asked for from Triton.
 
-What is compared with the offline evaluation is every label and score of every test page.
+Every label and score of every test page is compared with the offline evaluation.
 """
 
 from pathlib import Path

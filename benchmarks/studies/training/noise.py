@@ -13,7 +13,7 @@ import numpy as np
 NOISE, LEAST_FOUND, LEAST_PRECISION, MARGIN = 0.05, 0.8, 0.8, -0.01
 FOLDS = 3
 CHANGES: dict[str, Any] = {"recipe": {"epochs": 5}}
-"""Of digits.yaml, to save time: what is looked for is the noise, not the last tenth of a per cent."""
+"""Changes to digits.yaml that save time: the study looks for the noise, not for the last tenth of a per cent."""
 
 
 def measure(scratch: Path) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def measure(scratch: Path) -> dict[str, Any]:
 
 
 def _flip(dataset: Any) -> dict[str, int]:
-    """Path to wrong class, of a seeded `NOISE` of the images; every other class is as likely."""
+    """Return path to wrong class, for a seeded share `NOISE` of the images; every other class is as likely."""
     rng, images, classes = np.random.default_rng(0), len(dataset.images), len(dataset.labels)
     rows = rng.choice(images, size=round(NOISE * images), replace=False)
     steps = rng.integers(1, classes, size=len(rows))
@@ -68,7 +68,7 @@ def _detection(suspects: Sequence[Any], flipped: Mapping[str, int], dataset: Any
 
 
 def _retrain(scratch: Path, dataset: Any) -> dict[str, Any]:
-    """Top-1 on the test split's true labels, trained on both tables, and the paired difference."""
+    """Train on both tables; returns top-1 on the test split's true labels, and the paired difference."""
     from benchmarks.studies.training.digits import digits, predict_checkpoint
     from slipway.training import train
 
@@ -89,7 +89,8 @@ def _retrain(scratch: Path, dataset: Any) -> dict[str, Any]:
 
 
 def _paired(one_n: Any, other_n: Any) -> tuple[float, float, float]:
-    """The difference of two shares on the same images, and its 95 % interval by 10,000 bootstrap resamples of them."""
+    """Return the difference of two shares on the same images, and its 95 % interval by 10,000 bootstrap resamples of
+    them."""
     difference_n = one_n.astype(float) - other_n.astype(float)
     rng = np.random.default_rng(0)
     draws = difference_n[rng.integers(len(difference_n), size=(10_000, len(difference_n)))].mean(axis=1)

@@ -1,4 +1,4 @@
-"""Scripts as a user runs them, with the time and memory of each; and a server that answers a test split."""
+"""Runs scripts as a user does, with the time and memory of each; and a server that answers a test split."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ def run_step(script: str, *arguments: Path | str, cwd: Path) -> dict[str, float]
     """Run one script; returns `seconds`, and `peak_mib` of the largest process of its own.
 
     Raises:
-        RuntimeError: it failed; its last words are in the message.
+        RuntimeError: it failed; the message has its last lines.
     """
     log = cwd / f"{Path(script).stem}.log"
     print(f"  {script}", file=sys.stderr, flush=True)
@@ -37,13 +37,13 @@ def run_step(script: str, *arguments: Path | str, cwd: Path) -> dict[str, float]
 
 
 def _largest_mib(pid: int) -> float:
-    """The most that the process or one below it has had resident."""
+    """Return the largest resident memory of the process or of one below it."""
     import psutil
 
     from slipway.benchmark.processes import peak_mib_of
 
     largest_mib = 0.0
-    with contextlib.suppress(psutil.NoSuchProcess):  # they end as we look
+    with contextlib.suppress(psutil.NoSuchProcess):  # they may end meanwhile
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             largest_mib = max(largest_mib, peak_mib_of(process.pid))
@@ -51,7 +51,7 @@ def _largest_mib(pid: int) -> float:
 
 
 def measured(folder: Path) -> dict[str, Any]:
-    """What a stage wrote into its manifest."""
+    """Read the measurements that a stage wrote into its manifest."""
     from slipway.contract import Manifest
 
     return Manifest.read(folder / "manifest.json").measured
@@ -64,8 +64,8 @@ def served_equals_offline(repository: Path, bundle: Path, engine: Path, *, cwd: 
         most: images that are asked for, evenly spaced; 0: all.
 
     Returns:
-        `images`, `equal` (the same labels, of many all of them), `largest_score_difference`, `server_mib` (the server
-        and its steps, resident), `seconds` (with the server's start).
+        `images`, `equal` (the same labels; of several labels, all), `largest_score_difference`, `server_mib` (the
+        server and its steps, resident), `seconds` (with the server's start).
     """
     import psutil
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How often the latency verdict errs: simulated servers with a known P99, judged as the gate judges real ones."""
+"""Measure how often the latency verdict errs, on simulated servers with a known P99, judged as the gate judges."""
 
 import argparse
 import json
@@ -34,16 +34,18 @@ UTILISATIONS = {
     },
     150: {"M/D/1": (0.5, 0.7, 0.9), "M/M/1": (0.5, 0.7), "M/H2/1": (0.3,)},
 }
-"""By the requests per second, of which there are three times as many in the same time at 150."""
+"""Utilisations by server and requests per second. At 150/s a run has three times the requests."""
 NOT_JUDGED = ("stall in 2000",)
-"""The first verdict falls after 3,000 requests, of which a fifth of the runs see no such stall: shown all the same."""
+"""Servers that are shown and not judged: in a fifth of the runs the 3,000 requests before the first verdict meet no
+stall."""
 ALLOWED = 0.01
-"""False passes, as a share of all runs with the true P99 on the limit."""
+"""Allowed false passes, as a share of all runs with the true P99 on the limit."""
 STATED = {"stall in 500": 0.1}
-"""The rule misses here, as ADR 0045 states (7 %): a larger share than this one is a change for the worse."""
+"""Servers on which the rule misses, as ADR 0045 states (7 %), with the share of false passes above which the study
+fails."""
 LIMIT_BY_P99 = {"at the limit": 1.0, "20 % under": 1 / 0.8, "half of it": 2.0}
 LONG_BLOCKS, LONG_REQUESTS, LONG_WARM_UP = 32, 250_000, 10_000
-"""What the true P99 is taken from."""
+"""Size of the simulation that finds the true P99."""
 EPILOG = """example:
   nice python -m benchmarks.studies.verdict              1,000 runs of each, on all cores; some minutes on two
 
@@ -61,7 +63,7 @@ Latencies = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Workload:
-    """A server that is known; latencies in units of its mean service time (independent ones: of their median)."""
+    """A server whose latencies are known, in units of its mean service time (independent ones: of their median)."""
 
     name: str
     utilisation: float | None
@@ -99,7 +101,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def options() -> "GateOptions":
-    """The gate's defaults."""
+    """Return the gate's defaults."""
     from slipway.benchmark import GateOptions
 
     return GateOptions(model="simulated", images=Path())
@@ -120,7 +122,7 @@ def independent(rng: np.random.Generator, shape: tuple[int, ...]) -> Latencies:
 
 
 def queue(name: str, utilisation: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Latencies:
-    """Times in a first-come-first-served queue with Poisson arrivals, by Lindley's recursion (1952)."""
+    """Simulate the times in a first-come-first-served queue with Poisson arrivals, by Lindley's recursion (1952)."""
     services = service_times(name, rng, shape)
     steps = services[..., :-1] - rng.exponential(1 / utilisation, shape)[..., 1:]
     backlog = np.cumsum(np.concatenate([np.zeros((*shape[:-1], 1)), steps], axis=-1), axis=-1)
@@ -143,7 +145,7 @@ def service_times(name: str, rng: np.random.Generator, shape: tuple[int, ...]) -
 
 
 def progress(judge: Callable[[Workload], dict[str, Any]], servers: list[Workload]) -> Iterator[dict[str, Any]]:
-    """Judged on all cores."""
+    """Judge the workloads on all cores."""
     from tqdm import tqdm
 
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as processes:
@@ -151,7 +153,7 @@ def progress(judge: Callable[[Workload], dict[str, Any]], servers: list[Workload
 
 
 def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_BLOCKS) -> dict[str, Any]:
-    """The shares of runs that pass and fail, and their mean length, by where the true P99 is."""
+    """Return the shares of runs that pass and fail, and their mean length, for each place of the true P99."""
     from slipway.benchmark.looks import planned
     from slipway.contract.evidence.latency import LatencyVerdict
 
@@ -182,7 +184,8 @@ def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_
 def one_run(
     workload: Workload, looks: "Sequence[Look]", rng: np.random.Generator, *, limit: float
 ) -> "tuple[LatencyVerdict, int]":
-    """The verdict, and the requests that were sent, warm-ups included. A block starts with an empty queue."""
+    """Run the gate once; returns the verdict, and the number of requests, warm-ups included. A block starts with an
+    empty queue."""
     from slipway.benchmark.statistics import judge_run, weigh
     from slipway.contract.evidence.latency import LatencyVerdict
 
@@ -198,7 +201,7 @@ def one_run(
 
 
 def table(results: list[dict[str, Any]]) -> Iterator[str]:
-    """Per cent of the runs that pass, and the mean length of a run."""
+    """Render the percentage of the runs that pass, and the mean length of a run."""
     yield f"{'server':14} load  rate/s{'passes at the limit':>22}{'20 % under':>18}{'half of it':>18}   allowed"
     for entry in results:
         at_limit, *others = entry["passes"].values()

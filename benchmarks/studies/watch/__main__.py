@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How soon drift is told, how often falsely, and how well a few labels tell the accuracy."""
+"""Measure how soon and how often falsely the watch alarms at drift, and how well a few labels estimate the accuracy."""
 
 import argparse
 import json

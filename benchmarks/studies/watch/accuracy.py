@@ -1,4 +1,4 @@
-"""Streams whose accuracy is known, and how well the estimate from a few labels tells it."""
+"""Simulates streams whose accuracy is known, and compares the estimate from a few labels with it."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class Stream:
     """Whether class 0 has a recall of 0.6, with confidences as before."""
 
     def answers(self, rng: np.random.Generator, seed: int) -> tuple[LabelledAnswers, npt.NDArray[np.bool_]]:
-        """Rows with labels, and which are right (the truth that only the study knows)."""
+        """Draw rows with labels, and the right ones among them (a truth that only the study knows)."""
         truth = rng.integers(0, CLASSES, ROWS)
         new = rng.random(ROWS) < self.new_share
         truth[new] = NEW
@@ -54,7 +54,7 @@ class Stream:
         return answers, right
 
     def true_accuracy(self) -> float:
-        """The expectation over streams, which an interval must hold."""
+        """Return the expectation over streams, which an interval must hold."""
         a, b = self.known
         if self.over_confident:
             draws = np.random.default_rng(1).beta(a, b, 4_000_000)
@@ -81,7 +81,7 @@ STREAMS = (
 
 
 def _test_split(rng: np.random.Generator, recall: float) -> RecallReference:
-    """The recall of each class as a test split measures it, with the split's own chance."""
+    """Draw the recall of each class as a test split measures it, by its own chance."""
     right = rng.binomial(TEST_IMAGES, recall, CLASSES)
     return RecallReference(
         recall={id_: count / TEST_IMAGES for id_, count in enumerate(right.tolist())},
@@ -96,7 +96,7 @@ class Estimated(Part):
     covered: float
     """Share of the runs whose interval holds the accuracy."""
     half_width: float
-    """Mean over the runs."""
+    """Mean half-width over the runs."""
     mean_error: float
     """Mean of estimate minus accuracy."""
     recall_covered: float
@@ -104,7 +104,7 @@ class Estimated(Part):
     alarms: float
     """Share of the runs with an alarm on the recall of any class."""
     width_judged: bool
-    """Whether the stream has as many labels as the bar on the width asks."""
+    """Whether the stream has enough labels for the bar on the width."""
     met: bool
 
 

@@ -1,4 +1,4 @@
-"""Streams of rows of real networks, unchanged and shifted, and when the drift watch alarms."""
+"""Simulates streams of rows of real networks, unchanged and shifted, and finds the alarms of the drift watch."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from slipway.operations.watch.reference import WatchReference
 from slipway.operations.watch.rows import Floats, Ints, Rows
 
 ROWS_BETWEEN_FALSE_ALARMS = 432_000
-"""30 days of a row every six seconds."""
+"""Rows of 30 days with a row every six seconds."""
 UNCHANGED_ROWS, SHIFTED_ROWS, MILD_ROWS = 20_000, 3_000, 20_000
 REFERENCE_ROWS, LONG_REFERENCE_ROWS = 1_000, 4_000
 TOGETHER = 50
@@ -60,7 +60,7 @@ class WatchedNetwork(Part):
 
 
 def watched(population: Population, *, runs: int, seed: int) -> WatchedNetwork:
-    """Each run draws a new reference from the unchanged rows, and a stream; both with replacement."""
+    """Watch streams: each run draws a new reference from the unchanged rows, and a stream, both with replacement."""
     streams = tuple(_streams(population, runs=runs, seed=seed))
     false = streams[0].alarms * ROWS_BETWEEN_FALSE_ALARMS / UNCHANGED_ROWS
     return WatchedNetwork(
@@ -115,7 +115,7 @@ def _drifted(population: Population, kind: str, *, runs: int, rows: int, seed: i
 def _alarms(
     population: Population, kind: str, *, runs: int, rows: int, seed: int, reference_rows: int
 ) -> list[Alarm | None]:
-    """The alarms of all runs. Each draws its reference first, and then its stream."""
+    """Find the alarms of all runs. Each draws its reference first, and then its stream."""
     rng = np.random.default_rng([seed, *f"{population.name} {kind}".encode()])
     unchanged, every = population.rows["unchanged"], _every(population, kind)
     found: list[Alarm | None] = []
@@ -129,7 +129,7 @@ def _alarms(
 
 
 def _oracle(population: Population, kind: str, *, runs: int, rows: int, seed: int) -> float | None:
-    """The same streams, with the one bet of the oracle."""
+    """Watch the same streams with the single bet of the oracle."""
     rng = np.random.default_rng([seed, *f"{population.name} {kind} oracle".encode()])
     before, after = population.ratios[kind]
     share, own = (FOREIGN_SHARE, 0) if kind == FOREIGN_NAME else (1.0, before.size)
@@ -154,14 +154,14 @@ def _bar(kind: str, lost_points: float | None, alarms: float, median_rows: float
 
 
 def _every(population: Population, kind: str) -> Rows:
-    """The rows that a stream draws from: the foreign ones after the known ones."""
+    """Return the rows that a stream draws from: the foreign ones after the known ones."""
     if kind != FOREIGN_NAME:
         return population.rows[kind]
     return Rows.joined([population.rows["unchanged"], population.foreign])
 
 
 def _places(population: Population, kind: str, rows: int, rng: np.random.Generator) -> Ints:
-    """Places of a stream's rows in `_every`, drawn with replacement."""
+    """Draw the places of a stream's rows in `_every`, with replacement."""
     if kind != FOREIGN_NAME:
         return rng.integers(0, len(population.rows[kind]), rows)
     known = len(population.rows["unchanged"])

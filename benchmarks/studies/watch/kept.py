@@ -1,4 +1,4 @@
-"""Keeps what the networks said, so that a simulation can be repeated without them."""
+"""Keeps the answers of the networks, so that a simulation can be repeated without them."""
 
 import pickle
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from slipway.contract import DataError
 
 
 def kept_populations(seed: int, path: Path | None) -> Iterator[Population]:
-    """The populations of a seed, from a file where it is there. Without one, they are written to it at the end.
+    """Read the populations of a seed from a file. If it is missing, they are made, and written to it at the end.
 
     Raises:
         DataError: the file is of another seed.

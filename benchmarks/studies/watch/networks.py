@@ -1,4 +1,4 @@
-"""Rows of real networks: real images, as they are and shifted, through real networks, to confidence and embedding."""
+"""Makes rows of real networks: real images, unchanged and shifted, pass through them to confidence and embedding."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from benchmarks.studies.density.weights import BACKBONE, lite0
 from benchmarks.studies.study import load_photographs, scikit_image
 from benchmarks.studies.watch.oracle import ratios, seen
-from slipway.operations.watch.rows import ClassMeans, Floats, Rows
+from slipway.operations.watch.rows import ClassDirections, Floats, Rows
 from slipway.operations.watch.rows import rows_of as watched_rows
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ class Data:
     labels: Labels
 
     def known(self) -> tuple[Images, Labels]:
-        """The images of the classes that a network is fitted to."""
+        """Return the images of the classes that a network is fitted to."""
         of = self.labels != FOREIGN[self.name]
         return self.pixels[of], self.labels[of]
 
 
 @dataclass(frozen=True)
 class Population:
-    """What one network says of the images of one data set. The streams draw from it with replacement."""
+    """Answers of one network to the images of one data set. The streams draw from them with replacement."""
 
     name: str
     described: str
@@ -56,9 +56,9 @@ class Population:
     """The rows of the known classes, `unchanged` and for each shift."""
     foreign: Rows
     right: dict[str, npt.NDArray[np.bool_]]
-    """Whether each answer is right, as `rows`."""
+    """Whether each answer is right, by the keys of `rows`."""
     ratios: dict[str, tuple[Floats, Floats]]
-    """What the oracle says of rows before and after the changes that have a bar."""
+    """Likelihood ratios of the oracle for rows before and after the changes that have a bar."""
 
     def accuracy(self, shift: str) -> float:
         return float(self.right[shift].mean())
@@ -95,7 +95,7 @@ SHIFTS: dict[str, Callable[[Images], Images]] = {
 
 
 def populations(seed: int) -> Iterator[Population]:
-    """One network after another: frozen, random, and trained here."""
+    """Yield the populations of one network after another: frozen, random, and trained here."""
     import timm
     import torch
 
@@ -128,7 +128,7 @@ def _pretrained(weights: Path) -> "torch.nn.Module":
 
 
 def digit_images(seed: int) -> tuple[Images, Labels]:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged, in a random order."""
+    """Load scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged, in a random order."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -142,7 +142,7 @@ def digit_images(seed: int) -> tuple[Images, Labels]:
 
 
 def photograph_images(seed: int) -> tuple[Images, Labels]:
-    """Random crops of scikit-image's photographs; the class of a crop is its photograph."""
+    """Cut random crops of scikit-image's photographs; the class of a crop is its photograph."""
     rng = np.random.default_rng(seed)
     pictures = [np.asarray(picture) for picture in load_photographs(scikit_image()).values()]
     labels = rng.integers(0, len(pictures), TRAIN + POPULATION)
@@ -178,7 +178,7 @@ def described(name: str, what: str, network: "torch.nn.Module", data: Data) -> P
 
     pixels, labels = data.known()
     fitted = embed(network, pixels[:TRAIN])
-    means = ClassMeans.of(fitted, labels[:TRAIN], light_of(pixels[:TRAIN]))
+    means = ClassDirections.of(fitted, labels[:TRAIN], light_of(pixels[:TRAIN]))
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=1000))
     head.fit(fitted, labels[:TRAIN])
     rest, truth = pixels[TRAIN:], labels[TRAIN:]
@@ -198,8 +198,8 @@ def described(name: str, what: str, network: "torch.nn.Module", data: Data) -> P
     )
 
 
-def rows_of(embeddings: Floats, pixels: Images, head: Any, means: ClassMeans) -> Rows:
-    """Rows as the watch takes them."""
+def rows_of(embeddings: Floats, pixels: Images, head: Any, means: ClassDirections) -> Rows:
+    """Make rows as the watch takes them."""
     probabilities = head.predict_proba(embeddings)
     class_id = head.classes_[probabilities.argmax(axis=1)].astype(np.int64)
     return watched_rows(probabilities.max(axis=1).astype(np.float64), class_id, light_of(pixels), embeddings, means)

@@ -1,9 +1,9 @@
-"""How soon a detector that has seen images of the change could find it: a yardstick for what a watch can reach.
+"""Finds how soon a detector that has seen images of the change could find it: a yardstick for a watch.
 
 The oracle has a classifier of unchanged and changed images, which it was fitted to in five folds, so that it judges no
 image that it has seen. Its bet on a row is the likelihood ratio that this classifier gives, divided by the mean over
-all unchanged images: no reference is finite for it. It is not the least delay possible, as another classifier may tell
-more; a watch that knows nothing of the change is not expected to reach it.
+all unchanged images: its reference is not finite. Its delay is not the least possible one, as another classifier may
+know more. We do not expect a watch that knows nothing of the change to reach it.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _LEAST = 1e-6
 
 
 def ratios(before: Floats, after: Floats) -> tuple[Floats, Floats]:
-    """Likelihood ratios of rows `[n, d]` before and `[m, d]` after a change, as a classifier of both tells them."""
+    """Return the likelihood ratios of rows `[n, d]` before and `[m, d]` after a change, by a classifier of both."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -36,13 +36,13 @@ def ratios(before: Floats, after: Floats) -> tuple[Floats, Floats]:
 
 
 def mixed(before: Floats, after: Floats, *, share: float) -> Floats:
-    """The oracle's factors of all rows, known and then foreign, of a stream with this share of foreign ones."""
+    """Return the oracle's factors of all rows, known and then foreign, of a stream with this share of foreign ones."""
     factors = 1 - share + share * np.concatenate([before, after])
     exact: Floats = factors / factors[: before.size].mean()
     return exact
 
 
 def seen(rows: Rows, embeddings: Floats) -> Floats:
-    """All that a row tells, `[n, d + 3]`."""
+    """Return all features of the rows, `[n, d + 3]`."""
     own = [np.log1p(1e-6 - np.minimum(rows.confidence, 1)), rows.distance, rows.norm]
     return np.column_stack([embeddings, *own] if rows.brightness is None else [embeddings, *own, rows.brightness])

@@ -1,7 +1,7 @@
-"""Many streams of rows through their drift watches at once.
+"""Runs many streams of rows through their drift watches at once.
 
 The recursion is that of `slipway watch`, `Detectors`, on the bets of many streams together; it gives the same values to
-the last bit. What an alarm says comes from `DriftWatch.feed` itself, which must find it at the same row.
+the last bit. The text of an alarm comes from `DriftWatch.feed` itself, which must find the alarm at the same row.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Drawn:
 
 
 def alarms_of(drawn: Sequence[Drawn], population: Rows, *, rows_between_false_alarms: float) -> list[Alarm | None]:
-    """The first alarm of each stream.
+    """Find the first alarm of each stream.
 
     Raises:
         AssertionError: one stream alone alarms at another row.
@@ -43,7 +43,7 @@ def alarms_of(drawn: Sequence[Drawn], population: Rows, *, rows_between_false_al
 
 
 def first_rows(tables: Floats, weights: Floats, places: Ints, limit: float) -> Ints:
-    """The first row of each stream at which its evidence is at least `limit`; -1 where none is, `[streams]`.
+    """Find the first row of each stream at which its evidence is at least `limit`, `[streams]`; -1 for none.
 
     Args:
         tables: `[streams, population, bets]`: factors of each row of the population.
@@ -59,7 +59,7 @@ def first_rows(tables: Floats, weights: Floats, places: Ints, limit: float) -> I
     for row, of_row in enumerate(rows):
         np.take(flat, of_row, axis=0, out=factors, mode="clip")
         detectors.take(factors)
-        # A product of matrices is fast and rounds otherwise: it only tells that no stream is near the limit.
+        # A product of matrices is fast, but rounds differently: it only shows that no stream is near the limit.
         if detectors.is_scaled or (detectors.values @ heaviest).max() >= 0.99 * limit:
             over = (detectors.mixture(weights) >= limit) & (first < 0)
             first[over] = row

@@ -35,7 +35,7 @@ from slipway.contract.evidence.latency import (
 
 
 @dataclass(frozen=True)
-class Client:
+class GeneratorUse:
     """The generators that a measurement used."""
 
     processes: int
@@ -51,7 +51,7 @@ def measured(
     judgement: Judgement,
     *,
     looks: Sequence[LookResult],
-    client: Client,
+    client: GeneratorUse,
     first_answer_ms: float,
     steps: Sequence[StepTime],
     server_use: ServerUse | None,
@@ -101,7 +101,7 @@ def rates_per_s(blocks: Sequence[Block], *, limit_ms: float) -> tuple[float, flo
     return rate_per_s(block.due for block in blocks), rate_per_s(in_time)
 
 
-def _generator(client: Client, schedule_errors_ms: Milliseconds, *, limit_ms: float) -> Generator:
+def _generator(client: GeneratorUse, schedule_errors_ms: Milliseconds, *, limit_ms: float) -> Generator:
     p50_ms, p99_ms = np.quantile(schedule_errors_ms, [0.5, 0.99]).tolist()
     return Generator(
         **vars(client),

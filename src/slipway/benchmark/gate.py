@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from slipway.benchmark import processes
-from slipway.benchmark.figures import Client, looked, measured, server_use, step_time
-from slipway.benchmark.generators import Generators, Target, choose_generators
+from slipway.benchmark.figures import GeneratorUse, looked, measured, server_use, step_time
+from slipway.benchmark.generators import Generators, LoadTarget, choose_generators
 from slipway.benchmark.load import Block, counted, poisson_schedule
 from slipway.benchmark.looks import Look, planned
 from slipway.benchmark.server import StepCounters, TritonConnection, on_this_host
@@ -28,7 +28,7 @@ from slipway.contract.evidence.latency import (
     StepTime,
 )
 from slipway.contract.evidence.origin import Origin
-from slipway.contract.selection import IMAGE_SUFFIXES
+from slipway.contract.shared_rules import IMAGE_SUFFIXES
 from slipway.errors import DataError, ServingError
 from slipway.system.files import files_below
 
@@ -89,7 +89,7 @@ def measure(
     count, reason = choose_generators(rate_per_s, cores=len(os.sched_getaffinity(0)), shares_cores=shares_cores)
     if options.generators:
         count, reason = options.generators, "as asked for"
-    with Generators(count, Target(options.url, options.model, subject.images)) as generators:
+    with Generators(count, LoadTarget(options.url, options.model, subject.images)) as generators:
         before = asyncio.run(_counters(options, subject, settle=True))
         watched = processes.snapshot(pid) if pid else None
         offering = _Offering(options, generators, subject, rate_per_s=rate_per_s, first_block=first_block)
@@ -101,7 +101,7 @@ def measure(
         offering.blocks,
         judgement,
         looks=offering.looks,
-        client=Client(count, reason, offering.cpu_cores, shares_cores, generators.go_first),
+        client=GeneratorUse(count, reason, offering.cpu_cores, shares_cores, generators.go_first),
         first_answer_ms=subject.first_answer_ms,
         steps=_step_times(options, subject, before, after),
         server_use=use,

@@ -31,7 +31,7 @@ _PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Target:
+class LoadTarget:
     """The server, the model and the images of the generators' requests."""
 
     url: str
@@ -48,7 +48,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Share:
+class ScheduleShare:
     """One generator's part of a schedule: the due time after `start_s` and the image of each of its requests."""
 
     schedule_s: Seconds
@@ -58,7 +58,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadOutcome:
     """The outcome of a schedule, and the CPU time of sending it."""
 
     sent: Sent
@@ -84,7 +84,7 @@ class Generators:
         GateError: a generator ended or hung.
     """
 
-    def __init__(self, count: int, target: Target) -> None:
+    def __init__(self, count: int, target: LoadTarget) -> None:
         self.count = count
         self.go_first = False
         """Whether all of them have priority on their cores, for instance over the server; known once they run."""
@@ -111,7 +111,7 @@ class Generators:
 
     def offer(
         self, schedule_s: Seconds, order: Sequence[int], *, deadline_s: float, on_answers: Callable[[int], object]
-    ) -> Load:
+    ) -> LoadOutcome:
         """Send image `order[i]` when request `i` is due, wait for every answer, and return all in the schedule's order.
 
         `on_answers` is called now and then with the number of new answers.
@@ -120,15 +120,15 @@ class Generators:
         for number, pipe in enumerate(self._pipes):
             mine = slice(number, None, self.count)
             with suppress(OSError):
-                pipe.send(Share(schedule_s[mine], order[mine], start_s=start_s, deadline_s=deadline_s))
+                pipe.send(ScheduleShare(schedule_s[mine], order[mine], start_s=start_s, deadline_s=deadline_s))
         longest_s = float(schedule_s[-1]) + deadline_s + _PATIENCE_S
-        shares: list[Load] = self._replies(on_answers, patience_s=longest_s)
+        shares: list[LoadOutcome] = self._replies(on_answers, patience_s=longest_s)
         together = Sent.nothing(schedule_s.size)
         for number, share in enumerate(shares):
             mine = slice(number, None, self.count)
             together.sent_s[mine], together.done_s[mine] = share.sent.sent_s, share.sent.done_s
             together.outcomes[mine] = share.sent.outcomes
-        return Load(together, cpu_s=sum(share.cpu_s for share in shares))
+        return LoadOutcome(together, cpu_s=sum(share.cpu_s for share in shares))
 
     def _start(self) -> None:
         ours, theirs = Pipe()
@@ -186,21 +186,21 @@ def work(pipe_fd: int) -> None:
 
 
 async def _work(pipe: Connection) -> None:
-    target: Target = pipe.recv()
+    target: LoadTarget = pipe.recv()
     try:
         async with TritonConnection(target.url, model=target.model, images=target.images) as server:
             await server.check_ready()  # connects, so that the first request does not have to
             pipe.send(Ready(go_first()))
             while True:
-                share: Share = pipe.recv()
+                share: ScheduleShare = pipe.recv()
                 cpu_s = time.process_time()
                 sent = await _send(share, server, pipe)
-                pipe.send(Load(sent, cpu_s=time.process_time() - cpu_s))
+                pipe.send(LoadOutcome(sent, cpu_s=time.process_time() - cpu_s))
     except SlipwayError as error:
         pipe.send(error)
 
 
-async def _send(share: Share, server: TritonConnection, pipe: Connection) -> Sent:
+async def _send(share: ScheduleShare, server: TritonConnection, pipe: Connection) -> Sent:
     answers, reported_s = 0, time.monotonic()
 
     def on_answer() -> None:

@@ -113,9 +113,9 @@ class Pool:
         """Process id of the first worker, whose session all workers share."""
         return self._process.pid
 
-    def connect(self) -> "Connection":
+    def connect(self) -> "PoolConnection":
         """Connect from an event loop; only one connection at a time."""
-        return Connection(self._queue, self._answers, self._numbers)
+        return PoolConnection(self._queue, self._answers, self._numbers)
 
     def _wait_until_ready(self) -> None:
         for ready in range(self.workers):
@@ -142,7 +142,7 @@ class Pool:
             return self._process.wait()
 
 
-class Connection:
+class PoolConnection:
     """The client's end of a pool. Use as an async context manager, like `slipway.benchmark.server.TritonConnection`."""
 
     def __init__(self, queue: int, answers: int, numbers: Iterator[int]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from slipway.benchmark.http_client import HttpClient, message
-from slipway.contract.selection import is_busy
+from slipway.contract.shared_rules import is_busy
 from slipway.errors import MissingDependencyError, ServingError
 from slipway.system.channel import channel_options, not_triton, proxy_hint
 

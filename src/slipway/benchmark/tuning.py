@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any
 
 from slipway.contract.evidence.latency import LOWEST_PER_S, STEP
-from slipway.contract.evidence.tuning import Ratio
+from slipway.contract.evidence.tuning import RateRatio
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import Serving
 
-Changes = dict[str, Any]
+SettingChanges = dict[str, Any]
 """Keys of `serving`, and under `gpu` those of `serving.gpu`, with their new values."""
 Held = Callable[[Serving, int], bool]
 """Returns whether P99 stays within the limit at a rung with this `serving`."""
@@ -84,12 +84,12 @@ def climb_rounds(
         yield at
 
 
-def ratio(rungs: Sequence[int], to: Sequence[int]) -> Ratio:
+def ratio(rungs: Sequence[int], to: Sequence[int]) -> RateRatio:
     """Compare two sides round by round; both begin with the same round."""
     steps = [rung - other for rung, other in zip(rungs, to, strict=True)]
     mean = math.fsum(steps) / len(steps)
     deviation = math.sqrt(math.fsum((step - mean) ** 2 for step in steps) / max(1, len(steps) - 1))
-    return Ratio(
+    return RateRatio(
         mean=STEP**mean,
         least=STEP ** min(steps),
         most=STEP ** max(steps),
@@ -107,7 +107,7 @@ class Tuned:
     """Whether the search ended by itself; False where the budget was spent first."""
 
 
-def settings(lane: LaneName, *, cores: int, max_batch_size: int) -> Iterator[tuple[Changes, ...]]:
+def settings(lane: LaneName, *, cores: int, max_batch_size: int) -> Iterator[tuple[SettingChanges, ...]]:
     """Yield each setting of the lane with its values to try, the most useful first.
 
     The order of the cpu lane is that of the gains on two cores (docs/benchmarks.md). That of the gpu lane is a guess.
@@ -125,7 +125,7 @@ def settings(lane: LaneName, *, cores: int, max_batch_size: int) -> Iterator[tup
     yield {"max_queue_delay_us": 0}, {"max_queue_delay_us": 1000}
 
 
-def _gpu_settings(*, cores: int) -> Iterator[tuple[Changes, ...]]:
+def _gpu_settings(*, cores: int) -> Iterator[tuple[SettingChanges, ...]]:
     """Return the candidate settings that change neither answers nor limits. The rest of `serving.gpu` is decided, not
     searched: `decode` and `hardware_jpeg` cost isolation, `max_batch_size` is the plan's and the clients' limit, and
     `gpus` is the machine."""
@@ -137,7 +137,7 @@ def _gpu_settings(*, cores: int) -> Iterator[tuple[Changes, ...]]:
     yield {"cuda_graphs": True}, {"cuda_graphs": False}
 
 
-def changed(serving: Serving, change: Changes) -> Serving:
+def changed(serving: Serving, change: SettingChanges) -> Serving:
     gpu = serving.gpu.model_copy(update=change.get("gpu", {}))
     return serving.model_copy(update={**change, "gpu": gpu})
 

@@ -11,7 +11,7 @@ from slipway.contract.engine import engine_name
 from slipway.contract.evidence.build import BaseEngineMeasured, BaseMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.manifest import Manifest
-from slipway.contract.selection import NOT_EVERYWHERE, SERVED
+from slipway.contract.shared_rules import NOT_EVERYWHERE, SERVED
 from slipway.errors import CompileError, ManifestError, RepositoryError, SpecError
 from slipway.system.files import sha256_file
 from slipway.system.json_line import print_json, verb_parser

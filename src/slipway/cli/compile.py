@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import get_args
 
 from slipway.cli.choose import show as show_choice
-from slipway.contract import CompileError, Engine, GateError
+from slipway.contract import BundleEngine, CompileError, GateError
 from slipway.contract.base_bundle import Base, BaseEngine, Owner, open_network
 from slipway.contract.engine import Target
 from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss, EngineMeasured, PlanMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import PASS, PROOF, REFERENCE
-from slipway.contract.selection import NOT_EVERYWHERE
+from slipway.contract.shared_rules import NOT_EVERYWHERE
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.engines.current import installed
     from slipway.engines.tensorrt_library import import_library
 
-    bundle: Owner[Engine | BaseEngine] = open_network(arguments.bundle)
+    bundle: Owner[BundleEngine | BaseEngine] = open_network(arguments.bundle)
     options = {"target": arguments.target, "timing_cache": arguments.timing_cache}
     require_listed(bundle.spec, arguments.target)
     if arguments.target in ("tensorrt", "tensorrt_rtx"):
@@ -88,7 +88,9 @@ def main(arguments: argparse.Namespace) -> None:
     print_json(arguments, result)
 
 
-def reference_engine(bundle: Owner[Engine | BaseEngine], arguments: argparse.Namespace) -> Engine | BaseEngine:
+def reference_engine(
+    bundle: Owner[BundleEngine | BaseEngine], arguments: argparse.Namespace
+) -> BundleEngine | BaseEngine:
     """The engine `openvino-fp32`: the openvino target builds it, and the others reuse it."""
     from slipway.engines import build_engine
 
@@ -102,9 +104,9 @@ def reference_engine(bundle: Owner[Engine | BaseEngine], arguments: argparse.Nam
     return reference
 
 
-def show(engine: Engine | BaseEngine) -> None:
+def show(engine: BundleEngine | BaseEngine) -> None:
     if engine.verdict == PROOF:
-        kind: type[PlanMeasured] = EngineMeasured if isinstance(engine, Engine) else BaseEngineMeasured
+        kind: type[PlanMeasured] = EngineMeasured if isinstance(engine, BundleEngine) else BaseEngineMeasured
         measured = engine.manifest.read_measured(kind)
         size_mb = (measured.plan_bytes or 0) / 1e6
         print(f"{engine.path}: compiles in {measured.build_s:.1f} s, {size_mb:.1f} MB (proof only, never served)")

@@ -13,7 +13,7 @@ from slipway.contract import CompileError, Lane, ServingError, SlipwayError, Spe
 from slipway.contract.base_bundle import open_network
 from slipway.contract.installed import Installed, differences
 from slipway.contract.nvidia_releases import NEWEST, release
-from slipway.contract.selection import listed
+from slipway.contract.shared_rules import listed
 from slipway.serving.container import FALLBACK_START_S, INNER_PORTS, MODELS, TRITON_USER, ULIMITS, shm_bytes, tmp_bytes
 from slipway.system.arguments import add_action, port
 from slipway.system.json_line import add_json, print_json

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
+from slipway.contract import Bundle, BundleEngine, CompileError, ManifestError, SlipwayError
 from slipway.contract.base_bundle import Base, BaseEngine, Owner, open_network
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.evidence.build import GraphMeasured
-from slipway.contract.selection import NOT_EVERYWHERE
+from slipway.contract.shared_rules import NOT_EVERYWHERE
 from slipway.contract.spec import Precision
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command
@@ -35,7 +35,7 @@ QUANTISED: tuple[Literal["int8", "fp8", "fp16"], ...] = ("int8", "fp8", "fp16")
 
 
 @dataclass(frozen=True)
-class Part:
+class RunPart:
     """A graph folder or an engine folder of one run."""
 
     bundle: Bundle | Base
@@ -52,13 +52,13 @@ class Part:
         return {"folder": str(self.folder), **kept}
 
 
-class Fleet:
+class Rebuilder:
     """All runs with one set of compilers: finds out why a part is not current, and rebuilds it."""
 
     def __init__(self, compilers: dict[Target, Any], timing_cache: Path | None) -> None:
         self.compilers, self.timing_cache = compilers, timing_cache
 
-    def parts(self, folder: Path) -> list[Part]:
+    def parts(self, folder: Path) -> list[RunPart]:
         """The parts of one run, in the order of their dependencies."""
         from slipway.engines import wanted
 
@@ -67,17 +67,17 @@ class Fleet:
         built = {
             target: wanted(bundle.spec, target) for target in self.compilers if target != "onnxruntime" or falls_back
         }
-        reference = Part(bundle, folder / "engines/openvino-fp32", "fp32", "openvino")
+        reference = RunPart(bundle, folder / "engines/openvino-fp32", "fp32", "openvino")
         quantised = [p for p in QUANTISED if any(p in precisions for precisions in built.values())]
-        graphs = [Part(bundle, folder / "graphs" / precision, precision) for precision in quantised]
+        graphs = [RunPart(bundle, folder / "graphs" / precision, precision) for precision in quantised]
         engines = [
-            Part(bundle, folder / "engines" / engine_name(target, p, compiler.compute_capability), p, target)
+            RunPart(bundle, folder / "engines" / engine_name(target, p, compiler.compute_capability), p, target)
             for target, compiler in self.compilers.items()
             for p in built.get(target, ())
         ]
         return [reference, *graphs, *(part for part in engines if part.folder != reference.folder)]
 
-    def why(self, part: Part) -> str | None:
+    def why(self, part: RunPart) -> str | None:
         """The reason why `part` has to be rebuilt; None if its manifest shows that it is current.
 
         Raises:
@@ -95,7 +95,7 @@ class Fleet:
         compiler = self.compilers[part.target]
         return stale(part.folder, part.bundle, graph, precision=part.precision, compiler=compiler, reference=reference)
 
-    def current(self, part: Part) -> Part:
+    def current(self, part: RunPart) -> RunPart:
         """`part` marked as current, with the reason."""
         by = self.compilers.get(part.target, "reused") if part.target else ""
         proof = (
@@ -105,7 +105,7 @@ class Fleet:
         )
         return replace(part, outcome="current", reason=proof)
 
-    def make(self, part: Part) -> str:
+    def make(self, part: RunPart) -> str:
         """Build the part; returns one line about the result."""
         from slipway.engines import build_engine, quantize
 
@@ -115,7 +115,7 @@ class Fleet:
             shares = (f"{count} in {name}" for name, count in found.by_precision.items() if count)
             return f"{found.layers} layers: {', '.join(shares)}"
         owner: Owner[Any] = part.bundle
-        engine: Engine | BaseEngine = build_engine(
+        engine: BundleEngine | BaseEngine = build_engine(
             owner,
             _graphs(part),
             part.folder.parent,
@@ -126,16 +126,16 @@ class Fleet:
         )
         return engine.verdict
 
-    def _reference(self, part: Part) -> Engine | BaseEngine | None:
+    def _reference(self, part: RunPart) -> BundleEngine | BaseEngine | None:
         folder = part.folder.parent / "openvino-fp32"
         return None if folder == part.folder else part.bundle.open_engine(folder)
 
 
-def _graphs(part: Part) -> Path:
+def _graphs(part: RunPart) -> Path:
     return part.folder.parents[1] / "graphs"
 
 
-def _does_not_open(part: Part) -> str | None:
+def _does_not_open(part: RunPart) -> str | None:
     try:
         part.bundle.open_engine(part.folder)
     except ManifestError as error:
@@ -145,15 +145,15 @@ def _does_not_open(part: Part) -> str | None:
 
 def main(arguments: argparse.Namespace) -> int:
     failures: list[str] = []
-    fleet = Fleet(_compilers(arguments.target, failures), arguments.timing_cache)
-    runs = {folder: _plan(fleet, folder, failures) for folder in dict.fromkeys(arguments.run)}
+    rebuilder = Rebuilder(_compilers(arguments.target, failures), arguments.timing_cache)
+    runs = {folder: _plan(rebuilder, folder, failures) for folder in dict.fromkeys(arguments.run)}
     to_make = sum(part.outcome != "current" for parts in runs.values() for part in parts)
     print(f"{to_make} to make, {sum(map(len, runs.values())) - to_make} current")
     if not arguments.dry_run:
         for folder, parts in runs.items():
-            _work(fleet, folder, parts)
+            _work(rebuilder, folder, parts)
             failures += [f"{part.folder}: {part.reason}" for part in parts if part.outcome == "failed"]
-            failures += _not_served(fleet, parts)
+            failures += _not_served(rebuilder, parts)
             _say_next(folder, {part.target for part in parts if part.outcome == "made"})
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
@@ -175,61 +175,61 @@ def _compilers(targets: list[Target], failures: list[str]) -> dict[Target, Any]:
     return compilers
 
 
-def _plan(fleet: Fleet, folder: Path, failures: list[str]) -> list[Part]:
+def _plan(rebuilder: Rebuilder, folder: Path, failures: list[str]) -> list[RunPart]:
     """Print and return the current parts and the parts to make."""
     print(folder)
     try:
-        parts = fleet.parts(folder)
+        parts = rebuilder.parts(folder)
     except SlipwayError as error:
         failures.append(f"{folder}: {error}")
         return []
-    planned: list[Part] = []
+    planned: list[RunPart] = []
     for part in parts:
-        planned.append(_first_look(fleet, part, planned))
+        planned.append(_first_look(rebuilder, part, planned))
         mark = "✓" if planned[-1].outcome == "current" else "→"
         name = part.folder.relative_to(folder)
         print(f"  {mark} {name}: {planned[-1].reason}")
     return planned
 
 
-def _first_look(fleet: Fleet, part: Part, before: list[Part]) -> Part:
+def _first_look(rebuilder: Rebuilder, part: RunPart, before: list[RunPart]) -> RunPart:
     """Current, or the reason why not; a part that waits for another is checked again when its turn comes."""
     needed = [_graphs(part) / part.precision, part.folder.parent / "openvino-fp32"] if part.target else []
     first = [other.folder.name for other in before if other.folder in needed and other.outcome != "current"]
     if first and part.folder.is_dir():
         return replace(part, reason=f"{' and '.join(first)} made first, then checked again")
     try:
-        reason = f"{' and '.join(first)} made first" if first else fleet.why(part)
+        reason = f"{' and '.join(first)} made first" if first else rebuilder.why(part)
     except SlipwayError as error:
         reason = str(error)
-    return fleet.current(part) if reason is None else replace(part, reason=_one_line(reason, part))
+    return rebuilder.current(part) if reason is None else replace(part, reason=_one_line(reason, part))
 
 
-def _one_line(reason: str, part: Part) -> str:
+def _one_line(reason: str, part: RunPart) -> str:
     text = reason.removeprefix(f"{part.folder}: ").removeprefix(f"{part.folder}/")
     return " ".join(line.strip() for line in text.splitlines())
 
 
-def _work(fleet: Fleet, folder: Path, parts: list[Part]) -> None:
+def _work(rebuilder: Rebuilder, folder: Path, parts: list[RunPart]) -> None:
     """Build the waiting parts, in place in `parts`, and record all of them after each."""
     waiting = [index for index, part in enumerate(parts) if part.outcome == "waiting"]
     for number, index in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {parts[index].folder}", flush=True)
         started = time.monotonic()
         try:
-            parts[index] = _make(fleet, parts[index])
+            parts[index] = _make(rebuilder, parts[index])
         finally:
             parts[index] = replace(parts[index], seconds=round(time.monotonic() - started, 1))
             _record(folder, parts)
         print(f"  {parts[index].outcome} after {parts[index].seconds} s: {parts[index].reason}", flush=True)
 
 
-def _make(fleet: Fleet, part: Part) -> Part:
+def _make(rebuilder: Rebuilder, part: RunPart) -> RunPart:
     try:
-        reason = fleet.why(part)
+        reason = rebuilder.why(part)
         if reason is None:
-            return fleet.current(part)
-        result = fleet.make(part)
+            return rebuilder.current(part)
+        result = rebuilder.make(part)
         return replace(part, outcome="made", reason=f"{_one_line(reason, part)}; {result}")
     except CompileError as error:
         if part.precision in NOT_EVERYWHERE:
@@ -242,7 +242,7 @@ def _make(fleet: Fleet, part: Part) -> Part:
         return replace(part, outcome="failed", reason=f"{type(error).__name__}: {error}")
 
 
-def _record(folder: Path, parts: list[Part]) -> None:
+def _record(folder: Path, parts: list[RunPart]) -> None:
     """Write `engines/made.json`, whole or not at all."""
     (folder / "engines").mkdir(exist_ok=True)
     partial = folder / "engines" / f".{RECORD}"
@@ -250,9 +250,9 @@ def _record(folder: Path, parts: list[Part]) -> None:
     os.replace(partial, folder / "engines" / RECORD)
 
 
-def _not_served(fleet: Fleet, parts: list[Part]) -> Iterator[str]:
+def _not_served(rebuilder: Rebuilder, parts: list[RunPart]) -> Iterator[str]:
     """The targets of a run that have nothing to serve although every build succeeded."""
-    for target in fleet.compilers:
+    for target in rebuilder.compilers:
         own = [part for part in parts if part.target == target and part.precision in part.bundle.spec.precisions]
         if target == "tensorrt_rtx" or not own or any(part.outcome == "failed" for part in own):
             continue

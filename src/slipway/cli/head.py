@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.contract import Bundle, Engine, GateError
+from slipway.contract import Bundle, BundleEngine, GateError
 from slipway.contract.base_bundle import Base
 from slipway.contract.bundle import HEAD
 from slipway.contract.choice import Choice
 from slipway.contract.dataset import SPLITS, Dataset
 from slipway.contract.evidence.build import BundleMeasured, EngineMeasured, HeadFit
 from slipway.contract.evidence.evaluation import read_engine_evaluation
-from slipway.contract.selection import fallback_engine
+from slipway.contract.shared_rules import fallback_engine
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command
 
@@ -82,7 +82,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
 
 
-def show(bundle: Bundle, forms: list[Engine], dataset: Dataset) -> None:
+def show(bundle: Bundle, forms: list[BundleEngine], dataset: Dataset) -> None:
     """Say what the head is, and how accurate each form of it is."""
     base, measured = bundle.base, bundle.manifest.read_measured(BundleMeasured)
     assert base is not None
@@ -117,7 +117,7 @@ def strength(fitted: HeadFit | None) -> str:
     )
 
 
-def served_forms(base: Base, forms: list[Engine]) -> list[Engine]:
+def served_forms(base: Base, forms: list[BundleEngine]) -> list[BundleEngine]:
     """The forms for the engines that serve the base on either lane, as far as they have been chosen."""
     engines = base.path.parent / "engines"
     chosen = {Choice.read(path).chosen for path in engines.glob("choice*.json")}

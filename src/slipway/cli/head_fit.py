@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError, Spec, SpecError
+from slipway.contract import Bundle, BundleEngine, CompileError, ManifestError, SlipwayError, Spec, SpecError
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.bundle import BASE
 from slipway.contract.dataset import FILE_NAME as DATASET
@@ -32,7 +32,7 @@ REFERENCE = "openvino-fp32"
 
 
 @dataclass
-class Times:
+class Timings:
     """The seconds that each part of the work took."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class HeadRun:
     base: Base
     embedders: tuple[Embedder, ...]
     """The engines of the base that may be served, OpenVINO's FP32 first."""
-    times: Times
+    times: Timings
     classifier: Bundle | None = None
     """The whole classifier whose last layers become the head; None if it is fitted to the images."""
 
@@ -73,7 +73,7 @@ class HeadRun:
             ManifestError: the base or an engine of it is missing or damaged.
             DataError: the images cannot be used.
         """
-        times, base = Times(), Base.open(base_run / "base")
+        times, base = Timings(), Base.open(base_run / "base")
         embedders, classifier = _embedders(base, base_run), None
         if given.is_dir():
             classifier = Bundle.open(given / "bundle")
@@ -112,7 +112,7 @@ class HeadRun:
         for name, embedder in self._sources.items():
             engine = embedder.engine
             try:
-                form = Engine.open(self.out / "engines" / name, bundle=bundle)
+                form = BundleEngine.open(self.out / "engines" / name, bundle=bundle)
             except SlipwayError as error:
                 stale[name] = str(error)
                 continue
@@ -132,10 +132,10 @@ class HeadRun:
             pass  # missing or damaged: all of it is made anew
         return None, list(self._sources)
 
-    def opened(self) -> tuple[Bundle, list[Engine]]:
+    def opened(self) -> tuple[Bundle, list[BundleEngine]]:
         """The head as it lies in `out`."""
         bundle = Bundle.open(self.out / "bundle")
-        return bundle, [Engine.open(self.out / "engines" / name, bundle=bundle) for name in self._sources]
+        return bundle, [BundleEngine.open(self.out / "engines" / name, bundle=bundle) for name in self._sources]
 
     def fit(self) -> None:
         """Embed, fit, evaluate and write: the bundle by FP32 unless it stays, and the forms that are not current."""
@@ -193,7 +193,7 @@ class HeadRun:
     ) -> None:
         bundle, dataset = Bundle.open(self.out / "bundle"), self.dataset
         there = REFERENCE not in names
-        reference = Engine.open(self.out / "engines" / REFERENCE, bundle=bundle) if there else None
+        reference = BundleEngine.open(self.out / "engines" / REFERENCE, bundle=bundle) if there else None
         sample = some_of_each_class(dataset) if self.spec.task == "multiclass" else dataset.of("train")
         for name in names:
             head, embeddings = heads[name], found[name]

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.contract import ImageError, SlipwayError
-from slipway.image.reference import LayoutReference, RegistryReference
+from slipway.contract import OciImageError, SlipwayError
+from slipway.oci.reference import LayoutReference, RegistryReference
 from slipway.system.arguments import add_action
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 if TYPE_CHECKING:
-    from slipway.image.documents import Descriptor
-    from slipway.image.layout import ImageLayout
-    from slipway.image.transfer import Moved, Progress
+    from slipway.oci.documents import Descriptor
+    from slipway.oci.layout import ImageLayout
+    from slipway.oci.transfer import Moved, Progress
 
 EPILOG = """example:
   slipway image build model_repository/example images:v1
@@ -27,7 +27,8 @@ EPILOG = """example:
   slipway serve oci-layout:here:v1 --key public.pem
 
 An image is FOLDER:TAG or FOLDER@sha256:DIGEST; for a folder with one image, FOLDER is enough. Equal repositories give
-equal digests on any machine. Each step is a layer, so a new version transfers only the changed steps. docs/image.md"""
+equal digests on any machine. Each step is a layer, so a new version transfers only the changed
+steps. docs/oci-image.md"""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -35,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def build(arguments: argparse.Namespace) -> None:
-    from slipway.image.build import build as build_image  # not at the top: --help needs no library
+    from slipway.oci.build import build as build_image  # not at the top: --help needs no library
 
     built = build_image(arguments.repository, arguments.image)
     tag = arguments.image.tag or "latest"
@@ -47,7 +48,7 @@ def build(arguments: argparse.Namespace) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    from slipway.image.verify import verify as verify_image
+    from slipway.oci.verify import verify as verify_image
 
     layout, image = _open(arguments)
     signed = check_signature(layout, image, arguments.key)
@@ -61,7 +62,7 @@ def verify(arguments: argparse.Namespace) -> None:
 
 
 def unpack(arguments: argparse.Namespace) -> None:
-    from slipway.image.verify import unpack as unpack_image
+    from slipway.oci.verify import unpack as unpack_image
 
     layout, image = _open(arguments)
     signed = check_signature(layout, image, arguments.key)
@@ -73,11 +74,11 @@ def unpack(arguments: argparse.Namespace) -> None:
 
 
 def sbom(arguments: argparse.Namespace) -> None:
-    from slipway.image.artefacts import SBOM
-    from slipway.image.layout import ImageLayout
-    from slipway.image.sbom import Lock
-    from slipway.image.sbom import sbom as write_sbom
-    from slipway.image.verify import verify as verify_image
+    from slipway.oci.artefacts import SBOM
+    from slipway.oci.layout import ImageLayout
+    from slipway.oci.sbom import Lock
+    from slipway.oci.sbom import sbom as write_sbom
+    from slipway.oci.verify import verify as verify_image
 
     ImageLayout.open(arguments.image.folder)
     with ImageLayout.writing(arguments.image.folder) as layout:
@@ -92,8 +93,8 @@ def sbom(arguments: argparse.Namespace) -> None:
 
 
 def push(arguments: argparse.Namespace) -> None:
-    from slipway.image.registry import Registry
-    from slipway.image.transfer import push as push_image
+    from slipway.oci.registry import Registry
+    from slipway.oci.transfer import push as push_image
 
     layout, image = _open(arguments)
     registry = Registry(arguments.registry, plain_http=arguments.plain_http)
@@ -103,13 +104,13 @@ def push(arguments: argparse.Namespace) -> None:
 
 
 def pull(arguments: argparse.Namespace) -> None:
-    from slipway.image.layout import ImageLayout
-    from slipway.image.registry import Registry
-    from slipway.image.transfer import pull as pull_image
+    from slipway.oci.layout import ImageLayout
+    from slipway.oci.registry import Registry
+    from slipway.oci.transfer import pull as pull_image
 
     tag = arguments.image.tag or arguments.registry.tag or "latest"
     if arguments.image.digest is not None:
-        raise ImageError(f"{arguments.image}: give a tag; the digest follows from the image")
+        raise OciImageError(f"{arguments.image}: give a tag; the digest follows from the image")
     registry = Registry(arguments.registry, plain_http=arguments.plain_http)
     with ImageLayout.writing(arguments.image.folder) as layout, _progress("pulling") as progress:
         moved = pull_image(
@@ -143,9 +144,9 @@ def _progress(what: str) -> "Iterator[Progress]":
 
 
 def sign(arguments: argparse.Namespace) -> None:
-    from slipway.image.layout import ImageLayout
-    from slipway.image.signing import sign as sign_image
-    from slipway.image.verify import verify as verify_image
+    from slipway.oci.layout import ImageLayout
+    from slipway.oci.signing import sign as sign_image
+    from slipway.oci.verify import verify as verify_image
 
     ImageLayout.open(arguments.image.folder)
     with ImageLayout.writing(arguments.image.folder) as layout:
@@ -159,7 +160,7 @@ def sign(arguments: argparse.Namespace) -> None:
 
 def _open(arguments: argparse.Namespace) -> "tuple[ImageLayout, Descriptor]":
     """The layout of the command line and the image in it, of the lane that was asked for."""
-    from slipway.image.layout import ImageLayout
+    from slipway.oci.layout import ImageLayout
 
     layout = ImageLayout.open(arguments.image.folder)
     image = layout.find(arguments.image)
@@ -169,19 +170,19 @@ def _open(arguments: argparse.Namespace) -> "tuple[ImageLayout, Descriptor]":
 
 
 def check_lane(layout: "ImageLayout", image: "Descriptor", *, wanted: str) -> None:
-    from slipway.image.documents import LANE
-    from slipway.image.verify import open_image
+    from slipway.oci.documents import LANE
+    from slipway.oci.verify import open_image
 
     found = open_image(layout, image).annotation(LANE)
     if found != wanted:
-        raise ImageError(f"{image.digest}: of the {found} lane, and the {wanted} lane is wanted; give another image")
+        raise OciImageError(f"{image.digest}: of the {found} lane, and the {wanted} lane is wanted; give another image")
 
 
 def check_signature(layout: "ImageLayout", image: "Descriptor", key: Path | None) -> int:
     """The number of manifests that the owner of `key` signed; 0 without a key."""
     if key is None:
         return 0
-    from slipway.image.signing import verify_signatures
+    from slipway.oci.signing import verify_signatures
 
     return verify_signatures(layout, image, key=key)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from slipway.client import Client, Options, Result, find_images
 from slipway.contract import SpecError
-from slipway.contract.selection import IMAGE_SUFFIXES
+from slipway.contract.shared_rules import IMAGE_SUFFIXES
 from slipway.system.arguments import add_action, count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import check_folder

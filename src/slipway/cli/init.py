@@ -20,7 +20,7 @@ from slipway.system.text import command
 from slipway.system.yaml_json import parse_yaml
 
 if TYPE_CHECKING:
-    from slipway.training.data.sources import Source
+    from slipway.training.data.sources import ImageSource
 
 EPILOG = """examples:
   slipway init photographs                          class folders: photographs/cat/1.jpg
@@ -38,7 +38,7 @@ GENERIC = {"data", "dataset", "image", "images", "img", "index", "label", "label
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageSurvey:
     """Facts about the images that decide the spec."""
 
     images: int
@@ -48,7 +48,7 @@ class Seen:
     """The images are in splits already."""
     sides_px: Sequence[int]
     """The shorter side of each sampled image, in pixels."""
-    source: "Source"
+    source: "ImageSource"
 
     @property
     def input_px(self) -> int:
@@ -111,7 +111,7 @@ def main(arguments: argparse.Namespace) -> None:
     print_json(arguments, {"spec": str(out), "images": seen.images, "classes": len(seen.images_of_class)})
 
 
-def look(folder: Path, csv: Path | None) -> Seen:
+def look(folder: Path, csv: Path | None) -> ImageSurvey:
     """List the images and open a sample of them.
 
     Raises:
@@ -130,7 +130,7 @@ def look(folder: Path, csv: Path | None) -> Seen:
     of_class = Counter(dict.fromkeys(source.labels, 0))
     of_class.update(label for entry in source.entries for label in entry.labels)
     split = any(entry.split is not None for entry in source.entries)
-    return Seen(len(source.entries), of_class, several, split, sides, source)
+    return ImageSurvey(len(source.entries), of_class, several, split, sides, source)
 
 
 def _shorter_side_px(path: Path) -> int | None:
@@ -152,7 +152,7 @@ def _name(arguments: argparse.Namespace) -> str:
 
 
 def written(
-    arguments: argparse.Namespace, out: Path, seen: Seen, test: Sequence[tuple[int, ...]], *, few: str = ""
+    arguments: argparse.Namespace, out: Path, seen: ImageSurvey, test: Sequence[tuple[int, ...]], *, few: str = ""
 ) -> str:
     """The spec as YAML, with a comment for each choice; `test` has the class ids of each test image."""
     from slipway.evaluation.intervals import images_to_prove  # not at the top: --help needs no library

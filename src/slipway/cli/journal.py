@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from slipway.contract import SpecError
 from slipway.system.arguments import count
 from slipway.system.json_line import add_actions, print_json
+from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
@@ -120,7 +121,7 @@ def forget(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     if not any(total.values()):
         raise SpecError(
             f"{', '.join(arguments.id)}: nothing in the journal has this name; give the number of a row "
-            "(slipway journal rows), the SHA-256 of an image, or the id of a request"
+            f"({command('slipway journal rows', settings.file)}), the SHA-256 of an image, or the id of a request"
         )
     print_json(arguments, total)
 
@@ -156,9 +157,10 @@ def restore(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
         print(f"{sha256}: damaged or missing, and left out; its rows stay")
     images = index.images - len(left_out)
     print(f"{settings.journal}: {index.rows:,} rows and {images:,} images, as of {index.made}")
+    again = command("slipway journal forget", settings.file, "ID")
     print(
-        "what was forgotten after that is there again: repeat slipway journal forget for it, by the id of the request "
-        "or the SHA-256 of the image, since numbers of rows are given anew"
+        f"what was forgotten after that is there again: repeat {again} for it, by the id of the request or the "
+        "SHA-256 of the image, since numbers of rows are given anew"
     )
     print_json(arguments, {"rows": index.rows, "images": images, "left_out": list(left_out), "made": index.made})
 

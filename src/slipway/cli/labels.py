@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
     from slipway.operations.journal.store import Store
     from slipway.operations.labels.given import Written
-    from slipway.operations.labels.served import Served
+    from slipway.operations.labels.served import LabelledClassifier
 
 EPILOG = """example:
   slipway labels select gateway.yaml
@@ -46,18 +46,18 @@ class Opened(NamedTuple):
 
     settings: "GatewaySettings"
     store: "Store"
-    served: "Served"
+    served: "LabelledClassifier"
 
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.operations.gateway.settings import read_settings  # not at the top: --help needs no library
     from slipway.operations.journal.store import Store
-    from slipway.operations.labels.served import Served
+    from slipway.operations.labels.served import LabelledClassifier
 
     settings = read_settings(arguments.settings)
     if settings.observe is None:
         raise SpecError(f"{arguments.settings}: observe: not given, so that there is no journal; add observe: {{}}")
-    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    served = LabelledClassifier.of(settings, source=arguments.settings, classifier=arguments.classifier)
     with Store.of(settings, make=False) as store:
         arguments.run(arguments, Opened(settings, store, served))
 
@@ -134,9 +134,8 @@ def push(arguments: argparse.Namespace, on: Opened) -> None:
     if done.removed:
         print(f"  {done.removed} tasks removed, whose rows or images are gone")
     if done.unreadable:
-        print(
-            f"  cannot be shown: row {few([str(row) for row in done.unreadable])}; label them with slipway labels add"
-        )
+        add = command("slipway labels add", arguments.settings, "FILE.csv", "--annotator", "NAME")
+        print(f"  cannot be shown: row {few([str(row) for row in done.unreadable])}; label them with {add}")
     print_json(arguments, vars(done))
 
 

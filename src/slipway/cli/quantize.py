@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from slipway.contract.base_bundle import Base, open_network
-from slipway.contract.evidence.build import SEARCH, GraphMeasured, Search
+from slipway.contract.evidence.build import SEARCH, GraphMeasured, SensitivitySearch
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command
@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     manifest = quantize(bundle, arguments.out, precision=arguments.precision, autotune=arguments.autotune)
     show_layers(arguments.out, manifest.read_measured(GraphMeasured))
     if arguments.precision == "int8" and not isinstance(bundle, Base):
-        show_search(Search.read(arguments.out / SEARCH))
+        show_search(SensitivitySearch.read(arguments.out / SEARCH))
     print(f"  next: {next_command(arguments)}")
     print_json(arguments, {"graph": str(arguments.out), **manifest.measured})
 
@@ -72,7 +72,7 @@ def show_layers(out: Path, measured: GraphMeasured) -> None:
         print(f"  {measured.calibration_method} calibration on {measured.calibration_images} images")
 
 
-def show_search(search: Search) -> None:
+def show_search(search: SensitivitySearch) -> None:
     for step in search.steps:
         seen, kept = step.validation, len(step.kept_fp16)
         graph = f"{kept} node{'s' * (kept > 1)} in FP16" if kept else "plain INT8"

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.contract import SlipwayError, SpecError, StorageError
+from slipway.contract import ServingError, SlipwayError, SpecError, StorageError
 from slipway.system.arguments import count, rate
 from slipway.system.json_line import add_actions, print_json
 from slipway.system.text import command
@@ -33,7 +33,7 @@ fleet.yaml:
     mirror: 0                            # percentage of the requests that are copied
     approval: human                      # or automatic: promote at the verdict fine
     rollback: automatic                  # or human: only say that it is worse
-    judge: {error_ratio: 1.25, acceptable_ratio: 2, slow_share: 0.01, alpha: 0.01, max_hours: 24}
+    judge: {error_ratio: 1.25, acceptable_ratio: 2, slow_share: 0.01, alpha: 0.01, bake_minutes: 60, max_hours: 24}
 
 gateway.yaml names the stable repository (repository:) and the ports of both servers (stable:, candidate:).
 
@@ -110,12 +110,7 @@ def judge(arguments: argparse.Namespace) -> int:
 
     trial = _open(arguments)
     budgets = default_budgets(trial.settings, trial.record.models)
-    judged = trial.look()
-    end = "; end its trial: " + command("slipway release rollback", arguments.gateway)
-    while arguments.watch and not _is_over(trial, judged):
-        print(f"  {judged.judgement.reason}{end if judged.judgement.expired else ''}", flush=True)
-        time.sleep(POLL_S)
-        judged = _next_look(trial) or judged
+    judged = _watched(trial, arguments) if arguments.watch else trial.look()
     _say(judged)
     if budgets:
         print(f"  {budgets}")
@@ -126,12 +121,29 @@ def judge(arguments: argparse.Namespace) -> int:
     return EXIT[verdict.value]
 
 
-def _next_look(trial: "Trial") -> "Judged | None":
+def _watched(trial: "Trial", arguments: argparse.Namespace) -> "Judged":
+    """Look until the watch is over.
+
+    Raises:
+        SpecError: another release is open by now; or the first look finds what no waiting mends, such as settings that
+            the running gateway does not have.
+    """
+    end = "; end its trial: " + command("slipway release rollback", arguments.gateway)
+    judged = _look(trial, waits_for=(ServingError, StorageError, OSError))
+    while judged is None or not _is_over(trial, judged):
+        if judged is not None:
+            print(f"  {judged.judgement.reason}{end if judged.judgement.expired else ''}", flush=True)
+        time.sleep(POLL_S)
+        judged = _look(trial, waits_for=(SlipwayError, OSError)) or judged
+    return judged
+
+
+def _look(trial: "Trial", *, waits_for: tuple[type[Exception], ...]) -> "Judged | None":
     """A look of a watch, which goes on without one; raises SpecError if another release is open by now."""
     try:
         if trial.is_open:
             return trial.look()
-    except (SlipwayError, OSError) as error:
+    except waits_for as error:
         print(f"  not read: {error}", flush=True)
         print("  the candidate is not judged until that is mended; the watch tries again", flush=True)
         return None

@@ -158,7 +158,7 @@ def _plan(arguments: argparse.Namespace) -> "ClusterPlan":
             raise SpecError(f"--candidate-repository {other} needs its image; give --candidate-image")
         check_candidate(server, other)
     if arguments.key is not None:
-        from slipway.image.signing import check_public
+        from slipway.oci.signing import check_public
 
         check_public(arguments.key)
     gpu = None if arguments.pods is not None else Gpu.of(arguments.mig)

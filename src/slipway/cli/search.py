@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from slipway.contract import Spec
-from slipway.contract.search import SearchSpace
+from slipway.contract.search_space import SearchSpace
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import ServingError, SlipwayError
-from slipway.image.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
+from slipway.oci.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
 from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
@@ -154,12 +154,12 @@ def _gateway(arguments: argparse.Namespace, ports: Ports, *, event: Callable[...
     """The checked gateway of --gateway; raises SlipwayError before anything is served."""
     if arguments.gateway is None:
         return None
-    from slipway.operations.gateway.plan import GatewayPlan, Served
+    from slipway.operations.gateway.plan import GatewayPlan, ServedRepository
     from slipway.operations.gateway.process import Gateway
 
     if arguments.host not in (HOST, "0.0.0.0"):
         raise ServingError(f"--gateway asks the server on {HOST}, and --host {arguments.host} has it listen elsewhere")
-    plan = GatewayPlan.open(arguments.gateway, served=Served(arguments.repository, ports))
+    plan = GatewayPlan.open(arguments.gateway, served=ServedRepository(arguments.repository, ports))
     plan.check()
     return Gateway(plan, event=event)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from slipway.cli.image import check_signature, signed_line
 from slipway.contract import ServingError
-from slipway.image.cache import cached_repository, folder_of, images_folder
-from slipway.image.documents import LANE, Descriptor
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import LayoutReference, RegistryReference
+from slipway.oci.cache import cached_repository, folder_of, images_folder
+from slipway.oci.documents import LANE, Descriptor
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import LayoutReference, RegistryReference
 from slipway.serving.binary import installed_server
 from slipway.system.files import sha256_bytes
 
@@ -26,7 +26,7 @@ def unpacked(
         plain_http: whether the registry is asked without TLS.
 
     Raises:
-        ImageError: the signature or a digest does not hold, or the registry cannot be reached.
+        OciImageError: the signature or a digest does not hold, or the registry cannot be reached.
         ServingError: the image is of a lane that the server here cannot serve.
     """
     if isinstance(reference, RegistryReference):
@@ -44,8 +44,8 @@ def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[st
 
     The layout is locked to the end: another server that follows the tag might remove the unpacked folder.
     """
-    from slipway.image.registry import Registry
-    from slipway.image.transfer import pull
+    from slipway.oci.registry import Registry
+    from slipway.oci.transfer import pull
 
     tag = f"pulled-{sha256_bytes(str(reference).encode())[:16]}"
     with ImageLayout.writing(images_folder().with_name("layout"), wait=True) as layout:

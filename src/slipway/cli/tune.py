@@ -50,7 +50,7 @@ without one gets RUN/fleet.yaml); comments stay. The evidence goes beside it. It
 
 
 @dataclass(frozen=True)
-class Target:
+class TuningTarget:
     """The classifier to tune, and the fleet file that has its settings."""
 
     fleet: Path
@@ -101,7 +101,7 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, 
     return {key: differing(before[key], value) if isinstance(value, dict) else value for key, value in changed.items()}
 
 
-def open_target(path: Path, name: str | None) -> Target:
+def open_target(path: Path, name: str | None) -> TuningTarget:
     """Open one classifier of a fleet file, or that of a run.
 
     Raises:
@@ -141,7 +141,7 @@ def open_target(path: Path, name: str | None) -> Target:
     if fleet.lane == "cpu":
         settled = settle(given, cores=len(os.sched_getaffinity(0)), classifiers=len(fleet.classifiers))
         classifier = replace(classifier, settings=settled)
-    return Target(fleet_path, text, name, classifier, given)
+    return TuningTarget(fleet_path, text, name, classifier, given)
 
 
 def require_gpu_and_server(fleet: Path) -> None:
@@ -163,7 +163,7 @@ def require_gpu_and_server(fleet: Path) -> None:
         )
 
 
-def search_and_compare(target: Target, arguments: argparse.Namespace) -> "TuningResult":
+def search_and_compare(target: TuningTarget, arguments: argparse.Namespace) -> "TuningResult":
     """The settings to keep, and the evidence for them."""
     from slipway.benchmark.tuning import ratio, rung_at, tune
     from slipway.cli.tune_measure import Bench, described

@@ -77,10 +77,10 @@ def _proposed(turn: "Turn") -> "Proposal":
 
 def run(arguments: argparse.Namespace) -> int:
     from slipway.operations.release.lock import only_operator
-    from slipway.operations.turn.record import read_turn
+    from slipway.operations.turn.record import LOCK, read_turn
 
     turn = _open(arguments)
-    with only_operator(turn.settings.folder, f"turn of {turn.classifier}", file="turn.lock"):
+    with only_operator(turn.settings.folder, f"turn of {turn.classifier}", file=LOCK):
         record = turn.record or _begun(turn, arguments)
         if isinstance(record, int):
             return record
@@ -236,9 +236,10 @@ def status(arguments: argparse.Namespace) -> None:
 
 def end(arguments: argparse.Namespace) -> None:
     from slipway.operations.release.lock import only_operator
+    from slipway.operations.turn.record import LOCK
 
     turn = _open(arguments)
-    with only_operator(turn.settings.folder, f"end of the turn of {turn.classifier}", file="turn.lock"):
+    with only_operator(turn.settings.folder, f"end of the turn of {turn.classifier}", file=LOCK):
         record = turn.record
         if record is None:
             raise SpecError(f"{turn.classifier}: no turn is open")

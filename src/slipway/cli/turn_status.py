@@ -22,7 +22,7 @@ from slipway.operations.release.disagreements import Tally
 from slipway.operations.release.judge import ReleaseVerdict
 from slipway.operations.release.lock import holder_of
 from slipway.operations.release.trial import Trial
-from slipway.operations.turn.record import TurnRecord
+from slipway.operations.turn.record import LOCK, TurnRecord
 from slipway.system.text import command
 
 READY = "nothing but the command below"
@@ -47,7 +47,7 @@ class Waiting:
 def waiting(turn: Turn, record: TurnRecord) -> Waiting:
     """Find the step of an open turn. A step that cannot be looked at, such as one of a damaged file, needs a person."""
     step, waits_for = _step(turn, record)
-    if waits_for.startswith(READY) and (holder := holder_of(turn.settings.folder, file="turn.lock")):
+    if waits_for.startswith(READY) and (holder := holder_of(turn.settings.folder, file=LOCK)):
         waits_for = f"a run that is at work: {holder}"
     return Waiting(step, waits_for, command("slipway turn run", turn.gateway, turn.fleet_file, turn.classifier))
 
@@ -143,7 +143,7 @@ def _verdict(turn: Turn, _: TurnRecord) -> str:
     if judged.verdict is ReleaseVerdict.TOO_FEW:
         few = [one.series for one in judged.series if one.verdict is ReleaseVerdict.TOO_FEW]
         decide = dict.fromkeys("labels or compared images" if one == "disagreements" else "traffic" for one in few)
-        return f"{', and '.join(decide)}, while turn run judges: {judged.reason}"
+        return f"{', and '.join(decide) or 'time'}, while turn run judges: {judged.reason}"
     return f"{READY}: {judged.reason}"
 
 

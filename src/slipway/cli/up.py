@@ -15,7 +15,7 @@ from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import AccuracyResult
 from slipway.contract.labels import read_label_list
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import SERVED, listed
+from slipway.contract.shared_rules import SERVED, listed
 from slipway.contract.spec import AFTER_TRAINING
 from slipway.system.files import sha256_file
 from slipway.system.json_line import print_json, verb_parser

@@ -48,12 +48,12 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
-    from slipway.operations.watch.page import Price
+    from slipway.operations.watch.page import MachinePrice
     from slipway.operations.watch.run import run_watch
     from slipway.serving.messages import Messages
 
     given = arguments.price_per_hour
-    price = Price(given, arguments.currency, "The price given by --price-per-hour.") if given else None
+    price = MachinePrice(given, arguments.currency, "The price given by --price-per-hour.") if given else None
     ended = threading.Event()
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from slipway.client.result import Result
 from slipway.contract import MissingDependencyError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.errors import ManifestError, SpecError
 from slipway.system.files import complete_folder
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.client.errors import ImageError
-from slipway.contract.selection import IMAGE_SUFFIXES
+from slipway.contract.shared_rules import IMAGE_SUFFIXES
 
 
 class PilImage(Protocol):

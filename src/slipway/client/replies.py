@@ -22,7 +22,7 @@ from slipway.client.errors import (
     ServerError,
 )
 from slipway.client.options import Address
-from slipway.contract.selection import is_busy
+from slipway.contract.shared_rules import is_busy
 from slipway.system.channel import not_triton, proxy_hint
 
 _RESTRICTED = ("is restricted, expecting header",)

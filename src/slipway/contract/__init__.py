@@ -1,6 +1,6 @@
 """Data models that all stages share. They import only numpy, pydantic and YAML."""
 
-from slipway.contract.bundle import Bundle, Engine, bundle_id
+from slipway.contract.bundle import Bundle, BundleEngine, bundle_id
 from slipway.contract.choice import Choice
 from slipway.contract.decision import Decision, Unknown
 from slipway.contract.engine import EngineSettings, PlanSettings
@@ -15,9 +15,9 @@ from slipway.errors import (
     DataError,
     ExportError,
     GateError,
-    ImageError,
     ManifestError,
     MissingDependencyError,
+    OciImageError,
     QuantizeError,
     RepositoryError,
     ServingError,
@@ -28,20 +28,20 @@ from slipway.errors import (
 
 __all__ = [
     "Bundle",
+    "BundleEngine",
     "Choice",
     "CompileError",
     "DataError",
     "Decision",
-    "Engine",
     "EngineSettings",
     "ExportError",
     "Fleet",
     "GateError",
-    "ImageError",
     "Lane",
     "Manifest",
     "ManifestError",
     "MissingDependencyError",
+    "OciImageError",
     "PlanSettings",
     "Preprocess",
     "QuantizeError",

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.decision import Probability
+from slipway.contract.typed_file import Contract
 
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 Ratio = Annotated[float, Field(gt=0.0, le=100.0)]

@@ -6,8 +6,7 @@ from typing import Annotated, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from slipway.contract.base import Contract
-from slipway.contract.bundle import Bundle, Engine, identity
+from slipway.contract.bundle import Bundle, BundleEngine, identity
 from slipway.contract.engine import INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
@@ -23,6 +22,7 @@ from slipway.contract.spec import (
     check_optimal_batch,
     distinct,
 )
+from slipway.contract.typed_file import Contract
 from slipway.errors import ManifestError
 
 BASE_IDENTITY = ("model.onnx", "preprocess.json", "calibration.json")
@@ -124,7 +124,7 @@ class BaseEngine(GatedEngine):
         return cls(path, manifest, settings)
 
 
-AnyEngine_co = TypeVar("AnyEngine_co", bound=Engine | BaseEngine, covariant=True)
+AnyEngine_co = TypeVar("AnyEngine_co", bound=BundleEngine | BaseEngine, covariant=True)
 
 
 class Owner(Protocol[AnyEngine_co]):

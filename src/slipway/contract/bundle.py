@@ -1,4 +1,4 @@
-"""`Bundle`: the immutable result of training, and its `Engine`s, opened with every hash checked."""
+"""`Bundle`: the immutable result of training, and its `BundleEngine`s, opened with every hash checked."""
 
 import json
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
 from slipway.contract.decision import Decision
 from slipway.contract.engine import HEAD_INPUT, INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.labels import read_labels
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Spec
+from slipway.contract.typed_file import Contract
 from slipway.errors import ManifestError
 from slipway.system.files import sha256_bytes, sha256_file
 
@@ -124,13 +124,13 @@ class Bundle:
                 f"{self.path}: a head of {self.base.name}, without a graph of its own; slipway head makes its engines"
             )
 
-    def open_engine(self, path: Path) -> "Engine":
-        """Open an engine of this bundle, as `Engine.open` does."""
-        return Engine.open(path, bundle=self)
+    def open_engine(self, path: Path) -> "BundleEngine":
+        """Open an engine of this bundle, as `BundleEngine.open` does."""
+        return BundleEngine.open(path, bundle=self)
 
 
 @dataclass(frozen=True)
-class Engine(GatedEngine):
+class BundleEngine(GatedEngine):
     """The engine of a bundle, which it is opened with."""
 
     decision: Decision

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 CUDA, NVML = "libcuda.so.1", "libnvidia-ml.so.1"
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # CUdevice_attribute

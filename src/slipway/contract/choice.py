@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
 from slipway.contract.card import Card
 from slipway.contract.manifest import Sha256
 from slipway.contract.spec import Precision
+from slipway.contract.typed_file import Contract
 
 FILE_NAME = "choice.json"
 
@@ -15,7 +15,7 @@ def choice_name(compute_capability: str | None) -> str:
     return FILE_NAME if compute_capability is None else f"choice-sm{compute_capability.replace('.', '')}.json"
 
 
-class Candidate(Contract):
+class Contender(Contract):
     """One engine of the comparison. Its time is that of one image, from encoded bytes to the answer; of a plan, that
     of two calls, with one image and with the largest batch."""
 
@@ -42,7 +42,7 @@ class Choice(Contract):
     chosen: str
     """Name of the folder of the engine to serve."""
     reason: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Contender, ...]
     rounds: int
     images_per_round: int
     threads: int

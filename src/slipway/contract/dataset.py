@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.errors import DataError
 from slipway.system.files import sha256_bytes
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 Task = Literal["multiclass", "multilabel"]
 Score = Literal["max_probability", "energy", "embedding"]

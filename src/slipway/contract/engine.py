@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
 from slipway.contract.card import Card
 from slipway.contract.evidence.gate import Gated
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.spec import Precision
+from slipway.contract.typed_file import Contract
 from slipway.errors import ManifestError
 from slipway.system.files import sha256_file
 

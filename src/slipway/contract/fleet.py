@@ -7,11 +7,11 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.lane import LaneName
 from slipway.contract.release import FleetRelease, Folder, Name
 from slipway.contract.serving import Serving
 from slipway.contract.turn import FleetTurn
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 
 _Settings = TypeVar("_Settings", bound=Contract)

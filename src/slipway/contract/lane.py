@@ -6,8 +6,8 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
 from slipway.contract.serving import CpuServing
+from slipway.contract.typed_file import Contract
 
 FILE_NAME = "lane.json"
 LaneName: TypeAlias = Literal["cpu", "gpu"]

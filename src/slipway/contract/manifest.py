@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
 from pydantic import Field
 
-from slipway.contract.base import Contract, Evidence
 from slipway.contract.evidence.origin import commit, now, versions
+from slipway.contract.typed_file import Contract, Evidence
 from slipway.errors import ManifestError, SpecError
 from slipway.system.files import Identity, files_below, identities_below, sha256_bytes, sha256_file
 from slipway.system.targets import MANIFEST, Sealed

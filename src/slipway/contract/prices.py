@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 
 HOURS_A_MONTH = 730

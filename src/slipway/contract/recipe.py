@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from slipway.contract.augmentation import Augmentation
-from slipway.contract.base import Contract
 from slipway.contract.decision import Probability, Task
+from slipway.contract.typed_file import Contract
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range that numpy, scikit-learn and torch all accept
 AUTO = "auto"
@@ -54,7 +54,7 @@ class Loss(Contract):
             )
 
 
-class Head(Contract):
+class HeadRecipe(Contract):
     """The layers that turn the embedding into logits."""
 
     kind: Literal["linear", "mlp"] = "linear"
@@ -92,7 +92,7 @@ class Recipe(Contract):
     loss: Loss = Loss()
     balance: Balance = "none"
     """Oversampling: how much more often an epoch shows images of rare classes."""
-    head: Head = Head()
+    head: HeadRecipe = HeadRecipe()
     freeze_epochs: int = Field(default=0, ge=0)
     """Epochs in which only the head learns. `epochs` or more keeps the backbone frozen throughout."""
     unfreeze_epochs: int = Field(default=0, ge=0)

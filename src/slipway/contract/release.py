@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.spec import check_name
+from slipway.contract.typed_file import Contract
 
 Name = Annotated[str, AfterValidator(check_name)]
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
@@ -25,6 +25,8 @@ class JudgeSettings(Contract):
     """Largest share of requests over the latency budget; null if no latency is to be judged."""
     alpha: float = Field(default=0.01, gt=0, lt=0.5)
     """Probability of a false `worse`, and of a false `fine`, over all looks together."""
+    bake_minutes: float = Field(default=60, ge=0)
+    """Minutes with requests for the candidate before it may be fine: a fault that comes rarely needs time to come."""
     max_hours: float = Field(default=24, gt=0)
     """Hours after which a candidate that is still `too_few` has expired."""
 
@@ -32,6 +34,11 @@ class JudgeSettings(Contract):
     def _ordered(self) -> Self:
         if self.error_ratio >= self.acceptable_ratio:
             raise ValueError("error_ratio must be smaller than acceptable_ratio")
+        if self.bake_minutes >= 60 * self.max_hours:
+            raise ValueError(
+                f"bake_minutes is {self.bake_minutes:g}, and max_hours {self.max_hours:g} is not longer; "
+                "lower bake_minutes, or raise max_hours"
+            )
         return self
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 Gpu = Annotated[int, Field(ge=0, le=63)]
 Layout: TypeAlias = Literal["steps", "shared_decode", "fused"]

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.decision import Probability, Score, Task
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.recipe import AUTO, Compute, Recipe, Seed, Tracking
 from slipway.contract.serving import Serving
+from slipway.contract.typed_file import Contract
 from slipway.system.files import sha256_bytes
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]

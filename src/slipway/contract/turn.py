@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 
 class FleetTurn(Contract):

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from slipway.contract import Bundle, Choice, CompileError, Engine, GateError
+from slipway.contract import Bundle, BundleEngine, Choice, CompileError, GateError
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.bundle import CalibrationList
 from slipway.contract.card import Card
-from slipway.contract.choice import Candidate, choice_name
+from slipway.contract.choice import Contender, choice_name
 from slipway.contract.engine import engine_name
 from slipway.contract.evidence.origin import Machine, versions
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import SERVED
+from slipway.contract.shared_rules import SERVED
 from slipway.engines.plan import plan_network
 from slipway.engines.tensorrt_library import require_card
 from slipway.evaluation.predict import Pixels, ServedNetwork
@@ -65,7 +65,7 @@ class Contest(Generic[AnyEngine_co]):
         names = [name for name in self.listed if name != self.reference and (self.engines / name).is_dir()]
         return {name: self.bundle.open_engine(self.engines / name) for name in (self.reference, *names)}
 
-    def passed(self, opened: Mapping[str, Engine | BaseEngine]) -> list[str]:
+    def passed(self, opened: Mapping[str, BundleEngine | BaseEngine]) -> list[str]:
         """Raises GateError: none that the spec lists passed its gate."""
         passed = [name for name in self.listed if name in opened and opened[name].may_be_served]
         if not passed:
@@ -136,7 +136,7 @@ def choose_plan(
     return _write(contest, opened, passed, times_ms, rounds=rounds, images=calls_per_round, libraries=("onnx",))
 
 
-def _require_same_card(engine: Engine | BaseEngine, card: Card | None) -> None:
+def _require_same_card(engine: BundleEngine | BaseEngine, card: Card | None) -> None:
     plan = engine.settings.plan
     assert plan is not None
     assert card is not None
@@ -147,7 +147,7 @@ def _require_same_card(engine: Engine | BaseEngine, card: Card | None) -> None:
         )
 
 
-def _require_same_batch(bundle: Owner[AnyEngine_co], engines: Sequence[Engine | BaseEngine]) -> None:
+def _require_same_batch(bundle: Owner[AnyEngine_co], engines: Sequence[BundleEngine | BaseEngine]) -> None:
     """Raises CompileError: the plans differ in their largest batch, so a full one is not the same work for each."""
     largest = {engine.path: engine.settings.plan.batch_sizes[2] for engine in engines if engine.settings.plan}
     if len({*largest.values()}) > 1:
@@ -159,7 +159,7 @@ def _require_same_batch(bundle: Owner[AnyEngine_co], engines: Sequence[Engine | 
         )
 
 
-def _batches(bundle: Owner[AnyEngine_co], engine: Engine | BaseEngine) -> tuple[Pixels, Pixels]:
+def _batches(bundle: Owner[AnyEngine_co], engine: BundleEngine | BaseEngine) -> tuple[Pixels, Pixels]:
     """Random pixels: a single image, and the largest batch."""
     plan = engine.settings.plan
     assert plan is not None
@@ -176,7 +176,7 @@ def _calls(network: ServedNetwork) -> Callable[[tuple[Pixels, Pixels]], None]:
     return run
 
 
-def _pipeline(bundle: Bundle | Base, engine: Engine | BaseEngine) -> Callable[[bytes], None]:
+def _pipeline(bundle: Bundle | Base, engine: BundleEngine | BaseEngine) -> Callable[[bytes], None]:
     """The cpu lane's three steps in this process; of a base, the first two."""
     serving = bundle.spec.serving
     preprocessor = Preprocessor(bundle.preprocess.model_dump(), max_batch_size=1, threads=serving.threads)
@@ -184,7 +184,7 @@ def _pipeline(bundle: Bundle | Base, engine: Engine | BaseEngine) -> Callable[[b
         engine.path / "model.onnx", arithmetic=engine.settings.arithmetic, threads=serving.threads
     )
     postprocessor = None
-    if isinstance(engine, Engine) and isinstance(bundle, Bundle):
+    if isinstance(engine, BundleEngine) and isinstance(bundle, Bundle):
         postprocessor = Postprocessor(engine.decision.model_dump(), bundle.labels)
 
     def run(encoded: bytes) -> None:
@@ -216,7 +216,7 @@ def interleave(
 
 def _write(
     contest: Contest[AnyEngine_co],
-    opened: Mapping[str, Engine | BaseEngine],
+    opened: Mapping[str, BundleEngine | BaseEngine],
     passed: Sequence[str],
     times_ms: dict[str, npt.NDArray[np.float64]],
     *,
@@ -245,14 +245,14 @@ def _write(
 
 
 def _candidate(
-    engine: Engine | BaseEngine, times_ms: npt.NDArray[np.float64] | None, reference_ms: npt.NDArray[np.float64]
-) -> Candidate:
+    engine: BundleEngine | BaseEngine, times_ms: npt.NDArray[np.float64] | None, reference_ms: npt.NDArray[np.float64]
+) -> Contender:
     numbers: dict[str, float] = {}
     if times_ms is not None:
         low, middle, high = np.percentile(reference_ms / times_ms, [10, 50, 90]).tolist()
         median_ms = float(np.median(times_ms))
         numbers = {"median_ms": median_ms, "speed_to_fp32": middle, "speed_low": low, "speed_high": high}
-    return Candidate(
+    return Contender(
         engine=engine.path.name,
         manifest_sha256=sha256_file(engine.path / MANIFEST),
         precision=engine.settings.precision,
@@ -261,7 +261,7 @@ def _candidate(
     )
 
 
-def _reason(chosen: str, candidates: dict[str, Candidate], listed: Sequence[str]) -> str:
+def _reason(chosen: str, candidates: dict[str, Contender], listed: Sequence[str]) -> str:
     best = candidates[chosen]
     unit = "a single image and a full batch" if chosen.startswith("tensorrt-") else "an image"
     text = (
@@ -276,14 +276,14 @@ def _reason(chosen: str, candidates: dict[str, Candidate], listed: Sequence[str]
     return "; ".join([text, *(_beside(name, other) for name, other in others.items())])
 
 
-def _overlap(best: Candidate, other: Candidate) -> bool:
+def _overlap(best: Contender, other: Contender) -> bool:
     """Whether the speeds that 80 % of the rounds showed have a part in common."""
     if best.speed_low is None or other.speed_high is None:
         return False
     return other.speed_high >= best.speed_low
 
 
-def _beside(name: str, candidate: Candidate | None) -> str:
+def _beside(name: str, candidate: Contender | None) -> str:
     if candidate is None:  # such as BF16 on a processor without it
         return f"{name} was not built"
     if candidate.median_ms is None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, PlanSettings
+from slipway.contract import Bundle, BundleEngine, CompileError, EngineSettings, Manifest, PlanSettings
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, BaseSpec, Owner
 from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
 from slipway.contract.evidence.build import BaseEngineMeasured, EngineMeasured, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, Ungated
-from slipway.contract.selection import FALLBACKS, has_fp8
+from slipway.contract.shared_rules import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
 from slipway.engines.base_engines import evaluate_base
 from slipway.engines.evaluate import evaluate_engine, time_batches
@@ -70,7 +70,7 @@ class Job:
     graph: Graph
     target: Target
     precision: Precision
-    reference: Engine | BaseEngine | None
+    reference: BundleEngine | BaseEngine | None
 
 
 def build_engine(
@@ -242,7 +242,7 @@ def _judged(staging: Path, job: Job, settings: EngineSettings, network: ServedNe
     single = settings.plan is not None and settings.plan.single_image_profile
     options: dict[str, Any] = {"name": settings.precision, "decoder": settings.decoder, "single_image_profile": single}
     if isinstance(bundle, Base):
-        assert not isinstance(reference, Engine)
+        assert not isinstance(reference, BundleEngine)
         return {"gate": evaluate_base(bundle, network, reference=reference, **options)}
     assert isinstance(bundle, Bundle)
     assert not isinstance(reference, BaseEngine)

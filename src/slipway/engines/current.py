@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from slipway.contract import Bundle, Engine, Manifest, ManifestError, MissingDependencyError, PlanSettings, SlipwayError
+from slipway.contract import (
+    Bundle,
+    BundleEngine,
+    Manifest,
+    ManifestError,
+    MissingDependencyError,
+    PlanSettings,
+    SlipwayError,
+)
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.card import Card
 from slipway.contract.engine import Target, engine_name
@@ -100,7 +108,7 @@ def stale(
     *,
     precision: Precision,
     compiler: Compiler,
-    reference: Engine | BaseEngine | None,
+    reference: BundleEngine | BaseEngine | None,
 ) -> str | None:
     """Return the reason why the engine folder is not what `build_engine` would write now; None if its manifest proves
     that it is.
@@ -118,13 +126,13 @@ def stale(
 
 
 def _changes_of_engine(
-    engine: Engine | BaseEngine,
+    engine: BundleEngine | BaseEngine,
     bundle: Bundle | Base,
     graph: Graph,
     *,
     precision: Precision,
     compiler: Compiler,
-    reference: Engine | BaseEngine | None,
+    reference: BundleEngine | BaseEngine | None,
 ) -> Iterator[str]:
     settings = engine.settings
     if (settings.target, settings.precision) != (compiler.target, precision):
@@ -162,7 +170,7 @@ def _changed_flags(plan: PlanSettings, bundle: Bundle | Base, compiler: Compiler
 
 
 def _changed_gate(
-    engine: Engine | BaseEngine, bundle: Bundle | Base, reference: Engine | BaseEngine | None
+    engine: BundleEngine | BaseEngine, bundle: Bundle | Base, reference: BundleEngine | BaseEngine | None
 ) -> Iterator[str]:
     """Run the gate again on the stored answers: it must find what it recorded, with the spec's present limits. Of a
     base no embedding is stored: the same graph and libraries give them again, so only the limits are compared."""
@@ -194,7 +202,7 @@ def _changed_gate(
         yield f"{reference.path.name} answers differently than when the gate compared with it"
 
 
-def _changed_embedding_gate(engine: Engine | BaseEngine, base: Base) -> Iterator[str]:
+def _changed_embedding_gate(engine: BundleEngine | BaseEngine, base: Base) -> Iterator[str]:
     try:
         recorded = engine.manifest.read_measured(BaseEngineMeasured).gate
     except ManifestError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slipway.contract import Bundle, CompileError, Decision, Engine
+from slipway.contract import Bundle, BundleEngine, CompileError, Decision
 from slipway.contract.base_bundle import Owner
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, Split
@@ -70,7 +70,7 @@ def evaluate_engine(
     name: str,
     arithmetic: str,
     decoder: str,
-    reference: Engine | None,
+    reference: BundleEngine | None,
     single_image_profile: bool = False,
 ) -> Evaluated:
     """Fit the decision on the validation split, evaluate on the test split, and compare with `reference` (FP32).
@@ -120,7 +120,7 @@ def worse_profile(
     bundle: Bundle,
     decision: Decision,
     test: Predictions,
-    reference: Engine | None,
+    reference: BundleEngine | None,
     measured: Conditions,
     *,
     alone: Predictions | None,
@@ -135,7 +135,7 @@ def worse_profile(
 
 
 def compared(
-    bundle: Bundle, decision: Decision, test: Predictions, reference: Engine | None, measured: Conditions
+    bundle: Bundle, decision: Decision, test: Predictions, reference: BundleEngine | None, measured: Conditions
 ) -> Evaluated:
     """Evaluate `decision` on an engine's outputs for the test split, and compare with `reference` (FP32).
 

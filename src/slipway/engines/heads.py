@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import Bundle, Decision, Engine, EngineSettings, Manifest
+from slipway.contract import Bundle, BundleEngine, Decision, EngineSettings, Manifest
 from slipway.contract.base_bundle import BaseEngine
 from slipway.contract.bundle import HEAD
 from slipway.contract.engine import HEAD_INPUT
@@ -31,8 +31,8 @@ def build_head_engine(
     validation: Predictions,
     test: Predictions,
     alone: Predictions | None,
-    reference: Engine | None,
-) -> Engine:
+    reference: BundleEngine | None,
+) -> BundleEngine:
     """Write one engine folder with its evidence below `out`, whatever the gate's verdict; return it opened.
 
     Args:
@@ -68,7 +68,7 @@ def build_head_engine(
             seed=bundle.spec.recipe.seed,
             measured=EngineMeasured(**evaluated.measured, **carried),
         )
-    return Engine.open(folder, bundle=bundle)
+    return BundleEngine.open(folder, bundle=bundle)
 
 
 def _inputs(bundle: Bundle, engine: BaseEngine) -> dict[str, Path]:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from slipway.contract import Bundle, DataError, Engine, SpecError
+from slipway.contract import Bundle, BundleEngine, DataError, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.gate import OldTest
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import chosen_engine
+from slipway.contract.shared_rules import chosen_engine
 from slipway.engines.predictions_csv import read_rows
 from slipway.evaluation.gate import compare_pairs
 from slipway.system.files import sha256_file
@@ -23,7 +23,7 @@ class Answering:
     """A run with the engine that answers for it on the cpu lane."""
 
     bundle: Bundle
-    engine: Engine
+    engine: BundleEngine
 
     @property
     def engine_sha256(self) -> str:

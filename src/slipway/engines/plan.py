@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slipway.contract import CompileError, Engine, PlanSettings
+from slipway.contract import BundleEngine, CompileError, PlanSettings
 from slipway.contract.base_bundle import BaseEngine
 from slipway.contract.engine import plan_name
 from slipway.engines.device import Device
@@ -161,7 +161,7 @@ class PlanRunner:
         return found.get(logits, none), found.get(embedding, none)
 
 
-def plan_network(engine: Engine | BaseEngine) -> ServedNetwork:
+def plan_network(engine: BundleEngine | BaseEngine) -> ServedNetwork:
     """The plan of an engine folder on this machine's GPU. Raises CompileError: as `PlanRunner`."""
     plan = engine.settings.plan
     assert plan is not None

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from slipway.contract import Bundle, DataError, QuantizeError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.evidence.build import Search, Sensitivity, Step, Validation
+from slipway.contract.evidence.build import Sensitivity, SensitivitySearch, Step, Validation
 from slipway.contract.evidence.gate import FAIL
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
 from slipway.evaluation.calibration_pixels import BATCH, CalibrationSample
@@ -29,12 +29,14 @@ from slipway.steps.engine_openvino import Engine
 class SearchFailedError(QuantizeError):
     """No graph was accepted; `path` has every step."""
 
-    def __init__(self, message: str, path: Search) -> None:
+    def __init__(self, message: str, path: SensitivitySearch) -> None:
         super().__init__(message)
         self.path = path
 
 
-def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> tuple[onnx.ModelProto, Search]:
+def search(
+    bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample
+) -> tuple[onnx.ModelProto, SensitivitySearch]:
     """Plain INT8 if validation accepts it, else with as few of the 1, 2, 4, … worst layers in FP16 as it accepts.
 
     A graph is accepted if the loss and the flips measured on the validation split are within their limits, and the
@@ -50,8 +52,8 @@ def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> 
     limits, accuracy = bundle.spec.sensitive_layers, bundle.spec.accuracy
     judge = _Judge(bundle)
 
-    def found(steps: Sequence[Step], ranking: Sequence[Sensitivity]) -> Search:
-        return Search(
+    def found(steps: Sequence[Step], ranking: Sequence[Sensitivity]) -> SensitivitySearch:
+        return SensitivitySearch(
             max_loss_points=accuracy.max_loss_points,
             max_steps=limits.max_steps,
             steps=tuple(steps),

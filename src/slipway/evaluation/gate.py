@@ -20,7 +20,7 @@ from slipway.contract.evidence.gate import (
     Unit,
     tolerated,
 )
-from slipway.contract.selection import listed
+from slipway.contract.shared_rules import listed
 from slipway.contract.spec import AccuracyGate
 from slipway.evaluation.intervals import images_to_prove, share_interval
 from slipway.evaluation.labels import truth_of

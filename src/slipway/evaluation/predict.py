@@ -17,7 +17,7 @@ from slipway.steps.preprocess import Preprocessor
 
 Float = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Network = Callable[[Float], tuple[Float, Float]]
+Forward = Callable[[Float], tuple[Float, Float]]
 """Maps `pixels_nchw` to (`logits_nc`, `embedding_nd`); the latter is `[n, 0]` for a network without an embedding."""
 ServedNetwork = Callable[[Pixels], tuple[Float, Float]]
 """Network that normalises by itself: maps `pixels_nhwc_u8` to (`logits_nc`, `embedding_nd`)."""
@@ -42,7 +42,7 @@ class Predictions:
 
 
 def predict(
-    network: Network,
+    network: Forward,
     dataset: Dataset,
     images: Sequence[LabelledImage],
     *,
@@ -59,7 +59,7 @@ def predict(
     return predict_served(served, dataset, images, preprocess=preprocess, batch_size=batch_size, what=what)
 
 
-def behind_normalisation(network: Network, preprocess: Preprocess) -> ServedNetwork:
+def behind_normalisation(network: Forward, preprocess: Preprocess) -> ServedNetwork:
     """`network` behind the normalisation that an engine of it would have in its graph."""
     config = preprocess.model_dump()
     return lambda pixels_nhwc_u8: network(normalize(pixels_nhwc_u8, config))

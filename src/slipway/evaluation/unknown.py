@@ -18,7 +18,7 @@ from slipway.contract import DataError, Decision
 from slipway.contract.decision import ClassMeans, Score
 from slipway.contract.evidence.evaluation import ScoreFigures
 from slipway.contract.spec import UnknownPolicy
-from slipway.evaluation.predict import Float, Network
+from slipway.evaluation.predict import Float, Forward
 from slipway.evaluation.reliability import Floats
 from slipway.steps.postprocess import decode_means, familiarity, nearness
 
@@ -31,7 +31,7 @@ CURVE_POINTS = 50
 ERROR = 0.05  # chance that so many right answers in a row come from a lower precision than asked for
 Right = npt.NDArray[np.bool_]
 ClassIds = npt.NDArray[np.int64]
-Evidence = Mapping[Score, Floats]
+ScoreEvidence = Mapping[Score, Floats]
 """The evidence that each score is computed from, `[n, classes]`."""
 TILES = 4  # along each side
 
@@ -51,7 +51,7 @@ def fit_class_means(embedding_nd: Float, truth_n: ClassIds, *, classes: int) -> 
     return ClassMeans(int8=base64.b64encode(steps_cd.tobytes()).decode(), step=step)
 
 
-def evidence(logits_nc: Float, embedding_nd: Float, *, temperature: float, means: ClassMeans | None) -> Evidence:
+def evidence(logits_nc: Float, embedding_nd: Float, *, temperature: float, means: ClassMeans | None) -> ScoreEvidence:
     """Return the evidence of each score; without class means there is none for `embedding`."""
     scaled_nc = logits_nc.astype(np.float64) / temperature
     found: dict[Score, Floats] = {"max_probability": scaled_nc, "energy": scaled_nc}
@@ -60,7 +60,9 @@ def evidence(logits_nc: Float, embedding_nd: Float, *, temperature: float, means
     return found
 
 
-def compare_scores(known: Evidence, truth_n: ClassIds, foreign: Mapping[str, Evidence]) -> dict[Score, ScoreFigures]:
+def compare_scores(
+    known: ScoreEvidence, truth_n: ClassIds, foreign: Mapping[str, ScoreEvidence]
+) -> dict[Score, ScoreFigures]:
     """Measure how well each score separates the validation images from the foreign ones."""
     right_n = known["max_probability"].argmax(axis=1) == truth_n
     found: dict[Score, ScoreFigures] = {}
@@ -215,7 +217,7 @@ KINDS: dict[str, Callable[[Float, np.random.Generator], Float]] = {"shuffled": s
 images (noise, jigsaw) stand in for outliers that are not available yet."""
 
 
-def foreign_network(network: Network, kind: str, *, seed: int = 0) -> Network:
+def foreign_network(network: Forward, kind: str, *, seed: int = 0) -> Forward:
     """Return `network` wrapped so that it sees a stand-in of `kind` instead of every image."""
     rng = np.random.default_rng(seed)
     return lambda pixels_nchw: network(KINDS[kind](pixels_nchw, rng))

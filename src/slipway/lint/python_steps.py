@@ -18,7 +18,7 @@ _FILE = re.compile(r"[\w.-]+\.(json|txt|onnx|py|plan|xml|bin)")
 
 
 @dataclass(frozen=True)
-class Source:
+class StepSource:
     """The facts about one Python file."""
 
     problem: str
@@ -57,7 +57,7 @@ def check_python_step(model: Model, repository: Repository) -> Findings:
         yield from _step(model, f"{model.files.name}/{name}", sources[name])
 
 
-def _step(model: Model, where: str, source: Source) -> Findings:
+def _step(model: Model, where: str, source: StepSource) -> Findings:
     if not source.has_step:
         reason = f"no class {STEP}, only {', '.join(sorted(source.classes)) or 'none'}"
         yield model.finding("python-class", "", reason, "give the class that name", file=where)
@@ -66,7 +66,7 @@ def _step(model: Model, where: str, source: Source) -> Findings:
         yield model.finding("python-execute", "", reason, "write execute(self, requests)", file=where)
 
 
-def _needs(model: Model, where: str, source: Source) -> Findings:
+def _needs(model: Model, where: str, source: StepSource) -> Findings:
     of_heads = HEAD_FILES if model.name.startswith(GROUP) else ()
     for name in sorted(source.files.difference(of_heads)):
         if not (model.files / name).is_file():
@@ -99,11 +99,11 @@ def parse(data: bytes) -> ast.Module | str:
 
 
 @lru_cache(maxsize=1024)
-def read_source(data: bytes) -> Source:
+def read_source(data: bytes) -> StepSource:
     """The facts about a file; cached, since a fleet has the same few files many times."""
     tree = parse(data)
     if isinstance(tree, str):
-        return Source(tree)
+        return StepSource(tree)
     nodes = walked(tree)
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     beside = [node for node in imports if node.level == 1]
@@ -111,7 +111,7 @@ def read_source(data: bytes) -> Source:
     names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     step = classes.get(STEP)
     methods = {node.name for node in step.body if isinstance(node, ast.FunctionDef)} if step is not None else set()
-    return Source(
+    return StepSource(
         problem="",
         siblings=frozenset(
             [node.module.partition(".")[0] for node in beside if node.module]

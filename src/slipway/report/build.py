@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
 
-from slipway.contract import Bundle, Choice, Engine, Manifest, ManifestError, SpecError
+from slipway.contract import Bundle, BundleEngine, Choice, Manifest, ManifestError, SpecError
 from slipway.contract.bundle import HEAD
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.engine import RUNTIMES, Target, plan_name
-from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, EngineMeasured, GraphMeasured, Search
+from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, EngineMeasured, GraphMeasured, SensitivitySearch
 from slipway.contract.evidence.evaluation import (
     EVALUATION,
     AnyBundleEvaluation,
@@ -19,7 +19,7 @@ from slipway.contract.evidence.evaluation import (
     read_engine_evaluation,
 )
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import NotChosenError, chosen_engine, chosen_plans
+from slipway.contract.shared_rules import NotChosenError, chosen_engine, chosen_plans
 from slipway.system.files import sha256_file
 
 FAILED_SEARCH = f"int8{FAILED_SUFFIX}"
@@ -30,7 +30,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "int8")
 class BuiltEngine:
     """An engine folder with its evidence."""
 
-    engine: Engine
+    engine: BundleEngine
     measured: EngineMeasured
     evaluation: AnyEngineEvaluation | None
     """The engine's evaluation; None for a plan that proves only that its graph compiles."""
@@ -40,7 +40,7 @@ class BuiltEngine:
     @classmethod
     def open(cls, path: Path, *, bundle: Bundle) -> Self:
         """Raises ManifestError: a link of the chain is broken, or the folder has another name."""
-        engine = Engine.open(path, bundle=bundle)
+        engine = BundleEngine.open(path, bundle=bundle)
         settings = engine.settings
         capability = None if settings.plan is None else settings.plan.compute_capability
         if path.name != settings.name:
@@ -75,11 +75,11 @@ class BuiltEngine:
 
 
 @dataclass(frozen=True)
-class Graph:
+class BuiltGraph:
     """A graph folder with its evidence."""
 
     measured: GraphMeasured
-    search: Search | None
+    search: SensitivitySearch | None
     manifest_sha256: str
 
     @classmethod
@@ -106,9 +106,9 @@ class Build:
     evaluation: AnyBundleEvaluation | None
     dataset: Dataset | None
     graphs_path: Path
-    graphs: Mapping[str, Graph]
+    graphs: Mapping[str, BuiltGraph]
     """The graphs by precision."""
-    failed_search: Search | None
+    failed_search: SensitivitySearch | None
     """The failed search for an INT8 graph, from `int8-search.json`; None where there was none."""
     engines_path: Path
     engines: tuple[BuiltEngine, ...]
@@ -142,7 +142,7 @@ class Build:
             evaluation=read_bundle_evaluation(bundle.path, task=bundle.decision.task) if evaluated else None,
             dataset=Dataset.read(dataset) if dataset.is_file() else None,
             graphs_path=graphs,
-            graphs={name: Graph.open(path, bundle=bundle) for name, path in folders.items() if path.is_dir()},
+            graphs={name: BuiltGraph.open(path, bundle=bundle) for name, path in folders.items() if path.is_dir()},
             failed_search=_read_search(graphs / FAILED_SEARCH),
             engines_path=engines,
             engines=tuple(sorted(built, key=_place)),
@@ -160,9 +160,9 @@ class Build:
         return "/".join((self.engines_path.name, *parts))
 
 
-def _read_search(path: Path) -> Search | None:
+def _read_search(path: Path) -> SensitivitySearch | None:
     """Return None where the file does not exist. Raises SpecError: the file holds something else."""
-    return Search.read(path) if path.is_file() else None
+    return SensitivitySearch.read(path) if path.is_file() else None
 
 
 def _engine_folders(engines: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from slipway.contract.engine import LANES
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, AccuracyResult, Comparison
 from slipway.contract.lane import NO_PLAN, LaneName
-from slipway.contract.selection import SERVED, fallback_engine, has_fp8, listed
+from slipway.contract.shared_rules import SERVED, fallback_engine, has_fp8, listed
 from slipway.evaluation.intervals import images_to_prove
 from slipway.pages.tables import Tone
 from slipway.pages.wording import points

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from slipway.contract.choice import Candidate
-from slipway.contract.evidence.build import Search
+from slipway.contract.choice import Contender
+from slipway.contract.evidence.build import SensitivitySearch
 from slipway.contract.evidence.evaluation import Flip
 from slipway.contract.evidence.gate import (
     FAIL,
@@ -32,7 +32,7 @@ LIMITS_SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Loss:
+class AccuracyLoss:
     """A comparison with FP32, and the gate's verdict on it."""
 
     name: str
@@ -52,7 +52,7 @@ class LossTable:
 
     engine: BuiltEngine
     gate: AccuracyResult
-    rows: tuple[Loss, ...]
+    rows: tuple[AccuracyLoss, ...]
     left_out: int
     scale: Scale
     open: bool
@@ -76,12 +76,12 @@ class Gallery:
 class Speed:
     """The candidates of `choice.json` on one axis of FP32's speed."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Contender, ...]
     scale: Scale
 
 
 @dataclass(frozen=True)
-class Size:
+class FileSize:
     """The size of a model file, and its share of the FP32 file for the same target and GPU."""
 
     engine: BuiltEngine
@@ -112,7 +112,7 @@ class Layers:
 class SearchPath:
     """The steps of the search and the ranking that it followed."""
 
-    search: Search
+    search: SensitivitySearch
     scale: Scale
     error_scale: Scale
     kept: frozenset[str]
@@ -127,10 +127,10 @@ def accuracy(build: Build) -> list[BuiltEngine]:
     return [engine for engine in build.engines if engine.evaluation is not None]
 
 
-def losses(build: Build) -> tuple[list[Loss], Scale]:
+def losses(build: Build) -> tuple[list[AccuracyLoss], Scale]:
     """Return the top-1 loss of every engine that was compared with FP32."""
     rows = [
-        Loss(
+        AccuracyLoss(
             name=engine.name,
             comparison=gate.overall,
             tone=TONES.get(gate.overall.verdict, "warn"),
@@ -157,7 +157,7 @@ def _class_table(build: Build, engine: BuiltEngine, gate: AccuracyResult) -> Los
     for label, result in gate.classes.items():
         tolerated = result.verdict == TOO_FEW and label not in in_the_way
         rows.append(
-            Loss(
+            AccuracyLoss(
                 name=label,
                 comparison=result,
                 tone="plain" if tolerated else TONES.get(result.verdict, "warn"),
@@ -217,10 +217,10 @@ def latencies(build: Build) -> tuple[list[BuiltEngine], list[int]]:
     return timed, sorted({size for engine in timed for size in engine.measured.latency})
 
 
-def sizes(build: Build) -> list[Size]:
+def sizes(build: Build) -> list[FileSize]:
     greatest = max((engine.size_bytes for engine in build.engines), default=1)
     return [
-        Size(
+        FileSize(
             engine=engine,
             ratio=None if (fp32 := _fp32_of(build, engine)) is None else engine.size_bytes / fp32.size_bytes,
             percent=100 * engine.size_bytes / greatest,
@@ -287,7 +287,7 @@ def _is_served(build: Build, engine: BuiltEngine) -> bool:
     return any(engine in lane.serves for lane in lane_verdicts(build))
 
 
-def _loss_scale(rows: Sequence[Loss]) -> Scale:
+def _loss_scale(rows: Sequence[AccuracyLoss]) -> Scale:
     results = [row.comparison for row in rows]
     values = [
         value for r in results for value in (r.loss_low_points, r.loss_high_points, r.loss_points, r.max_loss_points)

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from slipway.contract import Bundle, Engine, RepositoryError
+from slipway.contract import Bundle, BundleEngine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
-from slipway.contract.selection import changed_class
+from slipway.contract.shared_rules import changed_class
 from slipway.repository.classifier import Classifier
 from slipway.repository.heads import ServedBase
 
@@ -31,7 +31,7 @@ def check(classifiers: Sequence[Classifier], *, lane: LaneName, decoder: str) ->
         _check_class_ids(classifier)
 
 
-def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName, decoder: str) -> None:
+def _check_engine(engine: BundleEngine, classifier: Classifier, lane: LaneName, decoder: str) -> None:
     settings = engine.settings
     _check_head(engine, classifier)
     if LANES[settings.target] is None:
@@ -79,7 +79,7 @@ def check_base(bundle: Bundle, served: ServedBase | None) -> None:
         )
 
 
-def _check_head(engine: Engine, classifier: Classifier) -> None:
+def _check_head(engine: BundleEngine, classifier: Classifier) -> None:
     """Check that a head, and only a head, stands on its base, and was fitted to the embeddings of the served engine."""
     served = classifier.base
     check_base(classifier.bundle, served)

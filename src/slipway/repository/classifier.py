@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from slipway.contract import Bundle, Choice, Engine
+from slipway.contract import Bundle, BundleEngine, Choice
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import Serving
@@ -23,12 +23,12 @@ from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepMode
 
 
 @dataclass(frozen=True)
-class Classifier(Served[Engine]):
+class Classifier(Served[BundleEngine]):
     """A bundle and the engine that serves it."""
 
     bundle: Bundle
-    engine: Engine
-    others: tuple[Engine, ...] = ()
+    engine: BundleEngine
+    others: tuple[BundleEngine, ...] = ()
     choices: tuple[Choice, ...] = ()
     """The measurements that chose the engines: one on the cpu lane, one for each plan on the gpu lane."""
     failed_plans: tuple[str, ...] = ()

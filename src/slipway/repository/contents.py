@@ -21,7 +21,7 @@ Multi = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Contents:
+class PlannedContents:
     """The intended contents of a repository, except for `lane.json` and the manifest, which `plan` adds."""
 
     lane: LaneName
@@ -48,7 +48,7 @@ def contents(
     multi: Multi,
     cores: int | None = None,
     present: Present | None = None,
-) -> Contents:
+) -> PlannedContents:
     """Steps of every version, both ensembles of each classifier, and the multi ensembles.
 
     Args:
@@ -84,7 +84,7 @@ def contents(
         config = multi_config(name, group, [chains[member] for member in members])
         _add_ensemble(config, files, bundles=Content.of("".join(f"{c.name} {c.bundle.id}\n" for c in group).encode()))
         ensembles.append(config)
-    return Contents(
+    return PlannedContents(
         lane=lane,
         networks=networks,
         bases=bases,

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from slipway.contract import Bundle, Lane, RepositoryError
 from slipway.contract.base_bundle import Base
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import NotChosenError, chosen_engine
 from slipway.contract.serving import CpuServing, Serving, is_settled
 from slipway.contract.serving import settle as settle_serving
+from slipway.contract.shared_rules import NotChosenError, chosen_engine
 from slipway.repository.classifier import Classifier, Networks
 from slipway.repository.config import (
     AFTER,

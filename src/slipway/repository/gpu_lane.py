@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from slipway.contract import Bundle, Choice, Engine, Lane, PlanSettings, RepositoryError
+from slipway.contract import Bundle, BundleEngine, Choice, Lane, PlanSettings, RepositoryError
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
-from slipway.contract.selection import (
+from slipway.contract.serving import Serving
+from slipway.contract.shared_rules import (
     FALLBACKS,
     SERVED,
     NotChosenError,
@@ -18,7 +19,6 @@ from slipway.contract.selection import (
     listed,
     plan_folders,
 )
-from slipway.contract.serving import Serving
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
 from slipway.repository.classifier import Classifier, Networks
 from slipway.repository.config import ModelConfig
@@ -155,7 +155,7 @@ def _check_fallback(served: AnyServed) -> None:
 def _check_plans(served: AnyServed) -> None:
     """Raises RepositoryError: a plan is missing or takes too small a batch, or plans are not of one network."""
     largest = served.max_batch_size
-    by_capability: dict[str, Engine | BaseEngine] = {}
+    by_capability: dict[str, BundleEngine | BaseEngine] = {}
     for engine in served.engines:
         if engine.settings.target == "onnxruntime":
             raise RepositoryError(f"{engine.path}: not a TensorRT plan; give either plans or this engine alone")
@@ -210,7 +210,7 @@ def _check_one_decoder(versions: Sequence[AnyServed]) -> None:
             )
 
 
-def _plan_of(engine: Engine | BaseEngine) -> tuple[str, PlanSettings]:
+def _plan_of(engine: BundleEngine | BaseEngine) -> tuple[str, PlanSettings]:
     plan = engine.settings.plan
     if plan is None or plan.compute_capability is None:
         raise RepositoryError(

@@ -13,7 +13,7 @@ import json
 import struct
 from importlib import resources
 
-from slipway.contract import Engine
+from slipway.contract import BundleEngine
 from slipway.contract.base_bundle import BaseEngine
 from slipway.contract.engine import plan_name
 from slipway.contract.serving import INSTANCES
@@ -205,6 +205,6 @@ def _engine_step(served: AnyServed) -> StepModel:
     return StepModel("engine", config=config, files=files)
 
 
-def _capability(engine: Engine | BaseEngine) -> tuple[int, ...]:
+def _capability(engine: BundleEngine | BaseEngine) -> tuple[int, ...]:
     plan = engine.settings.plan
     return tuple(map(int, (plan.compute_capability or "0").split("."))) if plan else ()

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from slipway.contract import Bundle, Engine, Manifest, RepositoryError
+from slipway.contract import Bundle, BundleEngine, Manifest, RepositoryError
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint.models import NOTHING_UNCHANGED, Unchanged
@@ -66,7 +66,7 @@ class BaseHeads:
             raise RepositoryError(
                 f"{missing}: {self.base.name} is served by this engine, and the head has no form for it; {again}"
             )
-        first, *others = (Engine.open(folder, bundle=bundle) for folder in folders)
+        first, *others = (BundleEngine.open(folder, bundle=bundle) for folder in folders)
         return Classifier(bundle, first, tuple(others), settings=self.base.serving, base=self.base, served_as=name)
 
     def inputs(self, name: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TypeAlias
 
-from slipway.contract import Engine
+from slipway.contract import BundleEngine
 from slipway.contract.base_bundle import Base, BaseEngine, GroupBase
 from slipway.contract.choice import Choice
 from slipway.contract.engine import plan_name
@@ -34,7 +34,7 @@ BETWEEN = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
 """Tensors that a group takes from its base."""
 
 
-def engine_part(engine: Engine | BaseEngine) -> str:
+def engine_part(engine: BundleEngine | BaseEngine) -> str:
     """`engine`, or `engine_sm90` for a plan of compute capability 9.0; with `.json`, the name of its settings file."""
     plan = engine.settings.plan
     return plan_name(plan.compute_capability if plan else None).replace("model", "engine").removesuffix(".plan")

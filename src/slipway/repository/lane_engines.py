@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from slipway.contract import Bundle, Engine, RepositoryError
+from slipway.contract import Bundle, BundleEngine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
 from slipway.contract.serving import Serving
@@ -21,7 +21,7 @@ def open_engines(bundle: Bundle, folders: Sequence[Path], *, lane: LaneName) -> 
     for folder in folders:
         if not folder.is_dir():
             raise RepositoryError(f"{folder}: no such engine; {_remedy(bundle, folder, lane)}")
-    first, *others = (Engine.open(folder, bundle=bundle) for folder in folders)
+    first, *others = (BundleEngine.open(folder, bundle=bundle) for folder in folders)
     return Classifier(bundle, first, tuple(others))
 
 

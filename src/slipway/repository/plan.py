@@ -13,7 +13,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneBase
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.repository.classifier import Classifier
-from slipway.repository.contents import Contents
+from slipway.repository.contents import PlannedContents
 from slipway.repository.heads import engine_part
 from slipway.repository.lanes import LANE_RULES
 from slipway.repository.step import Content, Files
@@ -24,7 +24,7 @@ from slipway.system.targets import check_folder
 
 
 def plan(
-    contents: Contents,
+    contents: PlannedContents,
     out: Path,
     *,
     before: str | None = None,
@@ -74,7 +74,7 @@ def plan(
     )
 
 
-def _read(contents: Contents) -> Iterator[Path]:
+def _read(contents: PlannedContents) -> Iterator[Path]:
     """The folders of everything that the repository is made from."""
     for served in contents.networks.served:
         yield served.owner.path
@@ -144,7 +144,7 @@ def _sha256(path: str) -> str | None:
         return None
 
 
-def _describe(contents: Contents) -> Lane:
+def _describe(contents: PlannedContents) -> Lane:
     """`lane.json`."""
     chains, heads = contents.chains.values(), contents.heads
     steps = [*{config.name: config for chain in chains for config in chain}.values(), *heads.base_steps]
@@ -162,7 +162,7 @@ def _describe(contents: Contents) -> Lane:
     return LANE_RULES[contents.lane].describe(lane, contents.networks, steps=steps, stand_ins=heads.stand_ins)
 
 
-def _manifest(contents: Contents, files: Files) -> Manifest:
+def _manifest(contents: PlannedContents, files: Files) -> Manifest:
     """The manifest. Versions, times and commits are in those of bundles and engines, which it names by hash."""
     whole, heads = contents.networks.classifiers, contents.heads
     inputs = {

@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Generic, TypeAlias
 
-from slipway.contract import Engine, Preprocess
+from slipway.contract import BundleEngine, Preprocess
 from slipway.contract.base_bundle import AnyEngine_co, BaseEngine, Owner
 from slipway.contract.engine import LANES
 from slipway.contract.serving import Serving
@@ -62,4 +62,4 @@ class Served(Generic[AnyEngine_co]):
         return self.serving.gpu.max_batch_size if self.on_gpu else self.serving.max_batch_size
 
 
-AnyServed: TypeAlias = Served[Engine | BaseEngine]
+AnyServed: TypeAlias = Served[BundleEngine | BaseEngine]

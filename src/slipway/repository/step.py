@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Self, TypeAlias
 
-from slipway.contract import Bundle, Engine, ManifestError
+from slipway.contract import Bundle, BundleEngine, ManifestError
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.lint.models import remember
 from slipway.repository.config import ModelConfig, to_pbtxt
@@ -53,7 +53,7 @@ class Content:
         return cls(sha256_bytes(data), len(data), data)
 
     @classmethod
-    def file(cls, owner: Bundle | Engine | Base | BaseEngine, name: str) -> Self:
+    def file(cls, owner: Bundle | BundleEngine | Base | BaseEngine, name: str) -> Self:
         """A file of a bundle, base or engine, with the hash that was checked when it was opened."""
         path = f"{owner.path}/{name}"
         return cls(owner.manifest.outputs[name], os.stat(path).st_size, path)

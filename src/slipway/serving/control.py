@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.contract import MissingDependencyError, ServingError
-from slipway.serving.probe import CHANNEL, Connection, LeftOutError, ProbeAnswer, of_heads, over_grpc, over_http, said
+from slipway.serving.probe import (
+    CHANNEL,
+    LeftOutError,
+    ProbeAnswer,
+    ProbeConnection,
+    of_heads,
+    over_grpc,
+    over_http,
+    said,
+)
 
 try:
     from tritonclient import grpc
@@ -19,7 +28,7 @@ class Control:
 
     def __init__(self, grpc_url: str, http_url: str, key: str) -> None:
         self._grpc_url, self._http_url = grpc_url, http_url
-        self._client = Connection(grpc_url, channel_args=CHANNEL)
+        self._client = ProbeConnection(grpc_url, channel_args=CHANNEL)
         self._headers = {"triton-grpc-protocol-slipway-admin": key}
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from slipway.serving.limits import Limits
+from slipway.serving.limits import ServerLimits
 
 _VARIABLE = "SLIPWAY_ARGUMENT_"
 _DETACH = 17  # of ptrace
@@ -40,7 +40,7 @@ os.execve(arguments[0], arguments, os.environ)
 
 
 def command(
-    arguments: Sequence[str], pipe: int, *, limits: Limits, secret: str | None
+    arguments: Sequence[str], pipe: int, *, limits: ServerLimits, secret: str | None
 ) -> tuple[list[str], dict[str, str]]:
     """The command line for `arguments`, and variables for its environment; only the latter contain `secret`."""
     hidden, shown = {}, list(arguments)

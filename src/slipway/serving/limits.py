@@ -16,7 +16,7 @@ _OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """The soft limits of a server."""
 
     open_files: int
@@ -29,7 +29,7 @@ class Limits:
         return (self.stack_bytes if self.stack_bytes >= 0 else 2 * 2**20) // 2
 
 
-def server_limits(*, instances: int) -> Limits:
+def server_limits(*, instances: int) -> ServerLimits:
     """The highest limits that this process may give to a server with `instances` stubs.
 
     Raises:
@@ -42,7 +42,7 @@ def server_limits(*, instances: int) -> Limits:
             f"a process may have {hard} files open here, and this server needs {needed}: raise the hard limit before "
             "the start (ulimit -Hn as root, LimitNOFILE= of a systemd unit, docker run --ulimit nofile=65536)"
         )
-    return Limits(min(hard, MOST_OPEN_FILES), _stack_bytes())
+    return ServerLimits(min(hard, MOST_OPEN_FILES), _stack_bytes())
 
 
 def raise_open_files() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from slipway.contract import MissingDependencyError, ServingError
-from slipway.contract.selection import is_busy, is_left_out
+from slipway.contract.shared_rules import is_busy, is_left_out
 from slipway.steps.guard import PLACEHOLDER
 from slipway.system.timed_http import TimedConnection
 
@@ -28,7 +28,7 @@ ProbeAnswer = Mapping[str, Any]
 """The first element of each output, by name."""
 
 
-class Connection(grpc.InferenceServerClient):  # type: ignore[misc]  # tritonclient has no types
+class ProbeConnection(grpc.InferenceServerClient):  # type: ignore[misc]  # tritonclient has no types
     """tritonclient's. Its own `__del__` prints a traceback where Ctrl-C came into its constructor."""
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ def over_grpc(url: str, ensemble: str, *, timeout_s: float) -> ProbeAnswer:
     """Ask over gRPC; raises LeftOutError, BusyError or ServingError."""
     image = grpc.InferInput("IMAGE", [1, 1], "BYTES")
     image.set_data_from_numpy(np.array([[PLACEHOLDER]], np.object_))
-    with Connection(url, channel_args=_NEW_CONNECTION) as client:
+    with ProbeConnection(url, channel_args=_NEW_CONNECTION) as client:
         try:
             answer = client.infer(ensemble, [image], client_timeout=timeout_s)
         except grpc.InferenceServerException as error:
@@ -86,7 +86,7 @@ def over_http(url: str, ensemble: str, *, timeout_s: float) -> ProbeAnswer:
     headers = {
         "Content-Type": "application/octet-stream",
         "Inference-Header-Content-Length": str(len(described)),
-        "Connection": "close",
+        "ProbeConnection": "close",
     }
     connection = TimedConnection(url, timeout=timeout_s)
     try:

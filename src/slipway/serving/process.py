@@ -13,7 +13,7 @@ from typing import BinaryIO
 from slipway.errors import MissingDependencyError, ServingError
 from slipway.serving import hidden_argument
 from slipway.serving.command import EXIT_TIMEOUT_S
-from slipway.serving.limits import Limits
+from slipway.serving.limits import ServerLimits
 
 try:
     import psutil
@@ -34,7 +34,7 @@ def shared_memory_prefix() -> str:
 
 
 def start(
-    arguments: Sequence[str], *, environment: dict[str, str], log: Path, limits: Limits, secret: str
+    arguments: Sequence[str], *, environment: dict[str, str], log: Path, limits: ServerLimits, secret: str
 ) -> subprocess.Popen[bytes]:
     """Start a server that writes its output to `log`; the log of an earlier one is moved to `<log>.previous`.
 
@@ -62,7 +62,7 @@ def start(
 
 
 def _run(
-    arguments: Sequence[str], environment: dict[str, str], output: BinaryIO, limits: Limits, *, secret: str | None
+    arguments: Sequence[str], environment: dict[str, str], output: BinaryIO, limits: ServerLimits, *, secret: str | None
 ) -> subprocess.Popen[bytes]:
     ours, theirs = os.pipe()
     command, variables = hidden_argument.command(arguments, theirs, limits=limits, secret=secret)

@@ -29,7 +29,7 @@ class Bell:
             os.eventfd_read(self.descriptor)
 
 
-class Watched:
+class ProcessWatch:
     """Watches the processes of a server by file descriptors that become readable when one ends, and a bell."""
 
     def __init__(self, server: Server, bell: Bell) -> None:
@@ -37,7 +37,7 @@ class Watched:
         self._stubs: dict[int, str] = {}
         self._poll = select.poll()
 
-    def __enter__(self) -> "Watched":
+    def __enter__(self) -> "ProcessWatch":
         self.look()
         return self
 

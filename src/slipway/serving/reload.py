@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from slipway.contract import ServingError
-from slipway.contract.selection import changed_class
+from slipway.contract.shared_rules import changed_class
 from slipway.lint.heads import heads_of
 from slipway.serving import load_many
 from slipway.serving.contents import Contents

@@ -19,7 +19,7 @@ from slipway.serving.command import HOST, Ports, check_ports, command, memory_va
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
 from slipway.serving.heads import left_out, spokesmen
-from slipway.serving.limits import Limits, server_limits
+from slipway.serving.limits import ServerLimits, server_limits
 from slipway.serving.probe import BusyError
 from slipway.serving.servable import check_libraries, check_servable
 from slipway.serving.server_log import first_failure, passed_on
@@ -47,7 +47,7 @@ class Server:
     control: Control
     workspace: Workspace
     contents: Contents
-    limits: Limits
+    limits: ServerLimits
     loaded: set[str] = field(default_factory=set)
     """Names of the models that the server has loaded."""
     stubs: dict[str, int] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from slipway.serving.hidden_argument import is_shown
 from slipway.serving.probe import BusyError, LeftOutError
 from slipway.serving.probe_order import Turns
 from slipway.serving.process import LogError
-from slipway.serving.process_events import Bell, Watched
+from slipway.serving.process_events import Bell, ProcessWatch
 from slipway.serving.reload import reload, retire
 from slipway.serving.server import Server, load_all, running
 from slipway.serving.server_log import log_lines
@@ -188,7 +188,7 @@ class Supervisor:
     def _watch(self, server: Server) -> str:
         """Watch the server until it has to be restarted; returns the reason."""
         turns = self._turns(server)
-        with Watched(server, self._bell) as watched:
+        with ProcessWatch(server, self._bell) as watched:
             while True:
                 gone = watched.wait(turns.interval_s)
                 if self._ended.is_set():

@@ -1,8 +1,9 @@
 """BentoML as a peer: POST /classify with the JPEG itself as the body; GET /readyz answers 200 once a worker is ready.
 
-Each worker is a uvicorn that batches what it was sent itself (BentoML's adaptive batching, in which no wait can be set)
-and classifies in one thread. All accept from one socket, and a connection stays with the worker that was first: one
-with many connections leaves the others idle. BentoML takes raw bytes, but not for a batchable method, which it has take
+Each worker is a uvicorn that batches its own requests (BentoML's adaptive batching, in which no wait can be set) and
+classifies in one thread. All workers accept from one socket, and a connection stays with the worker that was first: a
+worker with many connections leaves the others idle. BentoML takes raw bytes, but not for a batchable method, which it
+has take
 and return lists: `Images` and `Answers` say how a request is a list of one. uvicorn finds uvloop and httptools. Off:
 access log, metrics, tracing, usage tracking.
 """
@@ -60,5 +61,5 @@ if __name__ == "__main__":
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     with tempfile.TemporaryDirectory() as home:
         os.environ["BENTOML_HOME"] = home
-        service: Any = Peer  # what BentoML's decorator made of the class
+        service: Any = Peer  # the class as BentoML's decorator returned it
         service.serve_http(host=HOST, port=settings.port)

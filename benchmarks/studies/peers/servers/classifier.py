@@ -1,9 +1,9 @@
-"""What every peer runs: the step files that Triton runs, or those of a skilled team. And how a peer is started.
+"""Starts a peer and classifies for it, with the step files that Triton runs, or as a skilled team would write them.
 
     PYTHONPATH=src ENVIRONMENT/bin/python benchmarks/studies/peers/servers/<peer>.py --folder FOLDER --port 8100 \\
         --workers 2 --max-batch 2
 
-numpy, DALI and OpenVINO are all that this file needs of an environment, and OpenCV with --skilled.
+This file needs only numpy, DALI and OpenVINO, and OpenCV with --skilled.
 """
 
 import argparse
@@ -32,14 +32,14 @@ class Settings(argparse.Namespace):
 
 
 class Work(Protocol):
-    """Encoded images to answers, in one thread."""
+    """Classifies encoded images in one thread."""
 
     def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """An answer for each image: the best label, its score, and the status, 0 where there is an answer."""
+        """Answer each image: the best label, its score, and the status, 0 for an answer."""
 
 
 def open_work(settings: Settings) -> Work:
-    """Our steps, or with `--skilled` what a skilled team writes in their place."""
+    """Open our steps, or with `--skilled` the classifier of a skilled team."""
     if settings.skilled:
         from skilled import SkilledClassifier
 
@@ -48,9 +48,10 @@ def open_work(settings: Settings) -> Work:
 
 
 class Classifier:
-    """Encoded images to answers: guard and DALI, OpenVINO, post-processing. Of one thread; asked by one at a time.
+    """Classifies encoded images: guard and DALI, OpenVINO, post-processing. One thread calls it at a time.
 
-    Where the settings say `pinned`, the thread that makes it, and all that it starts, keeps to a core of its own.
+    If the settings say `pinned`, the thread that makes it, with every thread that it starts, keeps to a core of its
+    own.
 
     Args:
         settings: their folder has model.onnx, preprocess.json, decision.json, labels.txt and arithmetic.txt; max_batch
@@ -88,7 +89,7 @@ def read_labels(folder: Path) -> list[str]:
 
 
 def keep_to_a_core(settings: Settings) -> socket.socket:
-    """Keep this thread, and all that it starts, to a core of its own, while the socket returned is open."""
+    """Keep this thread, and those that it starts, to a core of its own while the returned socket is open."""
     from slipway.steps.cores import keep_to_cores
 
     number, held = worker_number(settings)
@@ -97,22 +98,23 @@ def keep_to_a_core(settings: Settings) -> socket.socket:
 
 
 def worker_number(settings: Settings) -> tuple[int, socket.socket]:
-    """The first number that no worker of this peer has, and what holds it: frameworks don't number what they start.
+    """Return the first number that no worker of this peer has, and the socket that holds it. Frameworks do not number
+    their workers.
 
     Raises:
-        RuntimeError: there are more workers than were asked for.
+        RuntimeError: more workers run than were asked for.
     """
     for number in range(settings.workers):
         holder = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):
-            holder.bind(f"\0slipway-peer-{settings.port}-{number}")  # of no file: gone with the worker
+            holder.bind(f"\0slipway-peer-{settings.port}-{number}")  # an abstract name, which ends with the worker
             return number, holder
         holder.close()
     raise RuntimeError(f"{settings.workers} workers were asked for, and this is one more")
 
 
 def settings_given() -> Settings:
-    """From the command line; left in the environment for the processes to come."""
+    """Read the settings from the command line, and leave them in the environment for later processes."""
     parser = argparse.ArgumentParser(description="one peer of python -m benchmarks.studies.peers, until it is ended")
     parser.add_argument("--folder", type=Path, required=True, help="the classifier's files")
     parser.add_argument("--port", type=int, required=True, help=f"port to listen on, at {HOST}")
@@ -126,7 +128,7 @@ def settings_given() -> Settings:
 
 
 def settings_left() -> Settings:
-    """What `settings_given` left, in a process that a framework started."""
+    """Read the settings that `settings_given` left, in a process that a framework started."""
     settings = Settings(**json.loads(os.environ[SETTINGS]))
     settings.folder = Path(settings.folder)
     return settings

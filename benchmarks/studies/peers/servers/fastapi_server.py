@@ -1,4 +1,4 @@
-"""FastAPI and uvicorn, one process: a batcher made by hand, whose threads take what waits. Raw bytes in, JSON out."""
+"""FastAPI and uvicorn, one process: a hand-made batcher, whose threads take waiting images. Raw bytes in, JSON out."""
 
 import asyncio
 import queue
@@ -17,7 +17,8 @@ Waiting = tuple[bytes, asyncio.Future[dict[str, Any]]]
 
 
 class Batcher:
-    """A queue of images and threads with a classifier each. A thread takes all that waits, up to a limit, at once."""
+    """A queue of images and threads with a classifier each. A thread takes all waiting images at once, up to a
+    limit."""
 
     def __init__(self, settings: Settings, *, threads: int) -> None:
         self._settings = settings
@@ -49,12 +50,12 @@ class Batcher:
     @staticmethod
     def _answer(batch: list[Waiting], answers: list[dict[str, Any]]) -> None:
         for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():  # else the client is gone
+            if not future.done():  # otherwise the client has gone away
                 future.set_result(answer)
 
 
 def application(*, threads: int) -> FastAPI:
-    """With a batcher of so many threads."""
+    """Make the application, with a batcher of so many threads."""
     batchers: list[Batcher] = []
 
     @asynccontextmanager

@@ -13,7 +13,8 @@ from fastapi import Body
 from litserve import LitAPI, LitServer
 
 BATCH_WAIT_S = 0.001
-"""For a batch to fill. At 0 LitServe's workers ask the queue without a pause, and idle ones take the cores."""
+"""Seconds to wait for a batch to fill. At 0 LitServe's workers poll the queue without a pause, and idle ones take the
+cores."""
 
 
 class Peer(LitAPI):
@@ -39,7 +40,7 @@ class Peer(LitAPI):
 
 
 def end(*_: object) -> NoReturn:
-    """On SIGTERM, at which LitServe would leave its children behind: as on Ctrl+C, and no traceback of a child."""
+    """End as on Ctrl+C at SIGTERM, at which LitServe would leave its children behind. No child prints a traceback."""
     raise SystemExit if multiprocessing.parent_process() else KeyboardInterrupt
 
 
@@ -61,5 +62,5 @@ if __name__ == "__main__":
             generate_client_file=False,
         )
     finally:
-        for child in multiprocessing.active_children():  # which LitServe itself ends only once it serves
+        for child in multiprocessing.active_children():  # LitServe ends them itself only once it serves
             child.terminate()

@@ -1,8 +1,8 @@
 """MLServer as a peer: a custom runtime in MLServer's pool of workers, asked over gRPC in the V2 protocol as `peer`.
 
-What `mlserver start` does, without the files that it would read. A message goes through the main process, which batches
-it (MLServer's adaptive batching), to the next worker in turn. Off: debug, which also logs each access, and metrics; the
-HTTP server can't be, and listens at the port after gRPC's.
+It does what `mlserver start` does, without the files that it would read. A message goes through the main process, which
+batches it (MLServer's adaptive batching), to the next worker in turn. Off: metrics, and debug, which also logs each
+access. The HTTP server cannot be switched off, and listens at the port after gRPC's.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from mlserver.utils import install_uvloop_event_loop
 
 BATCH_WAIT_S = 0.003
-"""For a batch to fill: each request waits for this, whether workers are free or not. At 1 ms hardly a batch has two."""
+"""Seconds to wait for a batch to fill. Each request waits so long, even if workers are free. At 1 ms few batches have
+two images."""
 
 
 class Peer(MLModel):
-    """IMAGE BYTES `[n, 1]` in; LABEL BYTES, SCORE FP32, STATUS INT32 and BUNDLE BYTES `[n, 1]` out."""
+    """Takes IMAGE BYTES `[n, 1]`; gives LABEL BYTES, SCORE FP32, STATUS INT32 and BUNDLE BYTES `[n, 1]`."""
 
     async def load(self) -> bool:
         self._classifier = open_work(settings_left())
@@ -52,14 +53,14 @@ async def serve(scratch: str) -> None:
             grpc_port=settings.port,
             http_port=settings.port + 1,
             metrics_endpoint=None,
-            metrics_dir=scratch,  # written all the same
+            metrics_dir=scratch,  # written even without metrics
             environments_dir=scratch,
             parallel_workers=settings.workers,
         )
     )
     model = ModelSettings(
         name="peer",
-        implementation="mlserver_server.Peer",  # by a name that the workers know too
+        implementation="mlserver_server.Peer",  # by a name, which the workers can import too
         max_batch_size=settings.max_batch,
         max_batch_time=BATCH_WAIT_S,
     )

@@ -1,9 +1,11 @@
 """Ray Serve as a peer: POST an encoded image to http://127.0.0.1:PORT/, and its answer comes as JSON.
 
-Serve's high-throughput mode: HAProxy in front, which gives a request to the replica with the fewest; half the CPU per
-image of Serve's own proxy. A replica runs the deployment on a loop of its own, so that an answer does not wait for the
-next batch, and a batch is what has come while the one before was computed: no request waits for a batch to fill. Off:
-usage statistics, access logs, metrics, task events. Takes PORT to PORT + 3, and free ports; all at 127.0.0.1.
+Serve's high-throughput mode: HAProxy in front, which gives a request to the replica with the fewest, and takes half
+the CPU of Serve's own proxy for an image. A replica runs the deployment on a loop of its own, so that an answer does
+not wait for the
+next batch, and a batch has the requests that came while the one before was computed: no request waits for a batch to
+fill. Off: usage statistics, access logs, metrics, task events. Takes PORT to PORT + 3, and free ports; all at
+127.0.0.1.
 """
 
 import os
@@ -39,7 +41,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 WAITING = 1000
-"""Requests that a replica takes at once: all that come, since only those can be batched."""
+"""Requests that a replica takes at once. It takes all that come, since only those can be batched."""
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 1}, max_ongoing_requests=WAITING)
@@ -59,7 +61,7 @@ class Peer:
 
 
 def haproxy(settings: Settings, scratch: Path) -> dict[str, str]:
-    """Its files in `scratch`, its pages at the ports after the peer's, and those at this host alone."""
+    """Configure HAProxy: its files are in `scratch`, its pages at the ports after the peer's, on this host alone."""
     binary = scratch / "haproxy"
     binary.write_text(
         f'#!/bin/sh\nsed -i -E "s/bind [*]?:/bind {HOST}:/" "$3"  # of: -db -f FILE\nexec {get_haproxy_binary()} "$@"\n'
@@ -95,7 +97,7 @@ def main() -> None:
             http_options={"host": HOST, "port": settings.port},
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
-        deployment: Any = Peer  # what Serve's decorator made of the class
+        deployment: Any = Peer  # the class as Serve's decorator returned it
         serve.run(deployment.options(num_replicas=settings.workers).bind(settings_left()))
         ended.wait()
     finally:

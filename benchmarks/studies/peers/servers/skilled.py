@@ -1,7 +1,7 @@
-"""What a skilled team writes for the same network: OpenCV decodes and resizes, OpenVINO runs the INT8 graph.
+"""Classifies as a skilled team would write it: OpenCV decodes and resizes, OpenVINO runs the INT8 graph.
 
-No guard, no status of a broken image but one, no embedding, no unknown class: what such a team leaves out, it need not
-pay for.
+It has no guard, a single status for broken images, no embedding and no unknown class: such a team need not pay for
+parts that it leaves out.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ BAD_IMAGE = 1
 
 
 class SkilledClassifier:
-    """Encoded images to answers, in one thread. Args as those of `Classifier`."""
+    """Classifies encoded images in one thread. Takes the arguments of `Classifier`."""
 
     def __init__(self, settings: Settings) -> None:
         self._core_held = keep_to_a_core(settings) if settings.pinned else None
@@ -40,7 +40,7 @@ class SkilledClassifier:
             self._request.infer([np.zeros((size, self._height, self._width, 3), np.uint8)])
 
     def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """An answer for each image: the best label, its softmax, and the status, 0 where OpenCV could decode it."""
+        """Answer each image: the best label, its softmax, and the status, 0 if OpenCV could decode it."""
         pixels_nhwc_u8 = np.zeros((len(images), self._height, self._width, 3), np.uint8)
         decoded = [self._decode_into(pixels_nhwc_u8[i], image) for i, image in enumerate(images)]
         logits_nc = self._request.infer([pixels_nhwc_u8], share_inputs=True)["logits_nc"]
@@ -53,7 +53,7 @@ class SkilledClassifier:
         ]
 
     def _decode_into(self, pixels_hwc_u8: Pixels, encoded: bytes) -> bool:
-        """Shorter side resized, centre cut out. Returns False for what OpenCV cannot decode."""
+        """Resize the shorter side and cut out the centre. Returns False if OpenCV cannot decode the image."""
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             return False

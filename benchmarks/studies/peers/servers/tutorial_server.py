@@ -1,4 +1,4 @@
-"""What a tutorial shows: FastAPI with uvicorn workers, PIL, ONNX Runtime on the FP32 network, one image at a time."""
+"""Serves as tutorials do: FastAPI with uvicorn workers, PIL, ONNX Runtime on the FP32 network, one image at a time."""
 
 import io
 from functools import cache
@@ -24,7 +24,7 @@ def model() -> tuple[onnxruntime.InferenceSession, list[str], dict[str, Any]]:
 
 
 def pixels(encoded: bytes, preprocess: dict[str, Any]) -> NDArray[np.float32]:
-    """Resize the shorter side, cut out the centre, normalise; as torchvision's transforms do."""
+    """Resize the shorter side, cut out the centre, and normalise, as torchvision's transforms do."""
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     height, width = preprocess["input_height"], preprocess["input_width"]
     scale = max(height / image.height, width / image.width) / preprocess["crop_fraction"]

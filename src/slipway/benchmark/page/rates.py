@@ -26,7 +26,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class RateLadder:
     """The rates of one server, ascending."""
 
     name: str
@@ -35,10 +35,10 @@ class Ladder:
 
 
 @dataclass(frozen=True)
-class Rates:
+class RateLadders:
     """The rates of all servers, on the same axes."""
 
-    ladders: tuple[Ladder, ...]
+    ladders: tuple[RateLadder, ...]
     limits_ms: frozenset[float]
     intervals: tuple[tuple[float, float], ...]
     """Intervals from the highest rate that passed to the lowest rate above it that did not."""
@@ -70,14 +70,14 @@ def _dot(chart: Chart, rate: Rate, colour: str) -> None:
     dot.set_gid(f"tip:{rate.rate_per_s:.1f}/s: P99 {figures(rate.p99_ms)} ms; {rate.says}")
 
 
-def rates(files: Sequence[ResultFile]) -> Rates | None:
+def rates(files: Sequence[ResultFile]) -> RateLadders | None:
     """Collect the rates; None for fewer than two, since one makes no line and is in the percentiles."""
     found = [*_gates(files), *(ladder for file in files for ladder in _ladders(file))]
     if sum(len(seen) for _, seen in found) < 2:
         return None
     gates = [file.result for file in files if isinstance(file.result, LatencyResult | CapacityResult)]
     ladders = [
-        Ladder(name, tuple(sorted(seen, key=lambda rate: rate.rate_per_s)), number % len(SERIES))
+        RateLadder(name, tuple(sorted(seen, key=lambda rate: rate.rate_per_s)), number % len(SERIES))
         for number, (name, seen) in enumerate(found)
     ]
     intervals = [
@@ -85,7 +85,7 @@ def rates(files: Sequence[ResultFile]) -> Rates | None:
         for result in gates
         if isinstance(result, CapacityResult) and result.passed_per_s and result.not_passed_per_s
     ]
-    return Rates(tuple(ladders), frozenset(result.options.limit_ms for result in gates), tuple(intervals))
+    return RateLadders(tuple(ladders), frozenset(result.options.limit_ms for result in gates), tuple(intervals))
 
 
 def _gates(files: Iterable[ResultFile]) -> Iterator[tuple[str, list[Rate]]]:

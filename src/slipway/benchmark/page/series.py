@@ -23,7 +23,7 @@ PARTS = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us"
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRate:
     """A gate, or a rate that a capacity search confirmed, with the limit; perf_analyzer judges nothing."""
 
     name: str
@@ -51,7 +51,7 @@ class Series:
     values_ms: npt.NDArray[np.float64]
     """All recorded latencies, ascending."""
     counts: npt.NDArray[np.int64]
-    judged: Judged | None
+    judged: JudgedRate | None
     colour: int
 
     @property
@@ -94,17 +94,17 @@ def all_steps(files: Iterable[ResultFile]) -> list[Steps]:
     return found
 
 
-def _judged(file: ResultFile) -> Iterator[Judged]:
+def _judged(file: ResultFile) -> Iterator[JudgedRate]:
     result = file.result
     if isinstance(result, LatencyResult):
-        yield Judged(file.name, result, result.options.limit_ms)
+        yield JudgedRate(file.name, result, result.options.limit_ms)
     if isinstance(result, CapacityResult):
         for rung in result.rungs:
             if rung.confirms:
-                yield Judged(f"{file.name} at {rung.rate_per_s:.1f}/s", rung, result.options.limit_ms)
+                yield JudgedRate(f"{file.name} at {rung.rate_per_s:.1f}/s", rung, result.options.limit_ms)
 
 
-def _of_blocks(judged: Judged, *, colour: int) -> Series:
+def _of_blocks(judged: JudgedRate, *, colour: int) -> Series:
     measured = judged.measured
     values_ms, counts = _recorded(merged([HdrHistogram.decode(block.histogram) for block in measured.blocks]))
     return Series(

@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from slipway.contract.base import Contract, Evidence
 from slipway.contract.card import Card
 from slipway.contract.decision import Score
 from slipway.contract.evidence.evaluation import Interval, PrimaryMetrics
 from slipway.contract.evidence.gate import AccuracyResult, AccuracyVerdict, Ungated
 from slipway.contract.spec import Precision
+from slipway.contract.typed_file import Contract, Evidence
 
 SEARCH = "search.json"
 FAILED_SUFFIX = "-search.json"
@@ -117,7 +117,7 @@ class Sensitivity(Contract):
     """Squared distance to the logits without any Q/DQ, relative to their variation over the images."""
 
 
-class Search(Contract):
+class SensitivitySearch(Contract):
     """`search.json`: every step from plain INT8 to the accepted graph, and the ranking it followed."""
 
     max_loss_points: float

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from slipway.contract.base import Evidence
 from slipway.contract.decision import Score, Task
 from slipway.contract.evidence.gate import AccuracyResult
+from slipway.contract.typed_file import Evidence
 from slipway.errors import SpecError
 
 EVALUATION = "evaluation.json"

@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict
 
-from slipway.contract.base import Contract, Evidence
+from slipway.contract.typed_file import Contract, Evidence
 
 PASS: Final = "pass"
 FAIL: Final = "fail"

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.gate import AccuracyResult
 from slipway.contract.spec import AccuracyGate
+from slipway.contract.typed_file import Evidence
 
 ProofVerdict = Literal["pass", "fail", "could not run"]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.evidence.origin import Origin
+from slipway.contract.typed_file import Contract
 
 Positive = Annotated[float, Field(gt=0)]
 MIN_DISTINCT_IMAGES = 256

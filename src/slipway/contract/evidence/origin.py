@@ -10,7 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Self
 
-from slipway.contract.base import Contract
+from slipway import __version__
+from slipway.contract.typed_file import Contract
 
 
 class Machine(Contract):
@@ -54,7 +55,9 @@ def now() -> str:
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:
     """Installed version of each distribution. A missing one is an error, since it was used."""
-    return {name: metadata.version(name) for name in sorted({"slipway", "numpy", *libraries})}
+    names = sorted({"slipway", "numpy", *libraries})
+    # An editable installation keeps the version of the day on which it was made.
+    return {name: __version__ if name == "slipway" else metadata.version(name) for name in names}
 
 
 @cache

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from slipway.contract.base import Evidence
 from slipway.contract.evidence.latency import Latency
 from slipway.contract.evidence.origin import Origin
+from slipway.contract.typed_file import Evidence
 
 Failures = dict[str, int]
 

@@ -4,14 +4,14 @@ import math
 
 from pydantic import JsonValue
 
-from slipway.contract.base import Contract
 from slipway.contract.card import Card
 from slipway.contract.evidence.latency import STEP, GateOptions, Measured
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.serving import Serving
+from slipway.contract.typed_file import Contract
 
 
-class Ratio(Contract):
+class RateRatio(Contract):
     """One side's rate over another's in the same rounds."""
 
     mean: float
@@ -70,7 +70,7 @@ class TuningResult(Origin):
     better: bool
     """Whether the best of the search was better than the start beyond the spread."""
     search: TuningSearch
-    after_to_before: Ratio | None
+    after_to_before: RateRatio | None
     """The rate of the best over that of the start; None if the search found nothing better."""
     rungs: dict[str, tuple[int, ...]]
     """The highest rung that each side, `before` and `after`, held in each round of the comparison."""

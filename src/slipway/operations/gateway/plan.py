@@ -22,7 +22,7 @@ FIXED = ("listen", "metrics_port", "workers", "max_connections", "budgets_ms")
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedRepository:
     """The server that `slipway serve` runs."""
 
     repository: Path
@@ -37,10 +37,10 @@ class GatewayPlan:
     settings: GatewaySettings
     models: tuple[str, ...]
     """Names of the models that clients may ask."""
-    served: Served | None
+    served: ServedRepository | None
 
     @classmethod
-    def open(cls, source: Path, *, served: Served | None = None, lane: Lane | None = None) -> Self:
+    def open(cls, source: Path, *, served: ServedRepository | None = None, lane: Lane | None = None) -> Self:
         """Read the settings.
 
         Args:
@@ -99,7 +99,7 @@ class GatewayPlan:
         write_configuration(self.settings, keys=read_keys(self.settings, source=self.source), models=self.models)
 
 
-def _in_front_of(settings: GatewaySettings, served: Served, *, source: Path) -> GatewaySettings:
+def _in_front_of(settings: GatewaySettings, served: ServedRepository, *, source: Path) -> GatewaySettings:
     """The settings for the server of `slipway serve`; raises SpecError if they name another."""
     metrics = served.ports.metrics if settings.stable.metrics else None  # nobody must give it
     ports = ServerPorts(grpc=served.ports.grpc, http=served.ports.http, status=served.ports.status, metrics=metrics)

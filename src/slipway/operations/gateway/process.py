@@ -24,6 +24,7 @@ from slipway.serving import process as processes
 from slipway.serving.command import HOST
 from slipway.serving.endpoint import Renewed
 from slipway.serving.supervisor import Event, pause_s
+from slipway.system.text import command
 from slipway.system.timed_http import TimedConnection
 
 READY_S = 15.0
@@ -249,7 +250,8 @@ class Gateway:
             self._spool_full = True
             said = f"the spool {settings.spool} cannot be kept in its bound: {error.strerror}"
         else:
-            said = f"the spool {settings.spool} is full, and what is tapped is dropped; is slipway journal run alive?"
+            run = command("slipway journal run", settings.file)
+            said = f"the spool {settings.spool} is full, and what is tapped is dropped; is {run} alive?"
             if bound.problem:
                 said += f" The number of dropped files cannot be written, and is kept in memory: {bound.problem}"
         took_s = time.monotonic() - started

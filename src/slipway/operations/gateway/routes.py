@@ -11,9 +11,10 @@ from typing import TypeAlias
 from pydantic import Field, field_validator
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.system.targets import told
+from slipway.system.text import command
 from slipway.system.yaml_json import dump_yaml
 
 Node: TypeAlias = "str | int | float | bool | Sequence[Node] | Mapping[str, Node]"
@@ -81,10 +82,10 @@ def _write(settings: GatewaySettings, traffic: Traffic) -> None:
 def check_traffic(settings: GatewaySettings, traffic: Traffic) -> None:
     """Raises SpecError if `traffic` gives requests to a candidate, and the settings have none."""
     if traffic.to_candidate and settings.candidate is None:
+        rollback = command("slipway release rollback", settings.file)
         raise SpecError(
             f"weight {traffic.weight_percent} % and mirror {traffic.mirror_percent} % need a second server; give "
-            "candidate: in the gateway's settings, or first put weight 0 and mirror 0 in force (slipway release weight "
-            "--help)"
+            f"candidate: in {settings.file}, or take its requests away: {rollback}"
         )
 
 
@@ -111,7 +112,8 @@ def read_traffic(settings: GatewaySettings) -> Traffic:
     try:
         return Traffic.read(path) if path.exists() else Traffic()
     except SpecError as error:
-        raise SpecError(f"{error}; slipway release rollback writes it again, with all requests to stable") from None
+        again = command("slipway release rollback", settings.file)
+        raise SpecError(f"{error}; {again} writes it again, with all requests to stable") from None
 
 
 def has_requests(settings: GatewaySettings) -> bool:

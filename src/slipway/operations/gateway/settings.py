@@ -10,8 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
 from slipway.contract.spec import LatencyGate
+from slipway.contract.typed_file import Contract
 from slipway.operations.journal.settings import Observe
 from slipway.operations.labels.settings import Labels
 from slipway.operations.watch.settings import WatchSettings
@@ -117,7 +117,8 @@ class GatewaySettings(Contract):
     timeout_s: float = Field(default=10.0, gt=0, le=3600)
     """Longest time that the gateway waits for a server's answer."""
     budgets_ms: dict[str, float] = Field(default={})
-    """Latency budget of a classifier, in ms: an edge of the latency histograms. The default is that of the spec, 50."""
+    """Latency budget of a classifier, in ms: an edge of the latency histograms. The default is that of the spec, 50.
+    `<name>_full` has the budget of `<name>` unless it is named too."""
     metrics_port: Port = 8004
     """Port of GET /stats/prometheus on 127.0.0.1."""
     workers: int = Field(default=1, ge=1, le=256)
@@ -174,6 +175,13 @@ class GatewaySettings(Contract):
     def file(self) -> Path:
         """The file that the settings were read from, as the user gave it, for the commands that a person is told."""
         return self._file
+
+    @property
+    def all_budgets_ms(self) -> dict[str, float]:
+        """Latency budget in ms of each ensemble that has one: `<name>_full` has that of `<name>` unless it has its
+        own."""
+        plain = {name: budget for name, budget in self.budgets_ms.items() if not name.endswith(FULL_SUFFIX)}
+        return {f"{name}{FULL_SUFFIX}": budget for name, budget in plain.items()} | self.budgets_ms
 
     @property
     def host_port(self) -> tuple[str, int]:
@@ -297,7 +305,7 @@ def budget_edges_ms(settings: GatewaySettings) -> list[float]:
 
 
 def default_budgets(settings: GatewaySettings, models: Iterable[str]) -> str:
-    """A sentence on the models whose latency counts at the default budget; empty if `budgets_ms` names each of them."""
-    names = sorted(set(models) - settings.budgets_ms.keys())
+    """A sentence on the models whose latency counts at the default budget; empty if `budgets_ms` sets that of each."""
+    names = sorted(set(models) - settings.all_budgets_ms.keys())
     budget = f"latency budget {LatencyGate().p99_ms:g} ms by default for {few(names)}; budgets_ms sets it"
     return budget if names else ""

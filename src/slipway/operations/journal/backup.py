@@ -16,9 +16,9 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field, field_validator
 
 from slipway import __version__
-from slipway.contract.base import Contract
 from slipway.contract.evidence.origin import now
 from slipway.contract.manifest import Sha256
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError, StorageError
 from slipway.operations.journal.sqlite_errors import in_words
 from slipway.operations.journal.store import DATABASE, IMAGES, VERSION, Store, image_path, only_collector

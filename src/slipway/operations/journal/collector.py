@@ -11,9 +11,9 @@ from slipway.errors import StorageError
 from slipway.operations.journal.pictures import Picture, measure
 from slipway.operations.journal.replay import NotYetError, Replayer
 from slipway.operations.journal.rows import Row, row_of
-from slipway.operations.journal.spool import TapFile, Unfinished, tap_files
+from slipway.operations.journal.spool import TapFile, UnfinishedFiles, tap_files
 from slipway.operations.journal.store import Counts, Store, sha256_of
-from slipway.operations.journal.tapped import Served, TapError, Tapped, read_tapped
+from slipway.operations.journal.tapped import TapError, Tapped, TappedAnswer, read_tapped
 
 ROWS, PARITY, FILES = "rows", "parity", "files"
 """Counters: rows by classifier and arm; replays by classifier and parity; tap files by result."""
@@ -43,7 +43,7 @@ class Collector:
 
     def __init__(self, spool: Path, store: Store, replayer: Replayer, *, say: Say) -> None:
         self._spool, self._store, self._replayer, self._say = spool, store, replayer, say
-        self._unfinished = Unfinished()
+        self._unfinished = UnfinishedFiles()
         self._said: dict[str, float] = {}
 
     def look(self, is_ended: Callable[[], bool] = lambda: False) -> Round:
@@ -161,7 +161,7 @@ class Collector:
         return rows
 
 
-def _is_accepted(served: Served, replayed: Result | None) -> bool:
+def _is_accepted(served: TappedAnswer, replayed: Result | None) -> bool:
     status = served.status if served.status is not None else replayed.status if replayed else None
     return status == 0
 

@@ -6,6 +6,7 @@ from slipway.contract import SpecError
 from slipway.operations.journal.spool import tap_files
 from slipway.operations.journal.store import Store, sha256_of
 from slipway.operations.journal.tapped import TapError, read_tapped
+from slipway.system.text import command
 
 
 def forget(store: Store, spool: Path, given: str) -> dict[str, int]:
@@ -21,9 +22,9 @@ def forget(store: Store, spool: Path, given: str) -> dict[str, int]:
         SpecError: `given` is empty, which is the client's id of every request without one.
     """
     if not given:
+        rows = command("slipway journal rows", store.settings_file)
         raise SpecError(
-            "the name is empty; give the number of a row (slipway journal rows), the SHA-256 of an image, or the id "
-            "of a request"
+            f"the name is empty; give the number of a row ({rows}), the SHA-256 of an image, or the id of a request"
         )
     return store.forget(given, spooled=_named(spool, given))
 

@@ -22,7 +22,7 @@ COUNTERS = {
 }
 
 
-class Metrics:
+class JournalMetrics:
     """Metrics of the endpoint. The collector's thread adds to the counters; the spool is looked at for each request."""
 
     def __init__(self, spool: Path, *, dropped_in: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from slipway.errors import DataError
 from slipway.operations.journal.store import Store, is_sha256
-from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows, rows_of
+from slipway.operations.watch.rows import ClassDirections, Floats, Ints, Rows, rows_of
 from slipway.system.text import command
 
 _COLUMNS = ("id", "time_s", "sampled_with", "score", "class_id", "brightness", "probability", "embedding")
@@ -70,7 +70,7 @@ class Columns:
     embedding: Floats | None
     """`[n, d]`; None for a network without one."""
 
-    def watched(self, means: ClassMeans | None) -> Rows:
+    def watched(self, means: ClassDirections | None) -> Rows:
         """The rows as the watch takes them, with distances to these class means; None for a network without an
         embedding."""
         return rows_of(self.confidence, self.class_id, self.brightness, self.embedding, means)

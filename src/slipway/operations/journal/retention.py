@@ -65,7 +65,7 @@ def put_off(store: Store, *, image_days: float, now_s: float) -> str:
     )
 
 
-class Pruning:
+class PruningSchedule:
     """Schedule of pruning: a minute after the start, then each hour; later if the machine's clock has jumped.
 
     A jump of days would remove what is to be kept, so nothing is removed in the hour after one.

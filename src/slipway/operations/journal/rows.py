@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from slipway.client.result import Result
 from slipway.operations.journal.pictures import Picture
-from slipway.operations.journal.tapped import Served
+from slipway.operations.journal.tapped import TappedAnswer
 
 Parity: TypeAlias = Literal["equal", "differs", "other_bundle", "not_comparable", "not_replayed"]
 PARITIES: tuple[Parity, ...] = get_args(Parity)
@@ -47,7 +47,7 @@ class Row:
     parity: Parity
 
 
-def parity(served: Served, replayed: Result | None) -> Parity:
+def parity(served: TappedAnswer, replayed: Result | None) -> Parity:
     """Compare what was served with what the same image got again.
 
     Another bundle claims nothing, and neither does an answer of which the client asked no label, score or status.
@@ -83,7 +83,7 @@ def _close(served: tuple[float, ...], again: list[float], *, padded: bool) -> bo
 
 
 def row_of(
-    served: Served,
+    served: TappedAnswer,
     replayed: Result | None,
     *,
     key: tuple[str, int, str],

@@ -8,9 +8,9 @@ from slipway.errors import StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.collector import Collector, Round, Say
-from slipway.operations.journal.metrics import Metrics
+from slipway.operations.journal.metrics import JournalMetrics
 from slipway.operations.journal.replay import Replayer, ports_behind
-from slipway.operations.journal.retention import Pruning, prune, put_off
+from slipway.operations.journal.retention import PruningSchedule, prune, put_off
 from slipway.operations.journal.settings import Observe
 from slipway.operations.journal.spool import DROPPED, read_dropped, tap_files
 from slipway.operations.journal.store import Store, only_collector
@@ -35,7 +35,7 @@ def run_collector(settings: GatewaySettings, *, ended: threading.Event, say: Say
     """
     observe = _observe(settings)
     dropped_in = settings.folder / DROPPED
-    metrics = Metrics(settings.spool, dropped_in=dropped_in)
+    metrics = JournalMetrics(settings.spool, dropped_in=dropped_in)
     with (
         only_collector(settings.journal),
         Store.of(settings, make=True) as store,
@@ -54,14 +54,14 @@ def _loop(
     settings: GatewaySettings,
     store: Store,
     collector: Collector,
-    metrics: Metrics,
+    metrics: JournalMetrics,
     *,
     ended: threading.Event,
     say: Say,
     once: bool,
 ) -> dict[str, int]:
     total = {"files": 0, "rows": 0, "differ": 0}
-    pruning = Pruning(now_s=time.time(), monotonic_s=time.monotonic())
+    pruning = PruningSchedule(now_s=time.time(), monotonic_s=time.monotonic())
     progress = _Progress(say, dropped=lambda: read_dropped(settings.folder / DROPPED))
     while not ended.is_set():
         try:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 SAMPLED_HEADER = "slipway-sampled"
 """Header that the guard puts on a tapped request: the probability with which it was chosen."""

@@ -111,7 +111,7 @@ def read_dropped(path: Path) -> int:
         return 0
 
 
-class Unfinished:
+class UnfinishedFiles:
     """Remembers files that were not whole, by the collector's monotonic clock: the machine's may jump."""
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ class TapError(DataError):
 
 
 @dataclass(frozen=True)
-class Served:
+class TappedAnswer:
     """Answer of one classifier for one image; fields are None if the client did not ask for them."""
 
     labels: tuple[str, ...] | None = None
@@ -58,7 +58,7 @@ class Tapped:
     """Probability with which the request was chosen."""
     arm: str
     images: tuple[bytes, ...]
-    answers: Mapping[str, tuple[Served, ...]]
+    answers: Mapping[str, tuple[TappedAnswer, ...]]
     """Answers by classifier, one for each image."""
 
 
@@ -230,7 +230,7 @@ def _rows(values: list[Any], images: int) -> list[list[Any]]:
     return [values[row * width : (row + 1) * width] for row in range(images)]
 
 
-def _answers(model: str, outputs: Mapping[str, list[list[Any]]], *, images: int) -> dict[str, tuple[Served, ...]]:
+def _answers(model: str, outputs: Mapping[str, list[list[Any]]], *, images: int) -> dict[str, tuple[TappedAnswer, ...]]:
     """The answers by classifier. An ensemble for several has outputs such as `cats.LABEL`."""
     by_classifier: dict[str, dict[str, list[list[Any]]]] = {}
     for name, rows in outputs.items():
@@ -244,7 +244,7 @@ def _answers(model: str, outputs: Mapping[str, list[list[Any]]], *, images: int)
     }
 
 
-def _served(outputs: Mapping[str, list[Any]]) -> Served:
+def _served(outputs: Mapping[str, list[Any]]) -> TappedAnswer:
     labels = scores = class_ids = None
     if "LABEL" in outputs:
         labels = tuple(text for text in map(_text, outputs["LABEL"]) if text)
@@ -253,7 +253,7 @@ def _served(outputs: Mapping[str, list[Any]]) -> Served:
         scores = tuple(float(score) for score in outputs["SCORE"][:keep])
     if "CLASS_ID" in outputs:
         class_ids = tuple(_int32(one) for one in outputs["CLASS_ID"][:keep])
-    return Served(
+    return TappedAnswer(
         labels,
         scores,
         class_ids,

@@ -10,10 +10,10 @@ from pathlib import Path
 from slipway.contract import DataError, SpecError
 from slipway.contract.labels import RESERVED, odd_in
 from slipway.operations.journal.store import Store
-from slipway.operations.labels.served import Served
+from slipway.operations.labels.served import LabelledClassifier
 from slipway.operations.labels.truth import KNOWN
 from slipway.system.csv_rows import csv_rows
-from slipway.system.text import from_cell
+from slipway.system.text import command, from_cell
 
 LONGEST_LABEL, LONGEST_ANNOTATOR = 200, 200
 SHOWN = 10
@@ -65,7 +65,7 @@ def fault_of_label(label: str, *, known: Collection[str]) -> str | None:
     return f"the label {label!r} is new; {meant}give --new-class {label!r}"
 
 
-def check_new_classes(names: Sequence[str], served: Served) -> None:
+def check_new_classes(names: Sequence[str], served: LabelledClassifier) -> None:
     """Raises SpecError: a new class is not one, or could not stand beside the others."""
     for name in names:
         fault = fault_of_label(name, known={name})
@@ -79,7 +79,9 @@ def check_new_classes(names: Sequence[str], served: Served) -> None:
             raise SpecError(f"--new-class: {fault}")
 
 
-def read_given(store: Store, path: Path, served: Served, *, new_classes: Sequence[str] = ()) -> dict[int, str]:
+def read_given(
+    store: Store, path: Path, served: LabelledClassifier, *, new_classes: Sequence[str] = ()
+) -> dict[int, str]:
     """Labels by row, from a CSV file with the columns `label` and either `row` (numbers) or `sha256` (of images).
 
     A SHA-256 labels every row of the classifier with this image. A line with an empty label is passed over.
@@ -129,7 +131,8 @@ def _rows_named(store: Store, name: str, classifier: str, *, by: str) -> tuple[l
             return [], f"no row of {classifier} has the image {name[:80]!r}"
         return [number for (number,) in found], None
     if not (name.isdecimal() and name.isascii() and len(name) < 16):
-        return [], f"row {name[:80]!r}; give the number of a row, as slipway journal rows shows it"
+        rows = command("slipway journal rows", store.settings_file)
+        return [], f"row {name[:80]!r}; give the number of a row, as {rows} shows it"
     found = store.query("SELECT id, classifier, status FROM rows WHERE id = ?", (int(name),))
     for number, whose, status in found:
         if whose == classifier and status == 0:

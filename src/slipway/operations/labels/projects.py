@@ -30,7 +30,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Task:
+class StudioTask:
     """A task that Slipway made."""
 
     id: int
@@ -96,7 +96,7 @@ class Project:
         if missing:
             self._rest.patch(f"/api/projects/{self.id}/", {"label_config": ElementTree.tostring(view, "unicode")})
 
-    def tasks(self, journal: str) -> Iterator[Task]:
+    def tasks(self, journal: str) -> Iterator[StudioTask]:
         """The tasks of a journal; foreign tasks of the project are left out."""
         page, seen = 1, 0
         while True:
@@ -114,15 +114,15 @@ class Project:
             if self._rest.field(made, "task_count", int) != len(tasks):
                 raise self._rest.otherwise(f"{made['task_count']} tasks made of {len(tasks)}")
 
-    def read(self, task: Task, journal: str) -> Task | None:
+    def read(self, task: StudioTask, journal: str) -> StudioTask | None:
         """The task in its present state; None if it no longer exists."""
         found = self._rest.find(f"/api/tasks/{task.id}/")
         return None if found is None else self._task(found, journal)
 
-    def remove(self, task: Task) -> None:
+    def remove(self, task: StudioTask) -> None:
         self._rest.delete(f"/api/tasks/{task.id}/")
 
-    def _task(self, one: Any, journal: str) -> Task | None:
+    def _task(self, one: Any, journal: str) -> StudioTask | None:
         data = self._rest.field(one, "data", dict)
         row, sha256 = data.get("row"), data.get("sha256")
         if (
@@ -140,7 +140,7 @@ class Project:
         except (AttributeError, TypeError) as error:  # a part of another kind than that of 1.23
             raise self._rest.otherwise(f"an annotation of task {number}: {error}") from None
         newest = {one.annotator: one for one in said}
-        return Task(number, row, sha256, tuple(newest.values()))
+        return StudioTask(number, row, sha256, tuple(newest.values()))
 
     def _said(self, annotation: Any) -> Said | None:
         """Return the label of an annotation; None if it has no class."""

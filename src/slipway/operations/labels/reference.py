@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from slipway.operations.watch.rows import ClassMeans
+from slipway.operations.watch.rows import ClassDirections
 from slipway.operations.watch.test_split import read_reference
 
 
-def reference_means(journal: Path, classifier: str, *, bundle: str) -> ClassMeans | None:
+def reference_means(journal: Path, classifier: str, *, bundle: str) -> ClassDirections | None:
     """The class means that `slipway watch reference` measured; None without a reference of this bundle.
 
     Raises:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 from slipway.contract import ServingError, SpecError
 from slipway.operations.labels.settings import HERE, LabelStudio
+from slipway.system.timed_http import timed_opener
 
 NOT_FOUND = 404
 TRIED = "1.23"
@@ -36,10 +37,9 @@ class Rest:
 
     def __init__(self, settings: LabelStudio, token: str) -> None:
         self.url, self._timeout_s = settings.url, settings.timeout_s
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+        self._handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
         if urlsplit(settings.url).hostname in HERE:
-            handlers.append(urllib.request.ProxyHandler({}))
-        self._opener = urllib.request.build_opener(*handlers)
+            self._handlers.append(urllib.request.ProxyHandler({}))
         self._authorization = f"Token {token}"
         self.version = self._version()
         if token.count(".") == 2:  # a personal access token is exchanged for a short-lived one
@@ -103,10 +103,10 @@ class Rest:
         if body is not None:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self.url + path, body, headers, method=method)
-        end = time.monotonic() + self._timeout_s
+        opener = timed_opener(time.monotonic() + self._timeout_s, *self._handlers)
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as answer:
-                text = self._read(answer, end)
+            with opener.open(request, timeout=self._timeout_s) as answer:
+                text = self._read(answer)
         except urllib.error.HTTPError as error:
             if may_miss and error.code == NOT_FOUND:
                 return None
@@ -125,8 +125,7 @@ class Rest:
         except (ValueError, RecursionError):
             raise self.otherwise(f"{method} {path.partition('?')[0]} gives no JSON") from None
 
-    def _read(self, answer: HTTPResponse, end: float) -> bytes:
-        """The body; an answer that comes in drops counts as late."""
+    def _read(self, answer: HTTPResponse) -> bytes:
         blocks: list[bytes] = []
         size = 0
         while block := answer.read1(_BLOCK_BYTES):
@@ -134,8 +133,6 @@ class Rest:
             size += len(block)
             if size > MOST_BYTES:
                 raise self.otherwise(f"an answer of over {MOST_BYTES // 2**20} MiB")
-            if time.monotonic() > end:
-                raise TimeoutError
         return b"".join(blocks)
 
     def _refused(self, method: str, path: str, error: urllib.error.HTTPError) -> ServingError | SpecError:

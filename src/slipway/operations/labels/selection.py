@@ -10,7 +10,7 @@ from slipway.operations.journal.reading import Columns, read_columns
 from slipway.operations.journal.store import DAY_S, Store
 from slipway.operations.labels.locks import only_one
 from slipway.operations.labels.select import Selection, SelectSettings, select
-from slipway.operations.watch.rows import ClassMeans, Rows
+from slipway.operations.watch.rows import ClassDirections, Rows
 
 LOCK = "selection.lock"
 CHUNK_ROWS = 5_000
@@ -39,7 +39,7 @@ def choose(
     settings: SelectSettings,
     now_s: float,
     labels: int | None = None,
-    means: ClassMeans | None = None,
+    means: ClassDirections | None = None,
 ) -> Selected:
     """Consider all rows of a bundle that no selection has considered, and choose some of them for labels.
 
@@ -93,7 +93,9 @@ def waiting(store: Store, classifier: str, *, bundle: str) -> Iterator[Columns]:
         after = int(columns.id[-1])
 
 
-def _waiting(store: Store, classifier: str, *, bundle: str, means: ClassMeans | None) -> tuple[list[int], Rows, str]:
+def _waiting(
+    store: Store, classifier: str, *, bundle: str, means: ClassDirections | None
+) -> tuple[list[int], Rows, str]:
     """Numbers of the waiting rows, their columns, and the source of the class means for the distances."""
     told_of = "the watch's reference"
     if means is None:
@@ -115,7 +117,7 @@ def _waiting(store: Store, classifier: str, *, bundle: str, means: ClassMeans | 
     return ids, Rows(*(np.concatenate([vars(part)[name] for part in parts]) for name in names)), told_of
 
 
-def _own_means(store: Store, classifier: str, *, bundle: str) -> ClassMeans | None:
+def _own_means(store: Store, classifier: str, *, bundle: str) -> ClassDirections | None:
     """Class means by predicted class of the waiting rows, of evenly spread ones where they are many."""
     ((most,),) = store.query("SELECT count(*) FROM rows WHERE classifier = ? AND bundle = ?", (classifier, bundle))
     step = max(1, most // MEANS_ROWS)
@@ -127,7 +129,7 @@ def _own_means(store: Store, classifier: str, *, bundle: str) -> ClassMeans | No
         class_ids.append(columns.class_id[::step])
     if not embeddings:
         return None
-    return ClassMeans.of(np.concatenate(embeddings), np.concatenate(class_ids), most_axes=0)
+    return ClassDirections.of(np.concatenate(embeddings), np.concatenate(class_ids), most_axes=0)
 
 
 def _number(store: Store, *, now_s: float) -> int:

@@ -11,7 +11,7 @@ from slipway.operations.journal.store import Store
 
 
 @dataclass(frozen=True)
-class Served:
+class LabelledClassifier:
     """A classifier of the repository behind the gateway."""
 
     classifier: str
@@ -21,7 +21,7 @@ class Served:
     """The bundle's labels, by class id."""
 
     @classmethod
-    def of(cls, settings: GatewaySettings, *, source: Path, classifier: str | None) -> "Served":
+    def of(cls, settings: GatewaySettings, *, source: Path, classifier: str | None) -> "LabelledClassifier":
         """The classifier of that name; without a name, the only one.
 
         Raises:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.labels.select import SelectSettings
 
 PLACE = "{classifier}"

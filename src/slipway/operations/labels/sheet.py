@@ -10,7 +10,7 @@ from slipway.contract import SpecError
 from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.studio import unlabelled
 from slipway.system.targets import check_folder, told
-from slipway.system.text import to_cell
+from slipway.system.text import command, to_cell
 
 TABLE = "labels.csv"
 COLUMNS = ("row", "image", "answer", "label")
@@ -54,7 +54,8 @@ def write_sheet(store: Store, classifier: str, out: Path) -> Sheet:
                 writer.writerow((row.number, name, to_cell(row.label or ""), ""))
                 written += 1
             if not written:
-                raise SpecError(f"{classifier}: no image waits for a label; slipway labels select chooses some")
+                select = command("slipway labels select", store.settings_file)
+                raise SpecError(f"{classifier}: no image waits for a label; {select} chooses some")
             (out / TABLE).write_text(table.getvalue(), encoding="utf-8", newline="")
         except BaseException:
             shutil.rmtree(out, ignore_errors=True)

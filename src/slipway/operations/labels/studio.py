@@ -17,12 +17,13 @@ from slipway.operations.journal.pictures import data_uri, small_picture
 from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.given import Written, check_new_classes, fault_of_label, write_given
 from slipway.operations.labels.locks import only_one
-from slipway.operations.labels.projects import Project, Task, suggestion, title_of
+from slipway.operations.labels.projects import Project, StudioTask, suggestion, title_of
 from slipway.operations.labels.rest import Rest
-from slipway.operations.labels.served import Served
+from slipway.operations.labels.served import LabelledClassifier
 from slipway.operations.labels.settings import LabelStudio
 from slipway.operations.labels.truth import KNOWN
 from slipway.system.targets import told, write_file
+from slipway.system.text import command
 
 SIDE = 640
 """Longest side of the copy that annotators see, in pixels."""
@@ -70,7 +71,7 @@ def connect(settings: GatewaySettings, *, source: Path) -> tuple[Rest, LabelStud
     return Rest(studio, token), studio
 
 
-def push(store: Store, served: Served, rest: Rest, settings: LabelStudio) -> Pushed:
+def push(store: Store, served: LabelledClassifier, rest: Rest, settings: LabelStudio) -> Pushed:
     """Make the project if it is missing, and a task for each asked row that nobody has labelled and that has no task.
 
     Tasks are made in batches, each whole or not at all. A row that has a task gets no second one, so that a push that
@@ -94,7 +95,9 @@ def push(store: Store, served: Served, rest: Rest, settings: LabelStudio) -> Pus
     return Pushed(project.title, made, tasks, len(rows) - len(new), removed, tuple(unreadable))
 
 
-def pull(store: Store, served: Served, rest: Rest, settings: LabelStudio, *, new_classes: Sequence[str] = ()) -> Pulled:
+def pull(
+    store: Store, served: LabelledClassifier, rest: Rest, settings: LabelStudio, *, new_classes: Sequence[str] = ()
+) -> Pulled:
     """Take in what annotators say. All of it is read before any of it is written, in one transaction.
 
     An annotator's newest answer to a task counts: one that was changed replaces the label before, and a skip removes
@@ -108,7 +111,8 @@ def pull(store: Store, served: Served, rest: Rest, settings: LabelStudio, *, new
     with only_one(store.folder / LOCK):
         project = Project.find(rest, settings, served.classifier)
         if project is None:
-            raise SpecError(f"{rest.url}: no project {title!r}; slipway labels push makes it")
+            push = command("slipway labels push", store.settings_file)
+            raise SpecError(f"{rest.url}: no project {title!r}; {push} makes it")
         tasks = list(project.tasks(journal_id(store)))
         hashes = _hashes(store)
         known = {*served.known(store), *new_classes}
@@ -145,7 +149,7 @@ def _hashes(store: Store) -> dict[int, str]:
     return dict(store.query("SELECT id, sha256 FROM rows WHERE id IN (SELECT row FROM asked)"))
 
 
-def _without_gone(store: Store, project: Project, tasks: Sequence[Task]) -> tuple[list[Task], int]:
+def _without_gone(store: Store, project: Project, tasks: Sequence[StudioTask]) -> tuple[list[StudioTask], int]:
     """Remove the tasks that serve nothing; returns the others, and how many were removed.
 
     A task goes when its row was forgotten or is too old; when its image is no longer kept and every answer to it is
@@ -153,7 +157,7 @@ def _without_gone(store: Store, project: Project, tasks: Sequence[Task]) -> tupl
     """
     hashes = _hashes(store)
     kept = {row for (row,) in store.query("SELECT id FROM rows WHERE kept = 1 AND id IN (SELECT row FROM asked)")}
-    ours: list[Task] = []
+    ours: list[StudioTask] = []
     removed = 0
     doubled: set[int] = set()
     for task in sorted(tasks, key=lambda one: (not one.said, one.id)):
@@ -169,13 +173,13 @@ def _without_gone(store: Store, project: Project, tasks: Sequence[Task]) -> tupl
     return ours, removed
 
 
-def _answered_meanwhile(store: Store, project: Project, task: Task) -> Task | None:
+def _answered_meanwhile(store: Store, project: Project, task: StudioTask) -> StudioTask | None:
     """The task if it was answered since it was read; Label Studio would remove the answer with it."""
     now = project.read(task, journal_id(store))
     return None if now is None or now.said == task.said or _is_taken_in(store, now) else now
 
 
-def _is_taken_in(store: Store, task: Task) -> bool:
+def _is_taken_in(store: Store, task: StudioTask) -> bool:
     """Whether `labels` holds each annotator's answer, or a newer one of theirs."""
     found = {
         who: (label, labelled_s)

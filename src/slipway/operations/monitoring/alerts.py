@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 
 import yaml
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.gateway.routes import Node
 
-Part: TypeAlias = Literal["server", "gateway", "candidate", "journal", "watch", "alertmanager"]
+MonitoredPart: TypeAlias = Literal["server", "gateway", "candidate", "journal", "watch", "alertmanager"]
 Severity: TypeAlias = Literal["page", "ticket", "none"]
 RUNBOOK = "docs/runbook.md"
 ALERTS = "alerts.yaml"
@@ -34,7 +34,7 @@ class Alert(Contract):
     """An alert with its tests."""
 
     alert: str
-    part: Part
+    part: MonitoredPart
     """The part of the settings without which the alert is not written; `alertmanager` is always there."""
     severity: Severity
     """Severity: `page` wakes a person; a `ticket` can wait for the morning; `none` asks nothing of anybody."""
@@ -87,6 +87,6 @@ def all_alerts() -> Sequence[Alert]:
     return Alerts.parse(read, source=ALERTS).alerts
 
 
-def of_parts(parts: Iterable[Part]) -> Sequence[Alert]:
+def of_parts(parts: Iterable[MonitoredPart]) -> Sequence[Alert]:
     wanted = set(parts)
     return [alert for alert in all_alerts() if alert.part in wanted]

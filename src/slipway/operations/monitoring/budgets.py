@@ -12,8 +12,8 @@ from slipway.operations.gateway.routes import Node
 from slipway.operations.monitoring.alerts import Case
 
 WINDOW = "10m"
-OVER, TIMED, ERRORS, ASKED = (
-    f"slipway:{name}:increase{WINDOW}" for name in ("over_budget", "timed", "errors", "answers")
+OVER, TIMED, ERRORS, ASKED, INVALID = (
+    f"slipway:{name}:increase{WINDOW}" for name in ("over_budget", "timed", "errors", "answers", "invalid")
 )
 _ANSWERS, _LATENCY = f"envoy_{SCOPE}_{ANSWERS}", f"envoy_{SCOPE}_{LATENCY}"
 
@@ -81,13 +81,24 @@ def budgets(budgets_ms: Mapping[str, float]) -> list[Budget]:
 
 
 def recording_rules(budgets_ms: Mapping[str, float]) -> list[Node]:
-    """Return the recording rules of the alerts and the dashboard: requests by model, errors, and requests over the
-    budget."""
-    bad = f'increase({_ANSWERS}{{grpc!~"OK|"}}[{WINDOW}]) or increase({_ANSWERS}{{grpc="",code!~"2.."}}[{WINDOW}])'
-    asked = f"sum by (model) (increase({_ANSWERS}[{WINDOW}]))"
+    """Return the recording rules of the alerts and the dashboard: requests by model, errors, invalid requests, and
+    requests over the budget.
+
+    A request that the server refuses as invalid is its client's fault: one client could raise the share of errors, or
+    hide it among its own requests. So it counts neither as an error nor as a request, but by its team.
+    """
+    invalid, bad = (
+        " or ".join(f"increase({_ANSWERS}{{{labels}}}[{WINDOW}])" for labels in both)
+        for both in (
+            ('grpc="InvalidArgument"', 'grpc="",code="400"'),
+            ('grpc!~"OK|InvalidArgument|"', 'grpc="",code!~"2..|400"'),
+        )
+    )
+    asked = f'sum by (model) (increase({_ANSWERS}{{grpc!="InvalidArgument",code!="400"}}[{WINDOW}]))'
     return [
         {"record": ASKED, "expr": asked},
         {"record": ERRORS, "expr": f"sum by (model) ({bad}) or 0 * {asked}"},
+        {"record": INVALID, "expr": f"sum by (model, team) ({invalid})"},
         {"record": TIMED, "expr": f"sum by (model, arm) (increase({_LATENCY}_count[{WINDOW}]))"},
         {"record": OVER, "expr": " or ".join(budget.over for budget in budgets(budgets_ms))},
     ]

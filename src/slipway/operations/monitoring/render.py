@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from slipway.errors import SpecError
 from slipway.operations.gateway.routes import Node
 from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.monitoring.alerts import EVALUATION, Part, of_parts
+from slipway.operations.monitoring.alerts import EVALUATION, MonitoredPart, of_parts
 from slipway.operations.monitoring.budgets import budgets, recording_rules
 from slipway.operations.monitoring.scraped import SCRAPE, left_out, parts, scrape_configurations
 from slipway.system.files import complete_folder
@@ -53,7 +53,7 @@ def render(
     Raises:
         SpecError: the webhook or the address is invalid.
     """
-    there: set[Part] = {*parts(settings), "alertmanager"}
+    there: set[MonitoredPart] = {*parts(settings), "alertmanager"}
     said = left_out(settings)
     if webhook is None:
         said.append("no --webhook, so Alertmanager shows the alerts and posts them nowhere")
@@ -122,18 +122,18 @@ def _prometheus(settings: GatewaySettings, alertmanager: str) -> str:
     return _WRITTEN + dump_yaml(configuration)
 
 
-def _rules(settings: GatewaySettings, there: Iterable[Part]) -> str:
-    counted: Node = {"name": "slipway counts", "rules": recording_rules(settings.budgets_ms)}
+def _rules(settings: GatewaySettings, there: Iterable[MonitoredPart]) -> str:
+    counted: Node = {"name": "slipway counts", "rules": recording_rules(settings.all_budgets_ms)}
     alerts: Node = {"name": "slipway alerts", "rules": [alert.rule() for alert in of_parts(there)]}
     return _WRITTEN + dump_yaml({"groups": [counted, alerts]})
 
 
-def _rules_test(settings: GatewaySettings, there: Iterable[Part]) -> str:
+def _rules_test(settings: GatewaySettings, there: Iterable[MonitoredPart]) -> str:
     tests: list[Node] = []
     for alert in of_parts(there):
         cases = alert.tests
         if alert.alert == OVER_BUDGET:
-            cases = tuple(case for budget in budgets(settings.budgets_ms) for case in budget.cases())
+            cases = tuple(case for budget in budgets(settings.all_budgets_ms) for case in budget.cases())
         tests += [alert.test(case) for case in cases]
     return _WRITTEN + dump_yaml({"rule_files": [RULES], "evaluation_interval": EVALUATION, "tests": tests})
 
@@ -151,7 +151,7 @@ def _receiver(name: str, url: str | None, *, send_resolved: bool) -> str:
     return f"  - name: {name}\n    webhook_configs:\n{posts}"
 
 
-def dashboard(there: Iterable[Part]) -> str:
+def dashboard(there: Iterable[MonitoredPart]) -> str:
     """Grafana's dashboard with the panels of these parts."""
     wanted = set(there)
     read: dict[str, Any] = json.loads(_template(GRAFANA))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from slipway.operations.gateway.access_logs import SCOPE
 from slipway.operations.gateway.routes import Node
 from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.monitoring.alerts import Part
+from slipway.operations.monitoring.alerts import MonitoredPart
 from slipway.serving.command import HOST
 
 SCRAPE, SCRAPE_TRITON = "2s", "10s"
@@ -20,11 +20,11 @@ ARM = "arm"
 
 
 @dataclass(frozen=True)
-class Target:
+class ScrapeTarget:
     """A port with metrics, and the part of the settings that it belongs to."""
 
     job: str
-    part: Part
+    part: MonitoredPart
     port: int
     arm: str | None = None
     """`stable` or `candidate`, for their server and its supervisor."""
@@ -34,30 +34,30 @@ class Target:
         return f"{HOST}:{self.port}"
 
 
-def targets(settings: GatewaySettings) -> Sequence[Target]:
+def targets(settings: GatewaySettings) -> Sequence[ScrapeTarget]:
     """Every target of these settings."""
-    found = [Target("slipway-gateway", "gateway", settings.metrics_port)]
+    found = [ScrapeTarget("slipway-gateway", "gateway", settings.metrics_port)]
     if settings.observe is not None:
-        found.append(Target("slipway-journal", "journal", settings.observe.metrics_port))
+        found.append(ScrapeTarget("slipway-journal", "journal", settings.observe.metrics_port))
     if settings.watch is not None:
-        found.append(Target("slipway-watch", "watch", settings.watch.metrics_port))
+        found.append(ScrapeTarget("slipway-watch", "watch", settings.watch.metrics_port))
     arms = {"stable": settings.stable, "candidate": settings.candidate}
     for arm, server in arms.items():
         if server is not None:
-            part: Part = "candidate" if arm == "candidate" else "server"
-            found.append(Target("slipway-server", part, server.status, arm))
-            found.append(Target("slipway-triton", part, server.metrics_port, arm))
+            part: MonitoredPart = "candidate" if arm == "candidate" else "server"
+            found.append(ScrapeTarget("slipway-server", part, server.status, arm))
+            found.append(ScrapeTarget("slipway-triton", part, server.metrics_port, arm))
     return found
 
 
-def parts(settings: GatewaySettings) -> set[Part]:
+def parts(settings: GatewaySettings) -> set[MonitoredPart]:
     """The parts that the settings have."""
     return {target.part for target in targets(settings)}
 
 
 def left_out(settings: GatewaySettings) -> list[str]:
     """Return a sentence on each process that is not monitored, with the setting that is missing for it."""
-    missing: dict[Part, str] = {
+    missing: dict[MonitoredPart, str] = {
         "journal": "observe: is not in the settings, so the rules and panels of the journal are left out",
         "watch": "watch: is not in the settings, so the rules and panels of drift, accuracy and labels are left out",
         "candidate": "candidate: is not in the settings, so the rules and panels of a candidate are left out",

@@ -4,9 +4,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.prices import Price
 from slipway.contract.release import Name
+from slipway.contract.typed_file import Contract
 
 MeasuredFile = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 """A result file, absolute or relative to `demand.yaml`."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slipway.contract.base import Contract
 from slipway.contract.fleet import Fleet
 from slipway.contract.prices import HOURS_A_MONTH, cost_per_million
+from slipway.contract.typed_file import Contract
 from slipway.operations.planning.bound import bound
 from slipway.operations.planning.cells import Cell, offers_of
 from slipway.operations.planning.demand import Demand

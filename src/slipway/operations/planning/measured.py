@@ -44,7 +44,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Ready:
+class StartTimes:
     """Seconds from the start of a server to its first answers."""
 
     shared_s: float
@@ -59,7 +59,7 @@ class MeasuredFigures:
     source: str
     capacities: tuple[Capacity, ...] = ()
     memory: Memory | None = None
-    ready: Ready | None = None
+    ready: StartTimes | None = None
     model: str | None = None
     """Classifier that was measured, where the file names it."""
     backbone: str | None = None
@@ -181,7 +181,7 @@ def _of_density(result: DensityResult, path: Path) -> MeasuredFigures:
         path.name,
         (Capacity(latency.rate_per_s, result.limit_ms, result.machine.cores, None, about),),
         Memory(latency.alone.memory_mib - each, each, f"base with one head, and with {latency.heads:,} ({path.name})"),
-        Ready(latency.alone.ready_s - ready_each, ready_each, path.name),
+        StartTimes(latency.alone.ready_s - ready_each, ready_each, path.name),
         backbone=result.backbone,
     )
 
@@ -196,7 +196,7 @@ def _of_fifty(result: RobustnessResult, path: Path) -> MeasuredFigures:
     return MeasuredFigures(
         path.name,
         memory=Memory(found.alone.memory_mib - each, each, f"one classifier, and {count} ({path.name})"),
-        ready=Ready(found.alone.seconds_to_ready - ready_each, ready_each, path.name),
+        ready=StartTimes(found.alone.seconds_to_ready - ready_each, ready_each, path.name),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slipway.contract import Lane, ServingError, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
-from slipway.contract.selection import changed_class
+from slipway.contract.shared_rules import changed_class
 from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.release.record import labels_of
 from slipway.operations.release.unjudged import ServedFiles, differing

@@ -33,7 +33,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Block:
+class TrialBlock:
     stable: Arm
     candidate: Arm
     seconds: float = BLOCK_S
@@ -106,7 +106,7 @@ class Counters:
 class Told:
     """Blocks, and what was wrong with the readings that they come from."""
 
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[TrialBlock] = field(default_factory=list)
     restarts: int = 0
     """Counters of an arm that went down: their block counts nothing of it."""
     out_of_order: int = 0
@@ -129,7 +129,7 @@ def blocks_of(readings: Iterable[Reading]) -> Told:
             _between(earlier, later, told)
             for earlier, later in ((before.stable, after.stable), (before.candidate, after.candidate))
         )
-        told.blocks.append(Block(stable, candidate, seconds=before.moment.until(after.moment)))
+        told.blocks.append(TrialBlock(stable, candidate, seconds=before.moment.until(after.moment)))
     return told
 
 

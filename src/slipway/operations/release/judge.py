@@ -12,9 +12,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from slipway.contract.base import Evidence
 from slipway.contract.release import JudgeSettings
-from slipway.operations.release.counts import Arm, Block, Disagreements
+from slipway.contract.typed_file import Evidence
+from slipway.operations.release.counts import Arm, Disagreements, TrialBlock
 from slipway.operations.release.e_values import MIN_BLOCKS
 from slipway.operations.release.looks import (
     Counts,
@@ -67,29 +67,45 @@ class ReleaseJudgement(Evidence):
     verdict: ReleaseVerdict
     reason: str
     hours: float
+    baked_minutes: float
+    """Minutes of the blocks in which the candidate had requests."""
     expired: bool
     """Whether `max_hours` are over without a verdict: nothing was shown, so nothing is promoted."""
     series: tuple[SeriesEvidence, ...]
 
 
 def judge(
-    blocks: Sequence[Block], *, settings: JudgeSettings, disagreements: Sequence[Disagreements] = ()
+    blocks: Sequence[TrialBlock], *, settings: JudgeSettings, disagreements: Sequence[Disagreements] = ()
 ) -> ReleaseJudgement:
     """Judge the candidate by all blocks so far, oldest first, and by the disagreements of each compared classifier.
 
-    Worse: a series was shown to be worse at any look. Fine: every series is shown to be acceptable at this one.
+    Worse: a series was shown to be worse at any look. Fine: every series is shown to be acceptable at this one, and the
+    candidate has had requests for `bake_minutes`.
     """
     found = [_errors(blocks, settings)]
     if settings.slow_share is not None:
         found.append(_over_budget(blocks, settings, settings.slow_share))
     found += [_disagreements(told, settings, among=len(disagreements)) for told in disagreements]
     hours = sum(block.seconds for block in blocks) / 3600
+    baked_minutes = sum(block.seconds for block in blocks if block.candidate.requests) / 60
     verdict = _together([series.verdict for series in found])
-    expired = verdict is ReleaseVerdict.TOO_FEW and hours >= settings.max_hours
     reason = "; ".join(series.reason for series in found if series.verdict is verdict)
+    if verdict is ReleaseVerdict.FINE and baked_minutes < settings.bake_minutes:
+        verdict = ReleaseVerdict.TOO_FEW
+        reason = (
+            f"fine so far, in {math.floor(baked_minutes)} of {settings.bake_minutes:g} minutes (bake_minutes): {reason}"
+        )
+    expired = verdict is ReleaseVerdict.TOO_FEW and hours >= settings.max_hours
     if expired:
         reason = f"{settings.max_hours:g} hours are over without a verdict, so nothing is promoted: {reason}"
-    return ReleaseJudgement(verdict=verdict, reason=reason, hours=hours, expired=expired, series=tuple(found))
+    return ReleaseJudgement(
+        verdict=verdict,
+        reason=reason,
+        hours=hours,
+        baked_minutes=baked_minutes,
+        expired=expired,
+        series=tuple(found),
+    )
 
 
 def _together(verdicts: Sequence[ReleaseVerdict]) -> ReleaseVerdict:
@@ -98,7 +114,7 @@ def _together(verdicts: Sequence[ReleaseVerdict]) -> ReleaseVerdict:
     return ReleaseVerdict.TOO_FEW if ReleaseVerdict.TOO_FEW in verdicts else ReleaseVerdict.FINE
 
 
-def _errors(blocks: Sequence[Block], settings: JudgeSettings) -> SeriesEvidence:
+def _errors(blocks: Sequence[TrialBlock], settings: JudgeSettings) -> SeriesEvidence:
     told = [block for block in blocks if block.candidate.errors is not None and block.stable.errors is not None]
     candidate = _counts([block.candidate for block in told], lambda arm: arm.errors)
     stable = _counts([block.stable for block in told], lambda arm: arm.errors)
@@ -106,7 +122,7 @@ def _errors(blocks: Sequence[Block], settings: JudgeSettings) -> SeriesEvidence:
     return _series("errors", looks, candidate, stable, missing=_missing(blocks, told), settings=settings)
 
 
-def _over_budget(blocks: Sequence[Block], settings: JudgeSettings, limit: float) -> SeriesEvidence:
+def _over_budget(blocks: Sequence[TrialBlock], settings: JudgeSettings, limit: float) -> SeriesEvidence:
     told = [block for block in blocks if block.candidate.over_budget is not None]
     candidate = _counts([block.candidate for block in told], lambda arm: arm.over_budget)
     looks = share_looks(candidate, limit=limit)
@@ -166,7 +182,7 @@ def _counts(arms: Sequence[Arm], count: Callable[[Arm], int | None]) -> Counts:
     )
 
 
-def _missing(blocks: Sequence[Block], told: Sequence[Block]) -> float:
+def _missing(blocks: Sequence[TrialBlock], told: Sequence[TrialBlock]) -> float:
     return 1 - len(told) / len(blocks) if blocks else 0.0
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.gateway.routes import make_folder
 from slipway.operations.release.record import now
 from slipway.system.targets import told

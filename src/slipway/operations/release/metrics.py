@@ -175,7 +175,7 @@ def _servers(ports: ServerPorts) -> set[str]:
 
 def _over(model: str, arm: ArmName, taken: Collection[Sample], *, settings: GatewaySettings) -> int | None:
     """Requests of `model` over its budget: all, less the bucket whose edge is the budget. None without a histogram."""
-    budget_ms = settings.budgets_ms.get(model, LatencyGate().p99_ms)
+    budget_ms = settings.all_budgets_ms.get(model, LatencyGate().p99_ms)
     own = [one for one in taken if one.labels.get("model") == model and one.labels.get("arm") == arm]
     total = next((one.value for one in own if one.name.endswith("_count")), None)
     if total is None:

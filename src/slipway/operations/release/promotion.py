@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.contract import Manifest, ServingError, SlipwayError, SpecError
-from slipway.contract.base import Contract
-from slipway.image.cache import images_folder
+from slipway.contract.typed_file import Contract
+from slipway.oci.cache import images_folder
 from slipway.operations.gateway.routes import Traffic, has_requests, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
 from slipway.operations.release.apply_weights import put_in_force

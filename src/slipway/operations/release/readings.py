@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.release.counts import BLOCK_S, Counters, Moment, Reading
 from slipway.system.targets import told
 

@@ -7,10 +7,10 @@ from typing import Literal, Self, TypeAlias
 from pydantic import PrivateAttr
 
 from slipway.contract import Lane, SpecError
-from slipway.contract.base import Contract
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.release import FleetRelease
+from slipway.contract.typed_file import Contract
 from slipway.operations.release.judge import ReleaseJudgement
 from slipway.system.files import sha256_file
 from slipway.system.targets import write_file

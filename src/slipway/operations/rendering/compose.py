@@ -20,6 +20,7 @@ from slipway.operations.rendering.observed import rule_groups
 from slipway.operations.rendering.plan import ServerNeeds
 from slipway.operations.rendering.pods import CANDIDATE, GATEWAY, STABLE
 from slipway.serving.container import INNER_PORTS, MODELS, TRITON_USER, ULIMITS
+from slipway.system.text import command
 
 KIND = "compose"
 PROMETHEUS_IMAGE = "prom/prometheus:v3.5.0"
@@ -40,7 +41,7 @@ def hardened() -> dict[str, Node]:
 
 def server_service(server: ServerNeeds, *, image: str, repositories: str, repository: str) -> dict[str, Node]:
     """The service of one server, on a folder of repositories."""
-    command = ["serve", f"{MODELS}/{repository}", "--host", "0.0.0.0", "--timeout-s", str(server.start_s)]
+    words = ["serve", f"{MODELS}/{repository}", "--host", "0.0.0.0", "--timeout-s", str(server.start_s)]
     devices: Node = [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     gpu: dict[str, Node] = {"deploy": {"resources": {"reservations": {"devices": devices}}}}
     return {
@@ -48,7 +49,7 @@ def server_service(server: ServerNeeds, *, image: str, repositories: str, reposi
         "user": USER,
         "image": image,
         **({} if "@" in image else {"pull_policy": "never"}),
-        "command": command,
+        "command": words,
         "mem_limit": 2 * server.memory_bytes,
         "tmpfs": [f"/tmp:size={server.tmp_bytes}"],
         "shm_size": 2 * server.shm_bytes,
@@ -112,7 +113,7 @@ def compose_files(
         f"routes/{ROUTE_FILE}": rendered[ROUTE_FILE],
         "prometheus/prometheus.yml": _scraped(settings, list(arms)),
         "prometheus/rules.yml": yaml_file(Document({"groups": rule_groups(settings, candidate=candidate is not None)})),
-        "README.md": README,
+        "README.md": _readme(settings.file.name),
     }
 
 
@@ -190,15 +191,18 @@ def _scraped(settings: GatewaySettings, arms: list[str]) -> str:
     return Document(node, about="The jobs of slipway render monitoring, by the names of the services.").text()
 
 
-README = """# Slipway on one box, by compose
+def _readme(settings: str) -> str:
+    """The README, with the name of the user's settings."""
+    secrets = command("slipway render secrets", f"../{settings}", "../secrets")
+    return f"""# Slipway on one box, by compose
 
 Written by `slipway render compose`; keep changes in a file of your own beside this folder
 (`docker compose --file A --file B`).
 
-In this folder, with `gateway.yaml` beside it:
+In this folder, with `{settings}` beside it:
 
 ```bash
-slipway render secrets ../gateway.yaml ../secrets  # keys.yaml, tls.crt, tls.key: readable by you alone
+{secrets}  # keys.yaml, tls.crt, tls.key: readable by you alone
 export SLIPWAY_USER=$(id -u):$(id -g)              # who may read them
 docker compose up --detach
 docker compose exec stable slipway reload          # after slipway assemble has rewritten the repository

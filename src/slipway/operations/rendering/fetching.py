@@ -1,6 +1,6 @@
 """The init containers that fetch the repository where image volumes are off: the launcher's own image pulls it."""
 
-from slipway.image.reference import RegistryReference
+from slipway.oci.reference import RegistryReference
 from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.files import Document
 from slipway.operations.rendering.objects import DNS_PORTS, policy, ports

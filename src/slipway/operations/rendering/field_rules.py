@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 
-from slipway.operations.rendering.manifests import Objects, Part
+from slipway.operations.rendering.manifests import ManifestPart, Objects
 from slipway.operations.rendering.violation import Violation
 
 KINDS: Mapping[str, str] = {
@@ -82,11 +82,11 @@ def _kinds(objects: Objects) -> Iterator[Violation]:
             yield Violation("kind", one.title, f"apiVersion {one.api_version}; write {KINDS[one.kind]}")
 
 
-class _Rule(Part):
+class _Rule(ManifestPart):
     timeouts: dict[str, object] = Field(default={})
 
 
-class _Timed(Part):
+class _Timed(ManifestPart):
     rules: tuple[_Rule, ...] = ()
 
 

@@ -20,6 +20,7 @@ from slipway.operations.rendering.pods import (
     STABLE,
     TLS_SECRET,
 )
+from slipway.system.text import command
 
 KIND, INIT = "kubernetes", "init-container"
 KUSTOMIZATION = "kustomization.yaml"
@@ -147,17 +148,19 @@ def _gpu(gpu: Gpu) -> str:
 
 def _readme(plan: ClusterPlan) -> str:
     overlay = CANDIDATE if plan.images.candidate else STABLE
+    settings = plan.settings.file.name
+    secrets = command("slipway render secrets", f"../{settings}", "../secrets")
     lines = [
         "# A Slipway deployment",
         "",
         "Written by `slipway render kubernetes`; write it again instead of editing it. Changes go into an overlay of "
         "your own, beside this folder, with `resources: [../NAME/overlays/stable]`.",
         "",
-        "In this folder, with `gateway.yaml` beside it:",
+        f"In this folder, with `{settings}` beside it:",
         "",
         "```bash",
         f"kubectl create namespace {plan.namespace}",
-        "slipway render secrets ../gateway.yaml ../secrets    # keys.yaml, tls.crt, tls.key: readable by you alone",
+        f"{secrets}    # keys.yaml, tls.crt, tls.key: readable by you alone",
         f"kubectl --namespace {plan.namespace} create secret generic {KEYS_SECRET} --from-file=../secrets/keys.yaml",
         f"kubectl --namespace {plan.namespace} create secret tls {TLS_SECRET} --cert=../secrets/tls.crt "
         "--key=../secrets/tls.key",

@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field
 
 from slipway.operations.rendering.envoy import BOOTSTRAP
-from slipway.operations.rendering.manifests import LOADER, Deployed, Objects, Part, Selector
+from slipway.operations.rendering.manifests import LOADER, Deployed, ManifestPart, Objects, Selector
 from slipway.operations.rendering.pods import COMPONENT, GATEWAY
 from slipway.operations.rendering.violation import Violation
 
@@ -28,34 +28,34 @@ def link_findings(objects: Objects) -> Iterator[Violation]:
     yield from _routes(objects)
 
 
-class _Selecting(Part):
+class _Selecting(ManifestPart):
     selector: Selector = Selector()
 
 
-class _Target(Part):
+class _Target(ManifestPart):
     api_version: str = Field(default="", alias="apiVersion")
     kind: str = ""
     name: str = ""
 
 
-class _Metric(Part):
+class _Metric(ManifestPart):
     pods: dict[str, dict[str, object]] = Field(default={})
 
 
-class _Scaling(Part):
+class _Scaling(ManifestPart):
     target: _Target = Field(default=_Target(), alias="scaleTargetRef")
     metrics: tuple[_Metric, ...] = ()
 
 
-class _Recording(Part):
+class _Recording(ManifestPart):
     record: str = ""
 
 
-class _Group(Part):
+class _Group(ManifestPart):
     rules: tuple[_Recording, ...] = ()
 
 
-class _Recorded(Part):
+class _Recorded(ManifestPart):
     groups: tuple[_Group, ...] = ()
 
 
@@ -163,11 +163,11 @@ def addresses(node: object) -> Iterator[tuple[str, int]]:
             yield from addresses(value)
 
 
-class _Endpoint(Part):
+class _Endpoint(ManifestPart):
     port: str = ""
 
 
-class _Monitor(Part):
+class _Monitor(ManifestPart):
     selector: Selector = Selector()
     endpoints: tuple[_Endpoint, ...] = ()
 
@@ -185,20 +185,20 @@ def _monitors(objects: Objects) -> Iterator[Violation]:
                 yield Violation("monitor-port", one.title, f"no Service that it selects has a port {endpoint.port!r}")
 
 
-class _Backend(Part):
+class _Backend(ManifestPart):
     name: str = ""
     port: int = 0
 
 
-class _RouteRule(Part):
+class _RouteRule(ManifestPart):
     backends: tuple[_Backend, ...] = Field(default=(), alias="backendRefs")
 
 
-class _Parent(Part):
+class _Parent(ManifestPart):
     namespace: str = ""
 
 
-class Route(Part):
+class Route(ManifestPart):
     """The spec of an HTTPRoute or a GRPCRoute."""
 
     parents: tuple[_Parent, ...] = Field(default=(), alias="parentRefs")

@@ -15,32 +15,32 @@ Labels: TypeAlias = dict[str, str]
 KSERVE_MOUNT = "/mnt/models"
 """Path at which KServe mounts `storageUri`."""
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-T = TypeVar("T", bound="Part")
+T = TypeVar("T", bound="ManifestPart")
 
 
-class Part(BaseModel):
+class ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
 
-class Port(Part):
+class Port(ManifestPart):
     name: str | None = None
     number: int | None = Field(default=None, alias="containerPort")
 
 
-class HttpGet(Part):
+class HttpGet(ManifestPart):
     path: str = "/"
     port: int | str
 
 
-class Exec(Part):
+class Exec(ManifestPart):
     command: tuple[str, ...] = ()
 
 
-class TcpSocket(Part):
+class TcpSocket(ManifestPart):
     port: int | str
 
 
-class Probe(Part):
+class Probe(ManifestPart):
     http: HttpGet | None = Field(default=None, alias="httpGet")
     tcp: TcpSocket | None = Field(default=None, alias="tcpSocket")
     command: Exec | None = Field(default=None, alias="exec")
@@ -51,21 +51,21 @@ class Probe(Part):
         return asked.port if asked else None
 
 
-class Resources(Part):
+class Resources(ManifestPart):
     requests: dict[str, str | int | float] = Field(default={})
     limits: dict[str, str | int | float] = Field(default={})
 
 
-class Capabilities(Part):
+class Capabilities(ManifestPart):
     add: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
 
 
-class Seccomp(Part):
+class Seccomp(ManifestPart):
     type: str = ""
 
 
-class Rights(Part):
+class Rights(ManifestPart):
     """The security context of a pod or a container."""
 
     run_as_non_root: bool | None = Field(default=None, alias="runAsNonRoot")
@@ -77,17 +77,17 @@ class Rights(Part):
     capabilities: Capabilities = Capabilities()
 
 
-class Mount(Part):
+class Mount(ManifestPart):
     name: str
     path: str = Field(alias="mountPath")
 
 
-class Variable(Part):
+class Variable(ManifestPart):
     name: str
     value: str | None = None
 
 
-class Container(Part):
+class Container(ManifestPart):
     name: str
     image: str = ""
     args: tuple[str, ...] = ()
@@ -108,20 +108,20 @@ class Container(Part):
         return any(port in (one.name, one.number) for one in self.ports)
 
 
-class ImageVolume(Part):
+class ImageVolume(ManifestPart):
     reference: str = ""
 
 
-class ConfigMapVolume(Part):
+class ConfigMapVolume(ManifestPart):
     name: str = ""
 
 
-class EmptyDir(Part):
+class EmptyDir(ManifestPart):
     medium: str = ""
     size_limit: str | int | None = Field(default=None, alias="sizeLimit")
 
 
-class Volume(Part):
+class Volume(ManifestPart):
     name: str
     image: ImageVolume | None = None
     config_map: ConfigMapVolume | None = Field(default=None, alias="configMap")
@@ -129,7 +129,7 @@ class Volume(Part):
     host_path: dict[str, Any] | None = Field(default=None, alias="hostPath")
 
 
-class Pod(Part):
+class Pod(ManifestPart):
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = Field(default=(), alias="initContainers")
     volumes: tuple[Volume, ...] = ()
@@ -144,77 +144,77 @@ class Pod(Part):
         return (*self.init_containers, *self.containers)
 
 
-class Metadata(Part):
+class Metadata(ManifestPart):
     name: str
     namespace: str | None = None
     labels: Labels = Field(default={})
     annotations: Labels = Field(default={})
 
 
-class Selector(Part):
+class Selector(ManifestPart):
     match_labels: Labels = Field(default={}, alias="matchLabels")
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         return self.match_labels.items() <= labels.items()
 
 
-class Template(Part):
+class Template(ManifestPart):
     metadata: "TemplateMetadata"
     spec: Pod
 
 
-class TemplateMetadata(Part):
+class TemplateMetadata(ManifestPart):
     labels: Labels = Field(default={})
 
 
-class Workload(Part):
+class Workload(ManifestPart):
     """The spec of a Deployment."""
 
     selector: Selector
     template: Template
 
 
-class Model(Part):
+class ModelSpec(ManifestPart):
     runtime: str = ""
     storage_uri: str = Field(default="", alias="storageUri")
 
 
-class Predictor(Part):
+class Predictor(ManifestPart):
     """The part of an InferenceService from which KServe makes a Deployment."""
 
     name: str = ""
     labels: Labels = Field(default={})
-    model: Model = Model()
+    model: ModelSpec = ModelSpec()
     rights: Rights = Field(default=Rights(), alias="securityContext")
     token: bool | None = Field(default=None, alias="automountServiceAccountToken")
 
 
-class Canary(Part):
+class Canary(ManifestPart):
     predictor: Predictor = Predictor()
     percent: int = Field(default=0, alias="trafficPercent")
 
 
-class InferenceService(Part):
+class InferenceService(ManifestPart):
     """The spec of an InferenceService."""
 
     predictor: Predictor
     canary: tuple[Canary, ...] = ()
 
 
-class ServicePort(Part):
+class ServicePort(ManifestPart):
     name: str | None = None
     port: int
     target: int | str | None = Field(default=None, alias="targetPort")
 
 
-class Service(Part):
+class Service(ManifestPart):
     """The spec of a Service."""
 
     selector: Labels = Field(default={})
     ports: tuple[ServicePort, ...] = ()
 
 
-class Object(Part):
+class Object(ManifestPart):
     """Any object."""
 
     api_version: str = Field(alias="apiVersion")

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from slipway.operations.rendering.envoy import BOOTSTRAP
 from slipway.operations.rendering.link_rules import Route, addresses
-from slipway.operations.rendering.manifests import LOADER, Deployed, Object, Objects, Part, Selector
+from slipway.operations.rendering.manifests import LOADER, Deployed, ManifestPart, Object, Objects, Selector
 from slipway.operations.rendering.pods import COMPONENT, GATEWAY, GATEWAY_PODS, SERVER
 from slipway.operations.rendering.violation import Violation
 from slipway.serving.container import INNER_PORTS
@@ -16,7 +16,7 @@ ASKED = [INNER_PORTS[name] for name in ("grpc", "http")]
 _NAMESPACE = "kubernetes.io/metadata.name"
 
 
-class _Peer(Part):
+class _Peer(ManifestPart):
     pods: Selector | None = Field(default=None, alias="podSelector")
     namespaces: Selector | None = Field(default=None, alias="namespaceSelector")
 
@@ -25,7 +25,7 @@ class _Peer(Part):
         return self.namespaces.match_labels.get(_NAMESPACE, "") if self.namespaces else ""
 
 
-class _PolicyPort(Part):
+class _PolicyPort(ManifestPart):
     port: int | str | None = None
     last: int | None = Field(default=None, alias="endPort")
 
@@ -36,7 +36,7 @@ class _PolicyPort(Part):
         return self.port is None or INNER_PORTS.get(self.port) == number
 
 
-class _Ingress(Part):
+class _Ingress(ManifestPart):
     peers: tuple[_Peer, ...] = Field(default=(), alias="from")
     ports: tuple[_PolicyPort, ...] = ()
 
@@ -44,7 +44,7 @@ class _Ingress(Part):
         return not self.ports or any(port.covers(number) for port in self.ports)
 
 
-class _Policy(Part):
+class _Policy(ManifestPart):
     pods: Selector = Field(default=Selector(), alias="podSelector")
     types: tuple[str, ...] = Field(default=(), alias="policyTypes")
     ingress: tuple[_Ingress, ...] = ()

@@ -2,7 +2,7 @@
 
 from slipway.operations.gateway.routes import Node
 from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.monitoring.alerts import Part, of_parts
+from slipway.operations.monitoring.alerts import MonitoredPart, of_parts
 from slipway.operations.monitoring.budgets import recording_rules
 from slipway.operations.monitoring.scraped import ARM, SCRAPE, SCRAPE_TRITON, SHOWN
 from slipway.operations.rendering.files import Document, yaml_file
@@ -56,10 +56,10 @@ def monitor_documents() -> list[Document]:
 
 def rule_groups(settings: GatewaySettings, *, candidate: bool) -> list[Node]:
     """The rules of slipway render monitoring, and the wait in the queues."""
-    parts: list[Part] = ["server", "gateway", "candidate"] if candidate else ["server", "gateway"]
+    parts: list[MonitoredPart] = ["server", "gateway", "candidate"] if candidate else ["server", "gateway"]
     alerts = [alert.rule() for alert in of_parts(parts)]
     return [
-        {"name": "slipway counts", "rules": recording_rules(settings.budgets_ms)},
+        {"name": "slipway counts", "rules": recording_rules(settings.all_budgets_ms)},
         {"name": "slipway queues", "rules": [{"record": QUEUE_METRIC, "expr": QUEUE_RULE}]},
         {"name": "slipway alerts", "rules": alerts},
     ]

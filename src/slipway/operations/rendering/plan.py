@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from slipway.contract import Lane, SpecError
-from slipway.image.reference import OCI, RegistryReference
+from slipway.oci.reference import OCI, RegistryReference
 from slipway.operations.gateway.configuration import check_budgets
 from slipway.operations.gateway.listener import public_models
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, read_settings

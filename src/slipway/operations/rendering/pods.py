@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from slipway.image.layers import FOLDER
+from slipway.oci.layers import FOLDER
 from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.envoy import BOOTSTRAP, CONFIGURATION, KEY_FOLDER, ROUTE_FOLDER, TLS, ready_path
 from slipway.operations.rendering.plan import MIB, ClusterPlan, ServerNeeds

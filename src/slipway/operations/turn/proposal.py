@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from slipway.contract.base import Contract
 from slipway.contract.dataset import Dataset
 from slipway.contract.turn import FleetTurn
+from slipway.contract.typed_file import Contract
 from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import truths
 from slipway.operations.watch.facts import Facts, Watched

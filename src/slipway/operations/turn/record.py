@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.release.record import now
 from slipway.operations.turn.proposal import Proposal
 from slipway.system.targets import told, write_file
 
-FILE = "turn.json"
+FOLDER, FILE = "turn", "turn.json"
+LOCK = "turn.lock"
+"""File in the gateway's folder that a turn at work holds."""
 Outcome: TypeAlias = Literal["promoted", "worse", "ended"]
 
 
@@ -62,7 +64,7 @@ class TurnRecord(Contract):
 
 def turn_folder(journal: Path, classifier: str) -> Path:
     """The folder of a classifier's turns."""
-    folder = journal / "turn" / classifier
+    folder = journal / FOLDER / classifier
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from slipway.contract.base import Contract, Evidence
+from slipway.contract.typed_file import Contract, Evidence
 from slipway.errors import DataError, MissingDependencyError
 from slipway.operations.watch.rows import Floats, Ints
 

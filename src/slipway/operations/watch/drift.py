@@ -18,7 +18,7 @@ from typing import Self, cast
 import numpy as np
 from pydantic import Field
 
-from slipway.contract.base import Evidence
+from slipway.contract.typed_file import Evidence
 from slipway.errors import DataError
 from slipway.operations.watch.reference import WEIGHTS, Detector, Event, WatchReference
 from slipway.operations.watch.rows import Floats, Ints, Rows

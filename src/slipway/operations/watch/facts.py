@@ -5,10 +5,10 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.operations.watch.reference import Detector
 
-Source: TypeAlias = Literal["test", "live"]
+ReferenceSource: TypeAlias = Literal["test", "live"]
 """Source of the drift detectors' reference: the bundle's test split, or its first live rows."""
 
 CONFIDENCE_BINS = 20
@@ -101,7 +101,7 @@ class DriftAlarm(Contract):
 class Drift(Contract):
     """The state of the drift detectors."""
 
-    source: Source
+    source: ReferenceSource
     """The reference that they compare with."""
     reference_rows: int
     rows: int
@@ -194,7 +194,7 @@ class Inputs(Contract):
     brightness: Histogram
 
 
-class Latency(Contract):
+class GatewayLatency(Contract):
     """Latency of the ensemble at the gateway in the last minutes."""
 
     requests: int
@@ -207,7 +207,7 @@ class Latency(Contract):
     over_budget: int | None
     """Requests over the latency budget; None if the gateway does not count at the budget."""
     is_default_budget: bool = False
-    """Whether `budgets_ms` of gateway.yaml does not name the ensemble, so that the default counts."""
+    """Whether `budgets_ms` of gateway.yaml gives the ensemble no budget, so that the default counts."""
 
     @property
     def per_second(self) -> float | None:
@@ -286,7 +286,7 @@ class Facts(Contract):
     labels_asked: int
     labels_given: int
     """Rows with at least one label."""
-    latency: Latency | None
+    latency: GatewayLatency | None
     """None if the gateway has had no request for it, or does not answer."""
     watched: Watched | None
     """None without a reference of this bundle; `told` says what to do."""

@@ -18,7 +18,7 @@ from slipway.operations.watch.restarts import Restart
 from slipway.operations.watch.row_numbers import count_between, newest_ever, row_before
 from slipway.operations.watch.rows import Rows
 from slipway.operations.watch.settings import WatchSettings
-from slipway.operations.watch.state import HOUR_S, MINUTE_S, Bets, Current, Seen, WatchState, digest_of
+from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, DriftDetection, SeenRows, WatchState, digest_of
 from slipway.operations.watch.test_split import TestReference, class_counts
 
 BATCH = 2_000
@@ -60,7 +60,7 @@ def count_rows(store: Store, state: WatchState, *, keep: Callable[[WatchState], 
         keep(state)
 
 
-def _counted(seen: Seen, found: list[tuple[int, float, str, str | None, int]]) -> Seen:
+def _counted(seen: SeenRows, found: list[tuple[int, float, str, str | None, int]]) -> SeenRows:
     times = [time_s for _, time_s, _, _, _ in found]
     statuses = Counter({int(name): count for name, count in seen.statuses.items()})
     statuses.update(status for *_, status in found)
@@ -68,7 +68,7 @@ def _counted(seen: Seen, found: list[tuple[int, float, str, str | None, int]]) -
     minutes.update(int(time_s // MINUTE_S) for time_s in times)
     newest = int(times[-1] // MINUTE_S)  # not the largest: a clock may have been ahead once
     stable = [bundle for _, _, arm, bundle, _ in found if arm == "stable" and bundle]
-    return Seen(
+    return SeenRows(
         last_row=found[-1][0],
         rows=seen.rows + len(found),
         statuses=dict(statuses),
@@ -169,7 +169,9 @@ def _fed(current: Current, columns: Columns, following: Following, *, store: Sto
         if bets is None:
             asked = following.settings.rows_between_false_alarms
             started = watch.start(rows_between_false_alarms=asked)
-            bets = Bets(source=source, state=started, after_row=current.last_row, since_s=float(columns.time_s[0]))
+            bets = DriftDetection(
+                source=source, state=started, after_row=current.last_row, since_s=float(columns.time_s[0])
+            )
         rows = columns.watched(following.reference.class_means)
         if not any(event.detector == "brightness" for event in reference.events):
             rows = Rows(rows.confidence, rows.distance, rows.norm, rows.class_id)
@@ -190,7 +192,7 @@ def _fed(current: Current, columns: Columns, following: Following, *, store: Sto
     )
 
 
-def _with_history(bets: Bets, state: DriftState, *, time_s: float) -> Bets:
+def _with_history(bets: DriftDetection, state: DriftState, *, time_s: float) -> DriftDetection:
     points = list(bets.history)
     if state.log10_evidence is not None:
         points.append(Point(time_s=time_s, row=state.rows, log10_evidence=state.log10_evidence))
@@ -200,7 +202,9 @@ def _with_history(bets: Bets, state: DriftState, *, time_s: float) -> Bets:
     return bets.model_copy(update={"state": state, "history": tuple(points)})
 
 
-def _alarm(bets: Bets, columns: Columns, before: DriftState, *, store: Store, reference: TestReference) -> DriftAlarm:
+def _alarm(
+    bets: DriftDetection, columns: Columns, before: DriftState, *, store: Store, reference: TestReference
+) -> DriftAlarm:
     found, labels = bets.state.alarm, reference.labels
     assert found is not None, "the caller has asked"
     at, back = found.row - before.rows, found.row - found.since_row

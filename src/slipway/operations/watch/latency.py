@@ -10,7 +10,7 @@ from slipway.errors import ServingError
 from slipway.operations.gateway.access_logs import LATENCY, SCOPE
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.release.metrics import fetch, samples
-from slipway.operations.watch.facts import Latency
+from slipway.operations.watch.facts import GatewayLatency
 
 AGAIN_S, WAIT_S = 10.0, 1.0
 RECENT_S = 600.0
@@ -41,10 +41,10 @@ class LatencyReader:
         self._settings = settings
         self._thread: threading.Thread | None = None
         self._asked_s = -AGAIN_S
-        self._found: dict[str, Latency] = {}
+        self._found: dict[str, GatewayLatency] = {}
         self._readings: deque[tuple[float, dict[str, Counted]]] = deque()
 
-    def latest(self) -> dict[str, Latency]:
+    def latest(self) -> dict[str, GatewayLatency]:
         """The newest answer; empty if the gateway does not answer. It waits for a new one for a second at most."""
         is_asking = self._thread is not None and self._thread.is_alive()
         if not is_asking and time.monotonic() - self._asked_s >= AGAIN_S:
@@ -69,7 +69,7 @@ class LatencyReader:
         self._found = {
             name: latency_of(
                 one.since(before.get(name, NONE)),
-                budget_ms=self._settings.budgets_ms.get(name),
+                budget_ms=self._settings.all_budgets_ms.get(name),
                 seconds=None if since_s is None else read_s - since_s,
             )
             for name, one in now.items()
@@ -101,7 +101,7 @@ def counts_of(text: str) -> dict[str, Counted]:
     return {model: Counted(total, dict(within[model])) for model, total in requests.items()}
 
 
-def latency_of(counted: Counted, *, budget_ms: float | None, seconds: float | None) -> Latency:
+def latency_of(counted: Counted, *, budget_ms: float | None, seconds: float | None) -> GatewayLatency:
     """The latency of these requests.
 
     Args:
@@ -110,7 +110,7 @@ def latency_of(counted: Counted, *, budget_ms: float | None, seconds: float | No
     """
     counted_at_ms = LatencyGate().p99_ms if budget_ms is None else budget_ms
     within = counted.within.get(counted_at_ms)
-    return Latency(
+    return GatewayLatency(
         requests=counted.requests,
         seconds=seconds,
         p50_ms=_percentile(counted, 0.50),

@@ -16,9 +16,9 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.errors import ServingError
 from slipway.operations.journal.pictures import Picture, measure
-from slipway.operations.watch.rows import ClassMeans, Floats, Ints, rows_of
+from slipway.operations.watch.rows import ClassDirections, Floats, Ints, rows_of
 from slipway.operations.watch.test_split import (
-    Means,
+    EncodedDirections,
     TestReference,
     class_counts,
     confidence_bins,
@@ -81,7 +81,7 @@ def make_reference(bundle: Bundle, *, classifier: str, port: int) -> TestReferen
         if answers.embedding is not None:
             some = asking.ask(_some(dataset.of("validation"), classes=len(bundle.labels)), what="validation split")
             assert some.embedding is not None, "the same network gave embeddings before"
-            means = Means.of(ClassMeans.of(some.embedding, some.truth, some.brightness))
+            means = EncodedDirections.of(ClassDirections.of(some.embedding, some.truth, some.brightness))
     return _reference(answers, means, bundle, classifier)
 
 
@@ -144,7 +144,7 @@ def _some(images: Sequence[LabelledImage], *, classes: int) -> list[LabelledImag
     return [image for of in by_class.values() for image in draw.sample(of, min(most, len(of)))]
 
 
-def _reference(answers: _Answers, means: Means | None, bundle: Bundle, classifier: str) -> TestReference:
+def _reference(answers: _Answers, means: EncodedDirections | None, bundle: Bundle, classifier: str) -> TestReference:
     arrays = None if means is None else means.arrays
     rows = rows_of(answers.confidence, answers.class_id, answers.brightness, answers.embedding, arrays)
     of_class = Counter(answers.truth.tolist())

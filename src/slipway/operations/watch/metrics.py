@@ -1,7 +1,7 @@
 """The watch's metrics for Prometheus."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from slipway.errors import MissingDependencyError
 from slipway.operations.watch.facts import ClassRecall, Facts, Interval, Watched, mean_of
@@ -26,6 +26,8 @@ class WatchMetrics:
         self.facts: tuple[Facts, ...] = ()
         self.looked_s = 0.0
         """Unix time of the last look that ended without an error."""
+        self.turns_waiting: Collection[str] = ()
+        """Classifiers of which a proposal or an open turn waits for a person."""
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus_client."""
@@ -37,6 +39,11 @@ class WatchMetrics:
             gauge = GaugeMetricFamily(f"{PREFIX}_{name}", help_text, labels=("classifier", *labels))
             self._add(gauge, values)
             yield gauge
+        said = "Whether a proposal or an open turn waits for a person"
+        waits = GaugeMetricFamily(f"{PREFIX}_turn_waits", said, labels=("classifier",))
+        for facts in self.facts:
+            waits.add_metric((facts.classifier,), facts.classifier in self.turns_waiting)
+        yield waits
         looked = "Time of the last look at the journal without an error"
         yield GaugeMetricFamily(f"{PREFIX}_looked_timestamp_seconds", looked, value=self.looked_s)
 

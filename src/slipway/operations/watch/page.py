@@ -30,7 +30,7 @@ TITLE = "Watch"
 
 
 @dataclass(frozen=True)
-class Price:
+class MachinePrice:
     """Price of the machine."""
 
     per_hour: float
@@ -66,7 +66,7 @@ class Detail:
 class LivePage:
     """`page` for a server, which makes each page once, whoever asks."""
 
-    def __init__(self, facts: Callable[[], Sequence[Facts]], *, price: Price | None = None) -> None:
+    def __init__(self, facts: Callable[[], Sequence[Facts]], *, price: MachinePrice | None = None) -> None:
         self._facts, self._price = facts, price
         self._made: tuple[Sequence[Facts], bool, str] | None = None
         self._charts = Charts()
@@ -86,7 +86,7 @@ class LivePage:
 def page(
     facts: Sequence[Facts],
     *,
-    price: Price | None = None,
+    price: MachinePrice | None = None,
     charts: Charts | None = None,
     stale: bool = False,
 ) -> str:
@@ -137,7 +137,7 @@ def _template() -> "Template":
     return environment("slipway.operations.watch").get_template("watch.html")
 
 
-def cost_sentence(price: Price | None, per_second: float | None) -> str | None:
+def cost_sentence(price: MachinePrice | None, per_second: float | None) -> str | None:
     """The cost of a million requests at the present rate: the price of an hour ÷ the requests of an hour.
 
     None without a price, and without requests.

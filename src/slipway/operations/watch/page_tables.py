@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from slipway.operations.watch.facts import ClassRecall, Facts, Interval, Latency, Quantiles, Watched, mean_of
+from slipway.operations.watch.facts import ClassRecall, Facts, GatewayLatency, Interval, Quantiles, Watched, mean_of
 from slipway.pages.tables import Badge, Cell, Column, Scale, Strip, Table, Tone, table
 from slipway.pages.wording import NONE, figures, percent, thousands
 from slipway.system.text import shown
@@ -44,7 +44,7 @@ def _row(facts: Facts) -> tuple[Cell, ...]:
     )
 
 
-def latency_text(latency: Latency | None) -> str:
+def latency_text(latency: GatewayLatency | None) -> str:
     """P99 as the edge of its bucket, of which time it is, its budget, and the share over the budget."""
     if latency is None:
         return "no request yet, or the gateway does not answer"
@@ -142,7 +142,7 @@ def _estimate_cell(estimate: Interval | None, reference: float | None = None, *,
 
 
 def gap(found: Watched) -> Table | None:
-    """How live rows differ from the test split, measure by measure."""
+    """Show how live rows differ from the test split, measure by measure."""
     if not found.gap:
         return None
     live = "the newest rows" if found.live_rows is None else f"the live reference, {thousands(found.live_rows)} rows"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from slipway.contract.base import Evidence
+from slipway.contract.typed_file import Evidence
 from slipway.errors import DataError, MissingDependencyError
 from slipway.operations.watch.rows import Floats, Rows
 

@@ -4,7 +4,7 @@ import getpass
 import time
 from pathlib import Path
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store

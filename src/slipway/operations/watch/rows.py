@@ -26,7 +26,7 @@ class Rows:
     confidence: Floats
     """Calibrated probability of the predicted class."""
     distance: Floats
-    """Distance of the embedding to the nearest class mean, see `ClassMeans`."""
+    """Distance of the embedding to the nearest class mean, see `ClassDirections`."""
     norm: Floats
     """Euclidean norm of the embedding."""
     class_id: Ints
@@ -61,7 +61,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class ClassMeans:
+class ClassDirections:
     """Directions of the class means, seen from the mean of all embeddings, and the brightness of the classes' images.
 
     Along some axes, embeddings of one class differ much; there a difference says little. Every embedding is therefore
@@ -82,7 +82,7 @@ class ClassMeans:
     @classmethod
     def of(
         cls, embeddings: Floats, class_ids: Ints, brightness: Floats | None = None, *, most_axes: int = MOST_AXES
-    ) -> "ClassMeans":
+    ) -> "ClassDirections":
         """Measure the means on embeddings `[n, d]` with known classes, and the brightness `[n]` of their images.
 
         An axis with the variance v within classes is shortened by √(m / (v + m)), with m the mean variance over all
@@ -146,7 +146,7 @@ def _light(class_ids: Ints, brightness: Floats | None) -> Floats:
 
 
 def rows_of(
-    confidence: Floats, class_id: Ints, brightness: Floats, embedding: Floats | None, means: ClassMeans | None
+    confidence: Floats, class_id: Ints, brightness: Floats, embedding: Floats | None, means: ClassDirections | None
 ) -> Rows:
     """Rows as the watch takes them. A network without an embedding has a distance and a norm of 0, which no bet uses.
 

@@ -14,11 +14,12 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.folders import only_process
 from slipway.operations.journal.store import DATABASE, Store
-from slipway.operations.watch.facts import Facts, Latency
+from slipway.operations.turn.waiting import waits_for_a_person
+from slipway.operations.watch.facts import Facts, GatewayLatency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
 from slipway.operations.watch.latency import LatencyReader
 from slipway.operations.watch.metrics import WatchMetrics
-from slipway.operations.watch.page import LivePage, Price
+from slipway.operations.watch.page import LivePage, MachinePrice
 from slipway.operations.watch.restarts import read_restarts
 from slipway.operations.watch.row_numbers import newest_ever
 from slipway.operations.watch.settings import WatchSettings
@@ -36,7 +37,12 @@ AGAIN_S = 600.0
 
 
 def run_watch(
-    settings: GatewaySettings, *, ended: threading.Event, say: Say, once: bool = False, price: Price | None = None
+    settings: GatewaySettings,
+    *,
+    ended: threading.Event,
+    say: Say,
+    once: bool = False,
+    price: MachinePrice | None = None,
 ) -> tuple[Facts, ...]:
     """Watch every classifier of the journal until `ended`; returns what is known at the end.
 
@@ -56,7 +62,9 @@ def run_watch(
         is_open = False
         while not ended.is_set():
             if not once and not (settings.journal / DATABASE).is_file():
-                waits.say(f"{settings.journal}: no journal yet; waits for slipway journal run")
+                waits.say(
+                    f"{settings.journal}: no journal yet; waits for {command('slipway journal run', settings.file)}"
+                )
                 ended.wait(LOOK_S)
                 continue
             try:
@@ -88,6 +96,7 @@ def _looks(watch: "Watch", metrics: WatchMetrics, *, ended: threading.Event, say
             if path.stat().st_ino != inode:
                 raise FileNotFoundError
             metrics.facts, metrics.looked_s = watch.look(), time.time()
+            metrics.turns_waiting = watch.turns_waiting(metrics.facts)
             with told(path):
                 os.utime(lock_of(watch.store.folder))
         except FileNotFoundError:
@@ -136,7 +145,7 @@ class Watch:
     def __init__(self, store: Store, settings: GatewaySettings, *, say: Say) -> None:
         self.store = store
         self._settings, self._say = settings, say
-        self._of: dict[str, Classifier] = {}
+        self._of: dict[str, WatchedClassifier] = {}
         self._newest = 0
         self._latency = LatencyReader(settings)
 
@@ -149,10 +158,14 @@ class Watch:
         assert self._settings.watch is not None, "the verb has checked it"
         names, self._newest = classifiers(self.store, after=self._newest)
         for name in names - self._of.keys():
-            self._of[name] = Classifier(name, self.store, self._settings.watch, say=self._say)
+            self._of[name] = WatchedClassifier(name, self.store, self._settings.watch, say=self._say)
         latency, labels = self._latency.latest(), self._labels()
         known = [self._of[name].look(latency=latency.get(name), labels=labels) for name in sorted(self._of)]
         return tuple(still_served(known, self._settings))
+
+    def turns_waiting(self, known: Sequence[Facts]) -> set[str]:
+        """The classifiers of which a proposal or an open turn waits for a person."""
+        return {one.classifier for one in known if waits_for_a_person(self._settings, one.classifier)}
 
     def _labels(self) -> object:
         """Return a value that changes when labels or selections do."""
@@ -185,7 +198,7 @@ def still_served(known: Sequence[Facts], settings: GatewaySettings) -> list[Fact
     return [one for one in known if one.classifier in names or (one.last_s or 0) >= since_s]
 
 
-class Classifier:
+class WatchedClassifier:
     """One classifier, followed from look to look."""
 
     def __init__(self, name: str, store: Store, settings: WatchSettings, *, say: Say) -> None:
@@ -199,7 +212,7 @@ class Classifier:
         self._unsaved = ""
         self._told: set[str] = set()
 
-    def look(self, *, latency: Latency | None, labels: object) -> Facts:
+    def look(self, *, latency: GatewayLatency | None, labels: object) -> Facts:
         """Follow the rows, and say what is new. A fault of this classifier's files harms no other classifier.
 
         Args:

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 
 MOST_TIMES_ROWS = 20
 """Largest evidence of a change, in multiples of the number of rows, with which rows count as unchanged."""

@@ -6,10 +6,10 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 from slipway.operations.watch.drift import DriftState
-from slipway.operations.watch.facts import DriftAlarm, Gap, Point, Source
+from slipway.operations.watch.facts import DriftAlarm, Gap, Point, ReferenceSource
 from slipway.operations.watch.reference import WatchReference
 from slipway.operations.watch.test_split import FOLDER, TestReference, folder_of, write_private
 
@@ -21,7 +21,7 @@ RowNumber = Annotated[int, Field(ge=0, lt=2**63)]
 """Number of a row of the journal, as SQLite gives it."""
 
 
-class Seen(Contract):
+class SeenRows(Contract):
     """Rows of a classifier, of whatever bundle and STATUS, since the watch first saw it."""
 
     last_row: RowNumber = 0
@@ -48,10 +48,10 @@ class LiveReference(Contract):
     """Differences of these rows from the test split."""
 
 
-class Bets(Contract):
+class DriftDetection(Contract):
     """The drift detectors at work."""
 
-    source: Source
+    source: ReferenceSource
     state: DriftState
     after_row: int
     """Number of the journal's row after which they began."""
@@ -78,12 +78,12 @@ class Current(Contract):
     trusted: bool = False
     """Whether a person has said that live rows are as they should be."""
     live: LiveReference | None = None
-    bets: Bets | None = None
+    bets: DriftDetection | None = None
     """None until there is a reference with enough rows."""
     restarts: tuple[float, ...] = ()
     """Times (Unix, s) of the restarts that are carried out, or passed over as those of another bundle."""
 
-    def drift(self, reference: TestReference) -> tuple[Source, WatchReference] | None:
+    def drift(self, reference: TestReference) -> tuple[ReferenceSource, WatchReference] | None:
         """The reference of drift: the live one as soon as there is one.
 
         None without one: the test split is too small, or a person has said that live rows differ from it rightly, and
@@ -96,7 +96,7 @@ class Current(Contract):
 
 class WatchState(Contract):
     classifier: str
-    seen: Seen = Seen()
+    seen: SeenRows = SeenRows()
     current: Current | None = None
     """None without a reference."""
 

@@ -10,7 +10,7 @@ from slipway.errors import DataError, SpecError
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.facts import AccuracyFacts, Drift, Facts, Latency, Watched
+from slipway.operations.watch.facts import AccuracyFacts, Drift, Facts, GatewayLatency, Watched
 from slipway.operations.watch.follow import Following
 from slipway.operations.watch.latency import LatencyReader
 from slipway.operations.watch.restarts import Restart, read_restarts
@@ -30,6 +30,7 @@ class WatchStatus:
     """The classifiers of a journal, and whether somebody looks at it."""
 
     journal: Path
+    settings_file: Path
     looked_s: float | None
     """Unix time of the watch's last look; None if it never looked."""
     facts: tuple[Facts, ...]
@@ -57,12 +58,11 @@ class WatchStatus:
         return lines
 
     def _looked(self) -> str:
+        run = command("slipway watch run", self.settings_file)
         if self.looked_s is None:
-            return "nobody has watched it yet; slipway watch run does"
+            return f"nobody has watched it yet; {run} does"
         if abs(time.time() - self.looked_s) > LATE_S:
-            return (
-                f"the last look was at {time_text(self.looked_s)}, and figures are of then; slipway watch run goes on"
-            )
+            return f"the last look was at {time_text(self.looked_s)}, and figures are of then; {run} goes on"
         return f"watched, the last look was at {time_text(self.looked_s)}"
 
 
@@ -84,11 +84,11 @@ def status_of(settings: GatewaySettings) -> WatchStatus:
     restarts = {facts.classifier: entries for facts, entries in known}
     served = tuple(still_served([facts for facts, _ in known], settings))
     gone = tuple(sorted(restarts.keys() - {facts.classifier for facts in served}))
-    return WatchStatus(settings.journal, looked_s, served, restarts, gone)
+    return WatchStatus(settings.journal, settings.file, looked_s, served, restarts, gone)
 
 
 def _known(
-    name: str, store: Store, settings: WatchSettings, *, looked_s: float, latency: Latency | None
+    name: str, store: Store, settings: WatchSettings, *, looked_s: float, latency: GatewayLatency | None
 ) -> tuple[Facts, tuple[Restart, ...]]:
     """Return the facts on one classifier. A damaged file of it is reported, and harms no other."""
     state, entries = WatchState(classifier=name), tuple[Restart, ...]()

@@ -9,12 +9,12 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.spec import check_name
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 from slipway.operations.watch.facts import BRIGHTNESS_BINS, CONFIDENCE_BINS, Count, Quantiles
 from slipway.operations.watch.reference import MEASURES, MIN_ROWS, MOST_MISSING, Detector, WatchReference
-from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
+from slipway.operations.watch.rows import ClassDirections, Floats, Ints, Rows
 from slipway.system.targets import told, write_file
 
 FOLDER, FILE = "watch", "reference.json"
@@ -24,8 +24,8 @@ _SAMPLE = 201
 """Values that describe a distribution: its quantiles in steps of half a percent."""
 
 
-class Means(Contract):
-    """`ClassMeans` as text: base64 of FP32 values, little-endian."""
+class EncodedDirections(Contract):
+    """`ClassDirections` as text: base64 of FP32 values, little-endian."""
 
     centre: str
     directions: str
@@ -34,7 +34,7 @@ class Means(Contract):
     light: str
 
     @classmethod
-    def of(cls, means: ClassMeans) -> Self:
+    def of(cls, means: ClassDirections) -> Self:
         return cls(**{name: _text(array) for name, array in vars(means).items()})
 
     @model_validator(mode="after")
@@ -45,9 +45,9 @@ class Means(Contract):
         return self
 
     @property
-    def arrays(self) -> ClassMeans:
+    def arrays(self) -> ClassDirections:
         centre = _array(self.centre)
-        return ClassMeans(
+        return ClassDirections(
             centre=centre,
             directions=_array(self.directions).reshape(-1, centre.size),
             axes=_array(self.axes).reshape(-1, centre.size),
@@ -69,8 +69,8 @@ class Pictures(Contract):
     """Images by bin of their brightness."""
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Images = Annotated[int, Field(ge=0, lt=2**53)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ImageCount = Annotated[int, Field(ge=0, lt=2**53)]
 """A number of images, as a double holds it."""
 
 
@@ -88,14 +88,14 @@ class TestReference(Contract):
     """Images of the test split that were answered."""
     refused: int
     """Images of the test split that the server refused; they are left out."""
-    accuracy: Share
-    recall: dict[int, Share]
+    accuracy: Fraction
+    recall: dict[int, Fraction]
     """Recall by class id; classes without an image are left out."""
-    images: dict[int, Images]
+    images: dict[int, ImageCount]
     """Answered images by true class, for how well accuracy and recall are known."""
     predicted: dict[int, int]
     """Answers by class id; -1 is `unknown`."""
-    means: Means | None
+    means: EncodedDirections | None
     """Class means of the validation split, so that no row's distance is to a mean that contains the row itself. None
     for a network without an embedding."""
     drift: WatchReference | None
@@ -113,7 +113,7 @@ class TestReference(Contract):
         return self
 
     @property
-    def class_means(self) -> ClassMeans | None:
+    def class_means(self) -> ClassDirections | None:
         return None if self.means is None else self.means.arrays
 
 

@@ -12,9 +12,9 @@ from slipway.operations.watch.facts import (
     Drift,
     Facts,
     Gap,
+    GatewayLatency,
     Histogram,
     Inputs,
-    Latency,
     PredictedClass,
     Watched,
 )
@@ -24,7 +24,7 @@ from slipway.operations.watch.live import gap_of, missing
 from slipway.operations.watch.reference import MIN_ROWS
 from slipway.operations.watch.row_numbers import newest_after
 from slipway.operations.watch.sentences import sentences
-from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, Seen, WatchState
+from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, SeenRows, WatchState
 from slipway.operations.watch.test_split import (
     Pictures,
     TestReference,
@@ -49,7 +49,7 @@ class Sources:
     """A sentence on what prevents the watch from following this classifier."""
 
 
-def facts_of(state: WatchState, sources: Sources, *, looked_s: float, latency: Latency | None) -> Facts:
+def facts_of(state: WatchState, sources: Sources, *, looked_s: float, latency: GatewayLatency | None) -> Facts:
     """Everything that is shown of one classifier."""
     seen, store = state.seen, sources.store
     found = _watched(state, sources)
@@ -75,7 +75,7 @@ def status_name(status: int) -> str:
     return STATUS_NAMES[status] if 0 <= status < len(STATUS_NAMES) else f"status {status}"
 
 
-def rate_of(seen: Seen, *, now_s: float) -> float:
+def rate_of(seen: SeenRows, *, now_s: float) -> float:
     """Rows per second in the hour before `now_s`, or since the first row if that is less, but for a minute at least."""
     if seen.first_s is None:
         return 0.0

@@ -17,7 +17,7 @@ Cells = Sequence[tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ConfusedPair:
     """A class that is mistaken for another one."""
 
     truth: str
@@ -91,13 +91,13 @@ def rows_of(cells: Cells, *, classes: int) -> list[list[int]]:
     return found
 
 
-def confused_pairs(cells: Cells, labels: Sequence[str], *, most: int) -> list[Pair]:
+def confused_pairs(cells: Cells, labels: Sequence[str], *, most: int) -> list[ConfusedPair]:
     """Return the most frequent mistakes, by images and then by their share of the true class."""
     totals = Counter[int]()
     for truth, _, count in cells:
         totals[truth] += count
     pairs = [
-        Pair(labels[truth], labels[label], count, count / totals[truth])
+        ConfusedPair(labels[truth], labels[label], count, count / totals[truth])
         for truth, label, count in cells
         if truth != label
     ]

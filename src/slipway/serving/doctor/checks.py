@@ -6,7 +6,7 @@ from typing import Literal
 
 from slipway.system.text import few
 
-Part = Literal["repository", "machine", "step", "ensemble"]
+CheckedPart = Literal["repository", "machine", "step", "ensemble"]
 State = Literal["ok", "fail", "untold"]
 MARKS: dict[State, str] = {"ok": "✓", "fail": "✗", "untold": "–"}  # noqa: RUF001  as in an empty cell of a table
 
@@ -15,7 +15,7 @@ MARKS: dict[State, str] = {"ok": "✓", "fail": "✗", "untold": "–"}  # noqa:
 class Check:
     """The result of one check: its subject, its state, and the remedy."""
 
-    part: Part
+    part: CheckedPart
     subject: str
     """The subject of the check: a file of the repository, a property of the machine, or a model."""
     state: State

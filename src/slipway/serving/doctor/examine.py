@@ -16,7 +16,7 @@ from slipway.lint import Finding as Fault
 from slipway.lint import lint
 from slipway.lint.heads import FOLDER, GROUP
 from slipway.lint.models import AGAIN, Model, ensembles, read_models
-from slipway.serving.doctor.checks import Check, Part, Servable, judge
+from slipway.serving.doctor.checks import Check, CheckedPart, Servable, judge
 from slipway.serving.doctor.machine import Host, check_memory, look
 from slipway.serving.doctor.steps import check_step
 from slipway.system.text import few
@@ -163,7 +163,7 @@ def _steps(repository: Path, files: Files, machine: Host, *, timeout_s: float) -
     yield check_memory(peak_mb, files.models, gpus=len(machine.gpus) or 1)
 
 
-def _said(part: Part, fault: Fault, model: str) -> Check:
+def _said(part: CheckedPart, fault: Fault, model: str) -> Check:
     """A finding of the lint, under the name of a model that cannot answer because of it."""
     inside = fault.file.partition("/")[2] if fault.model == model else fault.file
     reason = ": ".join(filter(None, (inside, fault.field, fault.reason)))

@@ -20,7 +20,7 @@ from slipway.steps.guard import PLACEHOLDER
 
 
 @dataclass(frozen=True)
-class Trial:
+class StepChecks:
     """The checks on one step."""
 
     checks: tuple[Check, ...]
@@ -30,7 +30,7 @@ class Trial:
 
 def check_step(
     model: Model, machine: Host, *, lane: Lane | None, timeout_s: float, without: Collection[str] = ()
-) -> Trial:
+) -> StepChecks:
     """Check the backend of a step that passed the lint, and try the step. This runs its code, which must be trusted.
 
     Args:
@@ -46,11 +46,11 @@ def check_step(
     elif model.backend == "onnxruntime":
         more = _one(model, "untold", f"a fallback: {NO_PLAN}; only that backend can try it")
     else:
-        more = Trial(tuple(check_plans(model, machine.gpus, installed=tensorrt_version(), lane=lane)))
-    return Trial((*found, *more.checks), more.peak_mb)
+        more = StepChecks(tuple(check_plans(model, machine.gpus, installed=tensorrt_version(), lane=lane)))
+    return StepChecks((*found, *more.checks), more.peak_mb)
 
 
-def _try_python(model: Model, outputs: Sequence[Any], machine: Host, *, timeout_s: float) -> Trial:
+def _try_python(model: Model, outputs: Sequence[Any], machine: Host, *, timeout_s: float) -> StepChecks:
     arithmetic = model.parameter("arithmetic")
     capabilities = machine.packages.get("openvino", {}).get("capabilities", ["BF16"])
     if arithmetic == "bf16" and "BF16" not in capabilities:
@@ -72,7 +72,7 @@ def _try_python(model: Model, outputs: Sequence[Any], machine: Host, *, timeout_
     return _one(model, "ok", f"loads, and answers an image, in {took}", "", tried)
 
 
-def _try_dali(model: Model, machine: Host, *, timeout_s: float) -> Trial:
+def _try_dali(model: Model, machine: Host, *, timeout_s: float) -> StepChecks:
     tried = machine.interpreter.run({**_job(model), "build": bool(machine.gpus)}, timeout_s=timeout_s)
     if tried.problem:
         return _one(model, "fail", f"dali.py: {tried.problem}", AGAIN, tried)
@@ -104,5 +104,5 @@ def _wrong_outputs(outputs: Sequence[Any], given: Mapping[str, Any]) -> str:
     return ""
 
 
-def _one(model: Model, state: Any, reason: str, remedy: str = "", tried: Rehearsal | None = None) -> Trial:
-    return Trial((Check("step", model.name, state, reason, remedy),), None if tried is None else tried.peak_mb)
+def _one(model: Model, state: Any, reason: str, remedy: str = "", tried: Rehearsal | None = None) -> StepChecks:
+    return StepChecks((Check("step", model.name, state, reason, remedy),), None if tried is None else tried.peak_mb)

@@ -10,15 +10,14 @@ from slipway.contract.bundle import identity
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.build import BaseMeasured
-from slipway.contract.selection import IMAGE_SUFFIXES
-from slipway.evaluation.predict import Float, Predictions, predict
-from slipway.evaluation.predict import Network as Predicts
+from slipway.contract.shared_rules import IMAGE_SUFFIXES
+from slipway.evaluation.predict import Float, Forward, Predictions, predict
 from slipway.steps import guard
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder, files_below, sha256_bytes, sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.bundle.calibration import write_calibration
-from slipway.training.bundle.export import Embedder, write_onnx
+from slipway.training.bundle.export import EmbeddingNetwork, write_onnx
 from slipway.training.bundle.importing import preprocess_of
 from slipway.training.bundle.write import check_finite, compare_embeddings
 from slipway.training.data.entries import raise_faults
@@ -49,7 +48,7 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
         dataset.write(staging / DATASET)
         preprocess.write(staging / "preprocess.json")
         write_calibration(staging, dataset, spec.calibration)
-        write_onnx(Embedder(network), staging / "model.onnx", input_shape=(3, *preprocess.input_size))
+        write_onnx(EmbeddingNetwork(network), staging / "model.onnx", input_shape=(3, *preprocess.input_size))
         onnx = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
         found = [
             _run(each, spec, preprocess, dataset, what) for each, what in ((onnx.run, "ONNX"), (network.run, "torch"))
@@ -87,7 +86,7 @@ def network_of(spec: BaseSpec, preprocess: Preprocess) -> tuple[Network, str]:
     return network.eval(), "timm's own" if backbone.pretrained else "random"
 
 
-def _run(network: Predicts, spec: BaseSpec, preprocess: Preprocess, dataset: Dataset, what: str) -> Predictions:
+def _run(network: Forward, spec: BaseSpec, preprocess: Preprocess, dataset: Dataset, what: str) -> Predictions:
     options = {"preprocess": preprocess, "batch_size": spec.serving.max_batch_size}
     return predict(network, dataset, dataset.of("test"), what=f"embeddings, {what}", **options)  # type: ignore[arg-type]
 

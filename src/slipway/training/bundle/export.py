@@ -119,7 +119,7 @@ CACHED_WHILE_EXPORTING = r"The tensor attributes? ([\w.]+\.attention_bias_cache\
 """Warning of torch.export about levit and its kin. It empties their caches again, and the graph computes the biases."""
 
 
-class Embedder(nn.Module):
+class EmbeddingNetwork(nn.Module):
     """`network` without its logits, which makes a base."""
 
     def __init__(self, network: Network) -> None:
@@ -131,7 +131,7 @@ class Embedder(nn.Module):
         return embedding_nd
 
 
-def write_onnx(network: Network | Embedder, path: Path, *, input_shape: tuple[int, int, int]) -> None:
+def write_onnx(network: Network | EmbeddingNetwork, path: Path, *, input_shape: tuple[int, int, int]) -> None:
     """Export `network` for `FP32 [n, *input_shape]`; equal weights give equal bytes.
 
     Raises:
@@ -148,7 +148,7 @@ def write_onnx(network: Network | Embedder, path: Path, *, input_shape: tuple[in
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=list(OUTPUTS[1:] if isinstance(network, Embedder) else OUTPUTS),
+                output_names=list(OUTPUTS[1:] if isinstance(network, EmbeddingNetwork) else OUTPUTS),
                 dynamic_shapes=({0: torch.export.Dim("n")},),
                 verbose=False,
             )

@@ -9,9 +9,9 @@ from pydantic import ConfigDict, model_validator
 from timm.data import resolve_data_config
 
 from slipway.contract import Manifest, Preprocess, Spec, SpecError
-from slipway.contract.base import Contract
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.contract.recipe import AUTO
+from slipway.contract.typed_file import Contract
 from slipway.onnx_graph import save
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder

@@ -13,7 +13,7 @@ from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
 from slipway.evaluation.bundle import evaluate_bundle, evaluate_label_bundle
-from slipway.evaluation.predict import Network, Predictions, predict
+from slipway.evaluation.predict import Forward, Predictions, predict
 from slipway.evaluation.unknown import check_coverage, foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
@@ -47,7 +47,7 @@ def write_bundle(
     spec: Spec,
     dataset: Dataset,
     write_graph: Callable[[Path], None],
-    reference: Network | None,
+    reference: Forward | None,
     inputs: Mapping[str, str],
     libraries: Sequence[str],
     origin: NetworkOrigin,
@@ -67,7 +67,7 @@ def write_bundle(
             serving would refuse.
     """
 
-    def run(network: Network, images: Sequence[LabelledImage], what: str) -> Predictions:
+    def run(network: Forward, images: Sequence[LabelledImage], what: str) -> Predictions:
         size = spec.serving.max_batch_size
         return predict(network, dataset, images, preprocess=spec.preprocess, batch_size=size, what=what)
 

@@ -14,7 +14,7 @@ from slipway.steps import guard
 from slipway.system.files import sha256_bytes
 from slipway.system.text import few
 from slipway.training.data.entries import Entry, raise_faults
-from slipway.training.data.sources import Source, find
+from slipway.training.data.sources import ImageSource, find
 from slipway.training.data.splits import assign
 
 
@@ -66,7 +66,7 @@ def check_top_k(spec: Spec, dataset: Dataset) -> None:
         )
 
 
-def _explain_labels(root: Path, labels: Sequence[str], source: Source) -> str:
+def _explain_labels(root: Path, labels: Sequence[str], source: ImageSource) -> str:
     kind = "row" if source.origin == "CSV" else "folder"
     lines = [
         f"{what}: {few([*map(repr, found)])}"

@@ -13,10 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 from slipway.contract import DataError, Preprocess, Spec, SpecError
-from slipway.contract.base import Evidence
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import SPLITS, Dataset, NewImage, Split
 from slipway.contract.spec import Data
+from slipway.contract.typed_file import Evidence
 from slipway.system.files import complete_folder, sha256_bytes, sha256_file
 from slipway.system.targets import MARKERS
 from slipway.system.text import few

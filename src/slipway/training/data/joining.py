@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slipway.contract.dataset import SPLITS, Dataset, LabelledImage, NewImage, Split
 from slipway.training.data.entries import Entry
-from slipway.training.data.inspection.facts import Facts, Viewer, look
+from slipway.training.data.inspection.facts import ImageFacts, Viewer, look
 from slipway.training.data.inspection.near_duplicates import near_between
 
 SHARES: Mapping[Split, float] = {"test": 0.15, "validation": 0.15}
@@ -90,7 +90,7 @@ def named(image: NewImage) -> str:
     return f"image {image.sha256[:12]} ({image.label!r})"
 
 
-def _near_old(old: Dataset, facts: Facts, viewer: Viewer) -> dict[int, list[LabelledImage]]:
+def _near_old(old: Dataset, facts: ImageFacts, viewer: Viewer) -> dict[int, list[LabelledImage]]:
     """The old images that each new one is a near duplicate of."""
     labels = old.labels
     entries = [Entry(image.path, tuple(labels[id_] for id_ in image.class_ids)) for image in old.images]
@@ -101,7 +101,7 @@ def _near_old(old: Dataset, facts: Facts, viewer: Viewer) -> dict[int, list[Labe
     return dict(found)
 
 
-def _groups(facts: Facts) -> list[list[int]]:
+def _groups(facts: ImageFacts) -> list[list[int]]:
     """Near duplicates among the new images, and each other image alone."""
     groups = [group for group, _ in facts.near()]
     together = {index for group in groups for index in group}

@@ -1,6 +1,6 @@
 """Loads batches with DALI for training: the serving decode, with augmentation for the train split only.
 
-An epoch depends only on the recipe's seed, its number and the process's share: a resumed run needs nothing else.
+An epoch depends only on the recipe's seed, its number and the process's part: a resumed run needs nothing else.
 """
 
 import re
@@ -26,7 +26,7 @@ from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.training.data.augment import augmented, quiet
 from slipway.training.data.decodable import DECODE_THREADS
-from slipway.training.data.order import ALL, Ids, Share, batches, rare_classes, shuffled
+from slipway.training.data.order import ALL, Ids, TrainingProcess, batches, rare_classes, shuffled
 from slipway.training.data.targets import TENSOR, reader_numbers
 
 AHEAD = 2
@@ -44,7 +44,7 @@ class Loading:
     recipe: Recipe
     threads: int
     task: Task = "multiclass"
-    share: Share = ALL
+    process: TrainingProcess = ALL
     """The process's part of each epoch."""
 
 
@@ -65,7 +65,7 @@ def train_loader(
 
 
 def eval_loader(dataset: Dataset, images: Sequence[LabelledImage], loading: Loading) -> "Loader":
-    """Load every image once, in order, with the serving preprocess (every `share.world_size`-th image)."""
+    """Load every image once, in order, with the serving preprocess (every `process.world_size`-th image)."""
     return Loader(dataset, images, loading, order=lambda _: np.arange(len(images)))
 
 
@@ -100,7 +100,7 @@ class Loader:
         self._order, self._config = order, loading.preprocess.model_dump()
         self._tensor = TENSOR[loading.task]
         self._number_n = np.array(reader_numbers(dataset, images, task=loading.task), np.int64)
-        self._recipe, self._threads, self._share = loading.recipe, loading.threads, loading.share
+        self._recipe, self._threads, self._process = loading.recipe, loading.threads, loading.process
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -109,7 +109,7 @@ class Loader:
         return len(self._batches())
 
     def _batches(self) -> list[Ids]:
-        return batches(self._order(self.epoch), batch_size=self._recipe.batch_size, share=self._share)
+        return batches(self._order(self.epoch), batch_size=self._recipe.batch_size, process=self._process)
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises DataError: a file is missing, or the decoder refuses it."""
@@ -170,7 +170,7 @@ class AugmentedLoader(Loader):
         """Raises DataError: a file is missing, or the decoder refuses it."""
         members_b = self._batches()
         ahead = min(AHEAD, len(members_b))
-        seed = np.random.SeedSequence([self._recipe.seed, self.epoch, self._share.rank]).generate_state(1)[0]
+        seed = np.random.SeedSequence([self._recipe.seed, self.epoch, self._process.rank]).generate_state(1)[0]
         pipeline = Pipeline.deserialize(
             self._graph,
             batch_size=max(map(len, members_b)),

@@ -14,7 +14,7 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Share:
+class TrainingProcess:
     """One of the processes that train together."""
 
     rank: int = 0
@@ -23,7 +23,7 @@ class Share:
     """Rank among the processes of its machine; also the index of its GPU."""
 
 
-ALL = Share()
+ALL = TrainingProcess()
 
 
 def shuffled(count: int, *, seed: int, epoch: int) -> Ids:
@@ -47,13 +47,13 @@ def steps_per_epoch(count: int, *, batch_size: int, world_size: int = 1) -> int:
     return -(-count // batch_size)
 
 
-def batches(order: Ids, *, batch_size: int, share: Share = ALL) -> list[Ids]:
+def batches(order: Ids, *, batch_size: int, process: TrainingProcess = ALL) -> list[Ids]:
     """Return the batches of one process. All processes have as many; together they hold each image once.
 
     Batch sizes differ by at most one image, so no small batch is left at the end.
     """
-    steps = steps_per_epoch(len(order), batch_size=batch_size, world_size=share.world_size)
-    return np.array_split(order[share.rank :: share.world_size], steps)
+    steps = steps_per_epoch(len(order), batch_size=batch_size, world_size=process.world_size)
+    return np.array_split(order[process.rank :: process.world_size], steps)
 
 
 def rare_classes(images: Sequence[LabelledImage], *, below: float) -> frozenset[int]:

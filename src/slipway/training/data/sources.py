@@ -16,23 +16,23 @@ from slipway.system.text import few
 from slipway.training.data.entries import Entry, fault_of, raise_faults
 
 LIKE_SPLITS = {*SPLITS, "training", "val", "valid", "dev", "testing", "eval", "holdout"}
-Origin = Literal["class folders", "split folders", "CSV"]
+SourceKind = Literal["class folders", "split folders", "CSV"]
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 OTHER_SEPARATORS = (";", ",", "|")
 LABEL_COLUMNS: dict[Task, str] = {"multiclass": "label", "multilabel": "labels"}
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """The classes and the images, in a fixed order."""
 
-    origin: Origin
+    origin: SourceKind
     labels: tuple[str, ...]
     """The labels, sorted. Class folders without an image are included."""
     entries: tuple[Entry, ...]
 
 
-def find(data: Data, *, task: Task) -> Source:
+def find(data: Data, *, task: Task) -> ImageSource:
     """List the images of `data`. Hidden files and folders are skipped.
 
     Raises:
@@ -48,7 +48,7 @@ def find(data: Data, *, task: Task) -> Source:
     if data.csv is not None:
         entries = _read_table(Path(data.csv), root=root, task=task, data=data)
         names = sorted({label for entry in entries for label in entry.labels})
-        return Source("CSV", check_labels(names, source=data.csv), tuple(entries))
+        return ImageSource("CSV", check_labels(names, source=data.csv), tuple(entries))
     if task == "multilabel":
         raise SpecError("data: class folders give one label per image; task multilabel needs data.csv with `labels`")
     try:
@@ -68,21 +68,21 @@ def read_from(data: Data, *, out: Path) -> list[Path]:
     return [Path(data.csv)] if contains(root, out) else [Path(data.csv), root]
 
 
-def _from_folders(root: Path) -> Source:
+def _from_folders(root: Path) -> ImageSource:
     folders = _folders_in(root)
     names = [folder.name for folder in folders]
     if set(names) == set(SPLITS):
         labels = sorted({folder.name for split in SPLITS for folder in _folders_in(root / split)})
         _check_enough(labels, root=root)
         entries = [entry for split in SPLITS for entry in _class_entries(root, Path(split), labels, split)]
-        return Source("split folders", check_labels(labels, source=str(root)), tuple(entries))
+        return ImageSource("split folders", check_labels(labels, source=str(root)), tuple(entries))
     if len(names) > 1 and set(names) <= LIKE_SPLITS:
         raise DataError(
             f"{root}: the folders {', '.join(names)} look like splits, not classes; give all of {', '.join(SPLITS)}, "
             "each with a sub-folder per class, or class folders alone, which are split for you"
         )
     _check_enough(names, root=root)
-    return Source(
+    return ImageSource(
         "class folders", check_labels(names, source=str(root)), tuple(_class_entries(root, Path(), names, None))
     )
 

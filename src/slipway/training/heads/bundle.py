@@ -12,7 +12,7 @@ from slipway.contract.bundle import BASE, HEAD, BaseLink
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import HeadFit
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.evaluation.predict import Float, Network, Predictions, predict
+from slipway.evaluation.predict import Float, Forward, Predictions, predict
 from slipway.evaluation.unknown import check_coverage, foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.head import Head
@@ -98,7 +98,7 @@ def write_head(
         )
 
 
-def _foreign(network: Network, kind: str, spec: Spec, dataset: Dataset) -> Predictions:
+def _foreign(network: Forward, kind: str, spec: Spec, dataset: Dataset) -> Predictions:
     """The outputs for images that belong to no class. Their embeddings are not kept, as they are made from pixels."""
     return predict(
         foreign_network(network, kind),
@@ -110,7 +110,7 @@ def _foreign(network: Network, kind: str, spec: Spec, dataset: Dataset) -> Predi
     )
 
 
-def _whole(head: Head, base: Base) -> Network:
+def _whole(head: Head, base: Base) -> Forward:
     """The base's graph and then the head."""
     engine = Engine(base.path / "model.onnx", arithmetic="f32", threads=base.spec.serving.threads)
 

@@ -43,7 +43,7 @@ class Embeddings:
         return Predictions(images, head.run(embedding_nd), embedding_nd)
 
 
-class Source(Protocol):
+class EmbeddingSource(Protocol):
     """An object that computes the embeddings of an engine."""
 
     @property
@@ -66,7 +66,12 @@ class Source(Protocol):
 
 
 def embed(
-    base: Base, sources: Mapping[str, Source], dataset: Dataset, wanted: Sequence[LabelledImage], *, cache: Path
+    base: Base,
+    sources: Mapping[str, EmbeddingSource],
+    dataset: Dataset,
+    wanted: Sequence[LabelledImage],
+    *,
+    cache: Path,
 ) -> dict[str, Embeddings]:
     """Embeddings of the `wanted` images of `dataset` by each source, under its name.
 

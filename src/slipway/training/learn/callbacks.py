@@ -12,12 +12,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from slipway.contract.recipe import Recipe
 from slipway.training.learn.phases import first_whole_epoch
-from slipway.training.learn.resume import Unfinished
+from slipway.training.learn.resume import UnfinishedRun
 
 MODES = {"val_loss": "min", "val_macro_f1": "max"}
 
 
-def make(recipe: Recipe, unfinished: Unfinished) -> list[Any]:
+def make(recipe: Recipe, unfinished: UnfinishedRun) -> list[Any]:
     """Make Lightning's callbacks for a recipe; the checkpoints are written to `unfinished`."""
     monitor = {"monitor": f"best_{recipe.monitor}", "mode": MODES[recipe.monitor]}
     # Under the same name each time: a run that was killed between the two files writes the same ones again.

@@ -9,7 +9,7 @@ import torch
 
 from slipway.contract import SpecError
 from slipway.contract.recipe import Compute
-from slipway.training.data.order import Share
+from slipway.training.data.order import TrainingProcess
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def devices_of(compute: Compute, environment: Mapping[str, str] = os.environ) ->
     )
 
 
-def share_of(trainer: lightning.Trainer) -> Share:
-    return Share(rank=trainer.global_rank, world_size=trainer.world_size, local_rank=trainer.local_rank)
+def process_of(trainer: lightning.Trainer) -> TrainingProcess:
+    return TrainingProcess(rank=trainer.global_rank, world_size=trainer.world_size, local_rank=trainer.local_rank)
 
 
 def is_first(environment: Mapping[str, str] = os.environ) -> bool:

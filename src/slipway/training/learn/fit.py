@@ -25,10 +25,10 @@ from slipway.training.data.decodable import check_decodable
 from slipway.training.data.loader import Loading, eval_loader, train_loader
 from slipway.training.data.order import rare_classes, steps_per_epoch
 from slipway.training.learn.callbacks import WholeCheckpoints, make
-from slipway.training.learn.devices import devices_of, is_first, share_of
+from slipway.training.learn.devices import devices_of, is_first, process_of
 from slipway.training.learn.module import Training
-from slipway.training.learn.ready import Ready, get_ready
-from slipway.training.learn.resume import Unfinished
+from slipway.training.learn.ready import CheckedTraining, get_ready
+from slipway.training.learn.resume import UnfinishedRun
 from slipway.training.learn.tracking import begin, logger_for
 from slipway.training.learn.weighting import repeated
 
@@ -55,7 +55,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
         SpecError: the spec asks for something that does not exist, or differs from that of the unfinished run.
     """
     logger = logger_for(spec.tracking, out)
-    ready, unfinished = get_ready(spec, out, resume=resume), Unfinished(out)
+    ready, unfinished = get_ready(spec, out, resume=resume), UnfinishedRun(out)
     if not is_first():
         _fit(ready, unfinished, None, logger=logger, callbacks=callbacks)
         return None
@@ -90,7 +90,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
     return manifest
 
 
-def _write(staging: Path, ready: Ready, *, history: History, measured: CheckpointMeasured) -> Manifest:
+def _write(staging: Path, ready: CheckedTraining, *, history: History, measured: CheckpointMeasured) -> Manifest:
     spec, weights = ready.spec, {name: tensor.contiguous() for name, tensor in ready.network.state_dict().items()}
     try:
         save_file(weights, staging / WEIGHTS)
@@ -120,7 +120,12 @@ def _rare_labels(spec: Spec, dataset: Dataset) -> tuple[str, ...]:
 
 
 def _fit(
-    ready: Ready, unfinished: Unfinished, checkpoint: Path | None, *, logger: Any, callbacks: Sequence[Callback]
+    ready: CheckedTraining,
+    unfinished: UnfinishedRun,
+    checkpoint: Path | None,
+    *,
+    logger: Any,
+    callbacks: Sequence[Callback],
 ) -> tuple[History, int]:
     """Fit the network, and return its history and the best epoch, whose weights it gets on the first process."""
     spec, dataset, network = ready.spec, ready.dataset, ready.network
@@ -152,7 +157,7 @@ def _fit(
         )
         if logger:
             begin(logger, spec)
-        loading = Loading(spec.preprocess, recipe, threads=2, task=spec.task, share=share_of(trainer))
+        loading = Loading(spec.preprocess, recipe, threads=2, task=spec.task, process=process_of(trainer))
         on_ctrl_c = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(

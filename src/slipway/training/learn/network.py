@@ -12,7 +12,7 @@ from timm.layers import ClassifierHead, NormMlpClassifierHead
 from torch import nn
 
 from slipway.contract import SpecError
-from slipway.contract.recipe import Head
+from slipway.contract.recipe import HeadRecipe
 from slipway.contract.spec import Backbone
 from slipway.evaluation.predict import Float
 
@@ -109,7 +109,7 @@ class Network(nn.Module):
         classes: int,
         pretrained: bool,
         input_size: tuple[int, int],
-        head: Head = Head(),  # noqa: B008  frozen
+        head: HeadRecipe = HeadRecipe(),  # noqa: B008  frozen
     ) -> None:
         """Build the network; `pretrained` False builds the architecture alone, for weights that are loaded next.
 
@@ -248,7 +248,7 @@ def _embedding(inputs: Iterable[torch.Tensor]) -> torch.Tensor:
     return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
 
 
-def _before_logits(head: Head, backbone: Any, classes: int) -> nn.Module:
+def _before_logits(head: HeadRecipe, backbone: Any, classes: int) -> nn.Module:
     """Make the layers between the embedding and timm's classifier, which is empty under an MLP."""
     if head.kind == "linear":
         return nn.Dropout(head.dropout) if head.dropout else nn.Identity()

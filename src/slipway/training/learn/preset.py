@@ -15,7 +15,7 @@ WARMUP, FREEZE, UNFREEZE = 10, 6, 3  # divisors of the number of epochs: 3, 5 an
 
 
 @dataclass(frozen=True)
-class Size:
+class SizePreset:
     """The choice for data sets of up to `images` images."""
 
     images: float
@@ -24,11 +24,11 @@ class Size:
 
 
 SIZES = (
-    Size(1_000, "under 1,000 images", "efficientnet_b0"),
-    Size(10_000, "1,000 to 10,000 images", "efficientnet_b0"),
-    Size(100_000, "10,000 to 100,000 images", "convnext_small"),
-    Size(500_000, "100,000 to 500,000 images", "convnext_base"),
-    Size(float("inf"), "500,000 images or more", "swin_large_patch4_window7_224"),
+    SizePreset(1_000, "under 1,000 images", "efficientnet_b0"),
+    SizePreset(10_000, "1,000 to 10,000 images", "efficientnet_b0"),
+    SizePreset(100_000, "10,000 to 100,000 images", "convnext_small"),
+    SizePreset(500_000, "100,000 to 500,000 images", "convnext_base"),
+    SizePreset(float("inf"), "500,000 images or more", "swin_large_patch4_window7_224"),
 )
 FROZEN_BELOW, FULL_FROM = 1_000, 100_000
 

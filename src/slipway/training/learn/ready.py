@@ -17,12 +17,12 @@ from slipway.training.data.sources import read_from
 from slipway.training.learn.devices import devices_of, is_first
 from slipway.training.learn.network import Network
 from slipway.training.learn.preset import resolve_preset
-from slipway.training.learn.resume import Unfinished
+from slipway.training.learn.resume import UnfinishedRun
 from slipway.training.learn.weights import start
 
 
 @dataclass(frozen=True)
-class Ready:
+class CheckedTraining:
     """A training that was checked."""
 
     spec: Spec
@@ -38,7 +38,7 @@ class Ready:
     """The source of its weights, in words."""
 
 
-def get_ready(spec: Spec, out: Path, *, resume: bool) -> Ready:
+def get_ready(spec: Spec, out: Path, *, resume: bool) -> CheckedTraining:
     """Check the spec, its images' bytes, the device, the unfinished run beside `out` and the weights to start from.
 
     Raises:
@@ -61,8 +61,8 @@ def get_ready(spec: Spec, out: Path, *, resume: bool) -> Ready:
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     network, origin = start(spec, classes=len(dataset.labels))
     if is_first():
-        Unfinished(out).check(spec, dataset, start=origin, resume=resume)
-    return Ready(spec, given, reasons, dataset, network, origin)
+        UnfinishedRun(out).check(spec, dataset, start=origin, resume=resume)
+    return CheckedTraining(spec, given, reasons, dataset, network, origin)
 
 
 def _check_precision(recipe: Recipe) -> None:

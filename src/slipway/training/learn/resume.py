@@ -26,7 +26,7 @@ TRAINED_BY = ("task", "preprocess", "backbone", "recipe")
 number of processes count, however the spec arrives at them."""
 
 
-class Unfinished:
+class UnfinishedRun:
     """The folder `<out>.resume`: the run's identity, its last epoch and its best one.
 
     `last.ckpt` has everything: weights, averaged weights, optimiser, schedule, random states, history. It is replaced

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from slipway.contract import Spec, SpecError, StorageError
-from slipway.contract.search import Range, SearchSpace, changed
+from slipway.contract.search_space import Range, SearchSpace, changed
 from slipway.pages.charts import PLAIN_TEXT
 from slipway.system.files import sha256_bytes
 from slipway.system.targets import MARKERS, check_folder
@@ -33,7 +33,7 @@ BEST, TRIALS, PLOT, STUDY = "best.yaml", "trials.csv", "search.png", MARKERS["se
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-class Pruning(lightning.Callback):  # type: ignore[misc]
+class PruningCallback(lightning.Callback):  # type: ignore[misc]
     """Reports every epoch's metric to Optuna, and ends the trial when the median pruner decides so."""
 
     def __init__(self, trial: optuna.Trial, metric: str, *, minimize: bool) -> None:
@@ -159,7 +159,7 @@ def _suggest(trial: optuna.Trial, path: str, values: Range) -> Any:
 
 
 def _try(study: optuna.Study, trial: optuna.Trial, spec: Spec, space: SearchSpace, checkpoint: Path) -> None:
-    pruning = Pruning(trial, space.metric, minimize=space.minimize)
+    pruning = PruningCallback(trial, space.metric, minimize=space.minimize)
     try:
         train(spec, checkpoint, callbacks=[pruning])
     except optuna.TrialPruned:

@@ -27,7 +27,7 @@ DRAWS, ROWS, EACH, MIXED = 6, 60, 2, 12
 
 
 @dataclass(frozen=True)
-class Row:
+class AugmentationRow:
     """One image of the page, before and after augmentation."""
 
     label: str
@@ -83,7 +83,7 @@ def _choose(dataset: Dataset, *, seed: int) -> list[int]:
     return list(dict.fromkeys(drawn))
 
 
-def _rows(spec: Spec, dataset: Dataset, chosen: Sequence[int], rare: frozenset[int]) -> list[Row]:
+def _rows(spec: Spec, dataset: Dataset, chosen: Sequence[int], rare: frozenset[int]) -> list[AugmentationRow]:
     images, order = dataset.of("train"), np.array(chosen)
     loading = Loading(spec.preprocess, spec.recipe, threads=2)
     shown = [images[row] for row in chosen]
@@ -94,7 +94,7 @@ def _rows(spec: Spec, dataset: Dataset, chosen: Sequence[int], rare: frozenset[i
     entries = [Entry(image.path, ()) for image in shown]
     seen = [view for _, view in views(Path(dataset.root), entries, viewer, what="making the page")]
     return [
-        Row(
+        AugmentationRow(
             label=", ".join(dataset.labels[class_id] for class_id in image.class_ids),
             path=image.path,
             rare=not rare.isdisjoint(image.class_ids),

@@ -81,7 +81,7 @@ def _cut(pixels_hwc: npt.NDArray[np.uint8], width: int, height: int) -> View:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageFacts:
     """The facts of all files, in the order of the entries."""
 
     digests: list[str]
@@ -113,7 +113,7 @@ class Facts:
         return [([rows[index] for index in group], bits) for group, bits in near_groups(self.bits_nb[rows])]
 
 
-def look(root: Path, entries: Sequence[Entry], viewer: Viewer) -> Facts:
+def look(root: Path, entries: Sequence[Entry], viewer: Viewer) -> ImageFacts:
     """Look at each entry, with a progress bar."""
     digests: list[str] = []
     flaws: list[str] = []
@@ -125,7 +125,7 @@ def look(root: Path, entries: Sequence[Entry], viewer: Viewer) -> Facts:
         if isinstance(view, View):
             size_n2[index] = view.width_px, view.height_px
             bits_nb[index] = difference_hash(view.pixels_hwc)
-    return Facts(digests, flaws, size_n2, bits_nb)
+    return ImageFacts(digests, flaws, size_n2, bits_nb)
 
 
 def views(

@@ -13,12 +13,12 @@ from slipway.contract.dataset import SPLITS, Split
 from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS
 from slipway.training.data.entries import Entry
-from slipway.training.data.inspection.facts import Facts, Viewer, look
+from slipway.training.data.inspection.facts import ImageFacts, Viewer, look
 from slipway.training.data.inspection.near_duplicates import NEAR_BITS
 from slipway.training.data.inspection.page import render
 from slipway.training.data.inspection.problems import problems
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection, Listed, Spread, Unreadable
-from slipway.training.data.sources import Source, find, read_from
+from slipway.training.data.sources import ImageSource, find, read_from
 from slipway.training.data.splits import assign
 
 RESULT, PAGE = MARKERS["inspection"], "inspection.html"
@@ -46,7 +46,7 @@ def inspect(spec: Spec, out: Path) -> Inspection:
     return result
 
 
-def _split(source: Source, facts: Facts, spec: Spec) -> tuple[list[Split | None], str | None]:
+def _split(source: ImageSource, facts: ImageFacts, spec: Spec) -> tuple[list[Split | None], str | None]:
     """Return the split of each entry, None where there is none, and any fault but duplicates that stops training."""
     entries, digests = source.entries, list(facts.digests)
     for same in facts.exact():
@@ -62,7 +62,7 @@ def _split(source: Source, facts: Facts, spec: Spec) -> tuple[list[Split | None]
         return [entry.split for entry in entries], str(error)
 
 
-def _describe(source: Source, facts: Facts, splits: Sequence[Split | None], spec: Spec) -> Inspection:
+def _describe(source: ImageSource, facts: ImageFacts, splits: Sequence[Split | None], spec: Spec) -> Inspection:
     """Return the inspection without its problems."""
     entries = source.entries
     classes = _count(entries, splits, source.labels)

@@ -12,9 +12,9 @@ from slipway.contract.dataset import Split
 from slipway.pages import environment
 from slipway.pages.thumbnails import Thumbnail, encode
 from slipway.training.data.entries import Entry
-from slipway.training.data.inspection.facts import Facts, View, Viewer, views
+from slipway.training.data.inspection.facts import ImageFacts, View, Viewer, views
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection
-from slipway.training.data.sources import Source
+from slipway.training.data.sources import ImageSource
 
 ROWS, GROUPS, MEMBERS, FILES = 200, 30, 6, 50
 SIDES_PX = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
@@ -36,7 +36,7 @@ class Gallery:
     total: int
 
 
-def render(found: Inspection, source: Source, facts: Facts, *, root: Path, viewer: Viewer, seed: int) -> str:
+def render(found: Inspection, source: ImageSource, facts: ImageFacts, *, root: Path, viewer: Viewer, seed: int) -> str:
     """Render the page. Labels and file names are untrusted: Jinja escapes every one of them."""
     galleries = [
         _gallery("Exact duplicates", "Equal files, byte for byte.", found.exact_duplicates),
@@ -93,7 +93,9 @@ def _bins(
     return list(zip(names, counts, strict=True))[filled[0] : filled[-1] + 1] if len(filled) else []
 
 
-def contact_sheets(entries: Sequence[Entry], facts: Facts, labels: Sequence[str], *, seed: int) -> dict[str, list[str]]:
+def contact_sheets(
+    entries: Sequence[Entry], facts: ImageFacts, labels: Sequence[str], *, seed: int
+) -> dict[str, list[str]]:
     """Map each label to the paths of its sheet; with many classes, only the smallest have one."""
     members: dict[str, list[str]] = {label: [] for label in labels}
     for entry, readable in zip(entries, facts.readable_n.tolist(), strict=True):

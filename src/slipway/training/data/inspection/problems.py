@@ -8,7 +8,7 @@ import numpy as np
 from slipway.contract import Spec
 from slipway.contract.dataset import Split
 from slipway.system.text import to_cell
-from slipway.training.data.inspection.facts import Facts
+from slipway.training.data.inspection.facts import ImageFacts
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection, Problem
 from slipway.training.data.splits import equal
 
@@ -23,7 +23,7 @@ SHARE_POINTS = 5.0
 SMALL_SHARE, LONG_SHARE, LONG = 0.25, 0.05, 2.0
 
 
-def problems(found: Inspection, facts: Facts, spec: Spec, *, fault: str | None) -> tuple[Problem, ...]:
+def problems(found: Inspection, facts: ImageFacts, spec: Spec, *, fault: str | None) -> tuple[Problem, ...]:
     """Return the problems, errors first. `fault` is training's complaint about classes, groups and splits, if any."""
     return (
         *_errors(found, fault),
@@ -144,7 +144,7 @@ def _share_warnings(found: Inspection, spec: Spec) -> Iterator[Problem]:
         )
 
 
-def _size_warnings(facts: Facts, spec: Spec) -> Iterator[Problem]:
+def _size_warnings(facts: ImageFacts, spec: Spec) -> Iterator[Problem]:
     size_n2, preprocess = facts.size_n2[facts.readable_n], spec.preprocess
     if not len(size_n2):
         return

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from slipway.contract.base import Contract
 from slipway.contract.dataset import Split
 from slipway.contract.decision import Task
-from slipway.training.data.sources import Origin
+from slipway.contract.typed_file import Contract
+from slipway.training.data.sources import SourceKind
 
 Severity = Literal["error", "warning"]
 
@@ -75,7 +75,7 @@ class Inspection(Contract):
     name: str
     task: Task
     root: str
-    origin: Origin
+    origin: SourceKind
     splits: Literal["given", "drawn", "none"]
     """Source of the splits; `none` where they could not be drawn, for which a problem gives the reason."""
     images: int

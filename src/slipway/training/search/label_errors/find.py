@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from slipway.contract import DataError, Spec
-from slipway.contract.base import Contract
 from slipway.contract.dataset import Dataset, LabelledImage, Split
 from slipway.contract.decision import Task
 from slipway.contract.evidence.origin import versions
+from slipway.contract.typed_file import Contract
 from slipway.pages import environment
 from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS, check_file, told
@@ -27,7 +27,7 @@ from slipway.training.search.cross_validation import OutOfFold, cross_validate, 
 
 RESULT, PAGE, SUSPECTS = MARKERS["label errors"], "label_errors.html", "suspects.csv"
 LIBRARIES = ("cleanlab", "torch", "timm")
-Action = Literal["drop", "relabel", "keep"]
+LabelAction = Literal["drop", "relabel", "keep"]
 SHOWN = 400
 LABELS = 200
 ACTIONS = ("drop", "relabel", "keep")
@@ -48,7 +48,7 @@ class Suspect(Contract):
     fold: int
 
     @property
-    def action(self) -> Action:
+    def action(self) -> LabelAction:
         """Return the default action for the image.
 
         Held-out images stay: a test split without the network's mistakes would flatter it.

@@ -4,7 +4,7 @@ import pytest
 
 from clients.classify_common import SUFFIXES
 from slipway.contract import Bundle
-from slipway.contract.selection import IMAGE_SUFFIXES, changed_class, is_busy, listed
+from slipway.contract.shared_rules import IMAGE_SUFFIXES, changed_class, is_busy, listed
 from tests.support.colours import COLOURS
 
 

@@ -58,10 +58,10 @@ def test_an_image_holds_exactly_its_lock(kind: str, play: Play) -> None:
     [
         (
             "gpu",
-            "slipway.serving.supervisor, slipway.image.signing, slipway.serving.doctor.examine, nvidia.dali, "
+            "slipway.serving.supervisor, slipway.oci.signing, slipway.serving.doctor.examine, nvidia.dali, "
             "nvidia.nvimgcodec",
         ),
-        ("cpu", "slipway.serving.supervisor, slipway.image.signing, slipway.steps.engine_openvino, nvidia.dali"),
+        ("cpu", "slipway.serving.supervisor, slipway.oci.signing, slipway.steps.engine_openvino, nvidia.dali"),
         ("compile", "slipway.engines, nvidia.dali, nvidia.nvimgcodec"),
     ],
 )

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slipway import __version__
-from slipway.contract import ImageError, Lane, Manifest, SpecError
+from slipway.contract import Lane, Manifest, OciImageError, SpecError
 from slipway.contract.lane import FILE_NAME as LANE_FILE
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
-from slipway.image.documents import (
+from slipway.oci.documents import (
     CLASSIFIERS,
     CONFIG,
     LANE,
@@ -22,9 +22,9 @@ from slipway.image.documents import (
     ImageManifest,
     RootFs,
 )
-from slipway.image.layers import REST, HashingSink, Layer, plan, write_tar
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import TAG, LayoutReference
+from slipway.oci.layers import REST, HashingSink, OciLayer, plan, write_tar
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import TAG, LayoutReference
 from slipway.system.files import sha256_file
 
 
@@ -46,7 +46,7 @@ def build(repository: Path, target: LayoutReference) -> Built:
 
     Raises:
         ManifestError: the repository is not as `slipway assemble` wrote it; names the file.
-        ImageError: the tag names an image of another lane, or the repository changed meanwhile.
+        OciImageError: the tag names an image of another lane, or the repository changed meanwhile.
         SpecError: the target is not a layout, or a digest is given.
         StorageError: the layout cannot be written.
     """
@@ -86,7 +86,7 @@ def _known_layers(layout: ImageLayout) -> Mapping[str, Descriptor]:
 
 
 def _add_layer(
-    layout: ImageLayout, repository: Path, layer: Layer, *, known: Mapping[str, Descriptor]
+    layout: ImageLayout, repository: Path, layer: OciLayer, *, known: Mapping[str, Descriptor]
 ) -> tuple[Descriptor, bool]:
     """The descriptor of a layer, and whether it had to be written."""
     annotations = {STEP: layer.name}
@@ -104,7 +104,7 @@ def _add_layer(
 
 def _check_unchanged(repository: Path, manifest: Manifest) -> None:
     if Manifest.read(repository / MANIFEST_FILE) != manifest:
-        raise ImageError(f"{repository}: assembled again while the image was built; build it again")
+        raise OciImageError(f"{repository}: assembled again while the image was built; build it again")
 
 
 def _image(layout: ImageLayout, lane: Lane, layers: list[Descriptor], *, sealed: str) -> ImageManifest:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from slipway.contract import ImageError, SpecError
-from slipway.contract.base import Contract
+from slipway.contract import OciImageError, SpecError
+from slipway.contract.typed_file import Contract
 from slipway.system.files import sha256_bytes
 from slipway.system.yaml_json import parse_json
 
@@ -29,7 +29,7 @@ _REMEDY = "it was changed, or is not of an OCI image: build or pull the image in
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-class Document(Contract):
+class OciDocument(Contract):
     """A document with the field names of the specification. Fields that Slipway does not read are ignored."""
 
     model_config = ConfigDict(extra="ignore", alias_generator=to_camel, populate_by_name=True)
@@ -44,16 +44,16 @@ class Document(Contract):
 
     @classmethod
     def from_bytes(cls, data: bytes, *, source: str) -> Self:
-        """Raises ImageError: the bytes are not such a document; names the field."""
+        """Raises OciImageError: the bytes are not such a document; names the field."""
         try:
             return cls.parse(parse_json(data.decode("utf-8"), source=source), source=source)
         except UnicodeDecodeError:
-            raise ImageError(f"{source}: not UTF-8 text; {_REMEDY}") from None
+            raise OciImageError(f"{source}: not UTF-8 text; {_REMEDY}") from None
         except SpecError as error:
-            raise ImageError(f"{error}; {_REMEDY}") from None
+            raise OciImageError(f"{error}; {_REMEDY}") from None
 
 
-class Descriptor(Document):
+class Descriptor(OciDocument):
     """Names a blob by its SHA-256."""
 
     media_type: str
@@ -84,7 +84,7 @@ class Descriptor(Document):
         return self.model_copy(update={"annotations": None})
 
 
-class ImageManifest(Document):
+class ImageManifest(OciDocument):
     schema_version: Literal[2] = 2
     media_type: Literal["application/vnd.oci.image.manifest.v1+json"] = MANIFEST
     artifact_type: str | None = None
@@ -102,19 +102,19 @@ class ImageManifest(Document):
         return (self.annotations or {}).get(name, "")
 
 
-class Index(Document):
+class Index(OciDocument):
     schema_version: Literal[2] = 2
     media_type: Literal["application/vnd.oci.image.index.v1+json"] = INDEX
     manifests: tuple[Descriptor, ...] = ()
 
 
-class RootFs(Document):
+class RootFs(OciDocument):
     type: Literal["layers"] = "layers"
     diff_ids: tuple[Digest, ...] = Field(alias="diff_ids")
     """SHA-256 of each layer before compression."""
 
 
-class ImageConfig(Document):
+class ImageConfig(OciDocument):
     """The configuration that a container runtime reads. It has no time, so that equal repositories give equal bytes."""
 
     architecture: str = "amd64"

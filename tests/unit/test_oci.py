@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import ImageError, ManifestError, SlipwayError
+from slipway.contract import ManifestError, OciImageError, SlipwayError
 from slipway.errors import SpecError
-from slipway.image import layers
-from slipway.image.build import build
-from slipway.image.documents import LANE, SEALED
-from slipway.image.layers import REST, HashingSink, write_tar
-from slipway.image.reference import LayoutReference
-from slipway.image.verify import unpack, verify
+from slipway.oci import layers
+from slipway.oci.build import build
+from slipway.oci.documents import LANE, SEALED
+from slipway.oci.layers import REST, HashingSink, write_tar
+from slipway.oci.reference import LayoutReference
+from slipway.oci.verify import unpack, verify
 from slipway.system.files import sha256_file
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, Built, built, warmer, with_layers, with_manifest, with_member
+from tests.support.oci_images import EXAMPLE, Built, built, warmer, with_layers, with_manifest, with_member
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_flipped_byte_anywhere_is_named(tmp_path: Path, example: Built) -> Non
         for at in [0, len(data) - 1, *(draw.randrange(len(data)) for _ in range(8))]:
             blob.write_bytes(data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :])
             for check in (lambda: verify(layout, image), lambda: unpack(layout, image, tmp_path / "never")):
-                with pytest.raises(ImageError, match=blob.name):
+                with pytest.raises(OciImageError, match=blob.name):
                     check()
         blob.write_bytes(data)
     assert not (tmp_path / "never").exists()
@@ -131,7 +131,7 @@ def test_the_file_that_was_changed_in_a_layer_is_named(example: Built) -> None:
         for member in members:
             at = member.offset_data + member.size // 2
             blob.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-            with pytest.raises(ImageError) as caught:
+            with pytest.raises(OciImageError) as caught:
                 verify(layout, image)
             name = member.name.removeprefix("models/")
             assert f"it is in {name};" in str(caught.value), names[name][:20]
@@ -144,10 +144,10 @@ def test_a_layer_that_is_cut_or_continued_is_named(example: Built, size: int) ->
     blob = layout.path(layout.manifest(image).layers[2])
     data = blob.read_bytes()
     blob.write_bytes(data + b"x" if size > 0 else data[:size])
-    with pytest.raises(ImageError, match=rf"{blob.name}: layer preprocess_88cd6e305100 was changed: [\d,]+ bytes"):
+    with pytest.raises(OciImageError, match=rf"{blob.name}: layer preprocess_88cd6e305100 was changed: [\d,]+ bytes"):
         verify(layout, image)
     blob.unlink()
-    with pytest.raises(ImageError, match="layer preprocess_88cd6e305100 is missing"):
+    with pytest.raises(OciImageError, match="layer preprocess_88cd6e305100 is missing"):
         verify(layout, image)
 
 
@@ -204,9 +204,9 @@ def test_an_archive_with_what_no_repository_has_is_refused(
     changed = with_layers(
         layout, image, lambda name, data: with_member(data, entry, b"bad" * entry.isfile()) if name == REST else data
     )
-    with pytest.raises(ImageError, match=words):
+    with pytest.raises(OciImageError, match=words):
         unpack(layout, changed, tmp_path / "a/b")
-    with pytest.raises(ImageError, match=words.replace("is there twice", "")):
+    with pytest.raises(OciImageError, match=words.replace("is there twice", "")):
         verify(layout, changed)
     assert not (tmp_path / "a/b").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "images"]
@@ -234,7 +234,7 @@ def test_an_archive_that_is_more_than_its_bytes_is_refused_before_it_is_read(
     def refused(change: Callable[[bytes], bytes], words: str) -> None:
         changed = with_layers(layout, image, lambda name, data: change(data) if name == REST else data)
         for check in (lambda: verify(layout, changed), lambda: unpack(layout, changed, tmp_path / "never")):
-            with pytest.raises(ImageError, match=words):
+            with pytest.raises(OciImageError, match=words):
                 check()
 
     refused(lambda data: with_member(data, _sparse("colours/big"), b"bad"), "colours/big is sparse")
@@ -243,7 +243,7 @@ def test_an_archive_that_is_more_than_its_bytes_is_refused_before_it_is_read(
     refused(lambda data: with_member(data, dated, b"bad"), "colours/dated is sparse or has headers of its own")
     refused(lambda data: _long_named(2000) + data, "not a tar archive that can be read")
     monkeypatch.setattr(layers, "MOST_KEPT_BYTES", 1000)
-    with pytest.raises(ImageError, match=r"manifest\.json has [\d,]+ bytes; at most 1,000 are read"):
+    with pytest.raises(OciImageError, match=r"manifest\.json has [\d,]+ bytes; at most 1,000 are read"):
         verify(layout, image)
 
 
@@ -253,7 +253,7 @@ def test_a_file_that_differs_from_the_repository_s_manifest_is_named_though_ever
     layout, image = example
     changed = with_layers(layout, image, lambda _, data: data.replace(b"instance_group", b"instance_grope"))
     for check in (lambda: verify(layout, changed), lambda: unpack(layout, changed, tmp_path / "never")):
-        with pytest.raises(ImageError, match=r"in the image, colours|engine_b38b2485e5fe/config\.pbtxt"):
+        with pytest.raises(OciImageError, match=r"in the image, colours|engine_b38b2485e5fe/config\.pbtxt"):
             check()
 
 
@@ -262,7 +262,7 @@ def test_an_image_that_lies_about_its_lane_or_its_manifest_is_refused(example: B
     manifest = layout.manifest(image)
     for name, value, words in ((LANE, "gpu", "the image says lane gpu"), (SEALED, "sha256:00", "is not the one")):
         lie = manifest.model_copy(update={"annotations": {**(manifest.annotations or {}), name: value}})
-        with pytest.raises(ImageError, match=words):
+        with pytest.raises(OciImageError, match=words):
             verify(layout, with_manifest(layout, lie))
 
 
@@ -284,7 +284,7 @@ def test_an_image_without_a_lane_file_that_can_be_read_is_refused(
     annotations = {**(changed.annotations or {}), SEALED: sealed}
     image = with_manifest(layout, changed.model_copy(update={"annotations": annotations}))
     for check in (lambda: verify(layout, image), lambda: unpack(layout, image, tmp_path / "here")):
-        with pytest.raises(ImageError, match=r"lane\.json in the image cannot be read"):
+        with pytest.raises(OciImageError, match=r"lane\.json in the image cannot be read"):
             check()
     assert not (tmp_path / "here").exists()
 
@@ -301,11 +301,11 @@ def _archive(repository: Path, layer: str) -> bytes:
 def test_the_image_of_something_else_is_refused(example: Built) -> None:
     layout, image = example
     manifest = layout.manifest(image)
-    with pytest.raises(ImageError, match="not the image of a model repository"):
+    with pytest.raises(OciImageError, match="not the image of a model repository"):
         verify(layout, with_manifest(layout, manifest.model_copy(update={"annotations": None})))
     squeezed = layout.add(gzip.compress(layout.path(manifest.layers[0]).read_bytes()), "application/tar+gzip")
     with pytest.raises(
-        ImageError, match=r"a layer of type application/tar\+gzip, which .* skopeo copy --preserve-digests"
+        OciImageError, match=r"a layer of type application/tar\+gzip, which .* skopeo copy --preserve-digests"
     ):
         verify(layout, with_manifest(layout, manifest.model_copy(update={"layers": (squeezed,)})))
 

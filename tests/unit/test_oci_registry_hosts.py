@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import ImageError, SpecError
-from slipway.image.credentials import find_credentials
-from slipway.image.documents import Descriptor
-from slipway.image.reference import RegistryReference
-from slipway.image.registry import Registry
+from slipway.contract import OciImageError, SpecError
+from slipway.oci.credentials import find_credentials
+from slipway.oci.documents import Descriptor
+from slipway.oci.reference import RegistryReference
+from slipway.oci.registry import Registry
 from slipway.operations.gateway.new_secrets import self_signed
 from slipway.serving import Ports
 from tests.support import pushes as fixtures
-from tests.support.images import Built, built
+from tests.support.oci_images import Built, built
 from tests.support.pushes import log_in, pulled, pushed
 from tests.support.registries import Stored, small_registry
 from tests.support.scripts import run_here
@@ -23,18 +23,18 @@ example, registry, no_logins = fixtures.example, fixtures.registry, fixtures.no_
 
 def test_what_docker_pushed_is_said_to_be_something_else(tmp_path: Path, example: Built, registry: Stored) -> None:
     registry.manifests["v1"] = (b"{}", "application/vnd.docker.distribution.manifest.v2+json")
-    with pytest.raises(ImageError, match="not the image of a model repository; give one that"):
+    with pytest.raises(OciImageError, match="not the image of a model repository; give one that"):
         pulled(registry.host, tmp_path / "there")
-    with pytest.raises(ImageError, match="names something other than a model repository there"):
+    with pytest.raises(OciImageError, match="names something other than a model repository there"):
         pushed(*example, registry.host)
 
 
 def test_addresses_that_nobody_can_ask_are_said(example: Built) -> None:
-    with pytest.raises(ImageError, match="cannot be reached"):
+    with pytest.raises(OciImageError, match="cannot be reached"):
         pushed(*example, f"{'a' * 64}.example")
     with small_registry() as stored:
         stored.elsewhere = "http://[x"
-        with pytest.raises(ImageError, match="cannot be reached"):
+        with pytest.raises(OciImageError, match="cannot be reached"):
             pushed(*example, stored.host)
 
 
@@ -45,12 +45,12 @@ def test_a_certificate_of_another_name_is_not_said_to_lack_an_authority(
     with small_registry(certificate) as secure:
         client = Registry(RegistryReference.parse(f"{secure.host}/a:v1"))
         client._root = f"https://{secure.host}/v2/"
-        with pytest.raises(ImageError, match=r"its certificate is not trusted .*give the file of its authority"):
+        with pytest.raises(OciImageError, match=r"its certificate is not trusted .*give the file of its authority"):
             client.check()
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
         client = Registry(RegistryReference.parse(f"{secure.host}/a:v1"))
         client._root = f"https://{secure.host}/v2/"
-        with pytest.raises(ImageError, match="call the registry by a name of its certificate"):
+        with pytest.raises(OciImageError, match="call the registry by a name of its certificate"):
             client.check()
 
 
@@ -58,7 +58,7 @@ def test_credentials_stay_with_the_registry_that_they_are_of(example: Built, reg
     log_in(no_logins, registry.host, "password")
     with small_registry() as other:
         other.token, registry.elsewhere = "secret", f"http://{other.host}"
-        with pytest.raises(ImageError, match="refuses user"):
+        with pytest.raises(OciImageError, match="refuses user"):
             pushed(*example, registry.host)
     assert [asked.partition(" ")[0] for asked in other.asked] == ["PUT"], "and no token was asked for"
 
@@ -74,9 +74,11 @@ def test_a_registry_with_tls_cannot_send_anything_to_a_host_without_it(
         client._root = f"https://{secure.host}/v2/"
         for elsewhere in (f"http://{registry.host}", f"http://{secure.host}"):
             secure.elsewhere = elsewhere
-            with pytest.raises(ImageError, match=rf"sends us on to {elsewhere}/v2/up.*, which is not encrypted"):
+            with pytest.raises(OciImageError, match=rf"sends us on to {elsewhere}/v2/up.*, which is not encrypted"):
                 client.put_blob(blob, lambda: [b"content"])
-            with pytest.raises(ImageError, match=rf"sends us on to {elsewhere}/v2/a/blobs.*, which is not encrypted"):
+            with pytest.raises(
+                OciImageError, match=rf"sends us on to {elsewhere}/v2/a/blobs.*, which is not encrypted"
+            ):
                 list(client.blob(blob))
         secure.elsewhere = ""
         client.put_blob(blob, lambda: [b"content"])
@@ -88,7 +90,7 @@ def test_a_registry_with_tls_cannot_send_anything_to_a_host_without_it(
 
 def test_a_host_that_is_no_registry_or_not_there_is_said(tmp_path: Path, registry: Stored) -> None:
     registry.fault = lambda _: 400
-    with pytest.raises(ImageError, match=r"answers 400 without TLS; if it speaks TLS, leave out --plain-http"):
+    with pytest.raises(OciImageError, match=r"answers 400 without TLS; if it speaks TLS, leave out --plain-http"):
         Registry(RegistryReference.parse(f"{registry.host}/a:v1")).check()
     registry.fault = lambda _: 404
     layout = "images"
@@ -105,7 +107,7 @@ def test_a_host_that_is_no_registry_or_not_there_is_said(tmp_path: Path, registr
     assert not (tmp_path / "there").exists()
     client = Registry(RegistryReference.parse(f"{registry.host}/a:v1"))
     client._root = f"https://{registry.host}/v2/"
-    with pytest.raises(ImageError, match=r"does not speak TLS .*a registry without it needs --plain-http"):
+    with pytest.raises(OciImageError, match=r"does not speak TLS .*a registry without it needs --plain-http"):
         client.check()
 
 

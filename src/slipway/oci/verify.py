@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from slipway.contract import ImageError, Lane, Manifest, ManifestError, SlipwayError
+from slipway.contract import Lane, Manifest, ManifestError, OciImageError, SlipwayError
 from slipway.contract.lane import FILE_NAME as LANE_FILE
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
-from slipway.image.artefacts import SBOM
-from slipway.image.documents import LANE, LAYER, SEALED, Descriptor, ImageConfig, ImageManifest
-from slipway.image.layers import BLOCK_BYTES, ArchiveError, HashingSink, Member, members
-from slipway.image.layout import AGAIN, ImageLayout
+from slipway.oci.artefacts import SBOM
+from slipway.oci.documents import LANE, LAYER, SEALED, Descriptor, ImageConfig, ImageManifest
+from slipway.oci.layers import BLOCK_BYTES, ArchiveError, HashingSink, Member, members
+from slipway.oci.layout import AGAIN, ImageLayout
 from slipway.system.files import complete_folder, sha256_bytes
 from slipway.system.targets import told
 from slipway.system.text import shown
@@ -40,7 +40,7 @@ def verify(layout: ImageLayout, image: Descriptor) -> Verified:
     """Check every blob of an image and of its artefacts, and every file in it, without writing anything.
 
     Raises:
-        ImageError: a byte differs; names the layer, and the file in it if the repository's manifest tells it.
+        OciImageError: a byte differs; names the layer, and the file in it if the repository's manifest tells it.
     """
     manifest, read, sboms = open_image(layout, image), _Read(), 0
     for layer in manifest.layers:
@@ -49,9 +49,9 @@ def verify(layout: ImageLayout, image: Descriptor) -> Verified:
     sealed = _sealed(read.kept.get(MANIFEST_FILE, b""), manifest, where=f"{layout.folder}")
     for path in sorted(sealed.keys() ^ (read.hashes.keys() - {MANIFEST_FILE})):
         said = "is missing in the image" if path in sealed else "is in the image, and not in its manifest"
-        raise ImageError(f"{layout.folder}: {shown(path)} {said}; {AGAIN}")
+        raise OciImageError(f"{layout.folder}: {shown(path)} {said}; {AGAIN}")
     for path in read.differing(sealed):
-        raise ImageError(f"{layout.folder}: {shown(path)} in the image is not as its manifest says; {AGAIN}")
+        raise OciImageError(f"{layout.folder}: {shown(path)} in the image is not as its manifest says; {AGAIN}")
     lane = _check_lane(read.kept.get(LANE_FILE, b""), manifest, layout)
     for descriptor, artefact in layout.referrers(image):
         for blob in artefact.blobs:
@@ -88,7 +88,7 @@ def open_image(layout: ImageLayout, image: Descriptor) -> ImageManifest:
     """The manifest of an image, with its configuration checked and all layers there in the right size.
 
     Raises:
-        ImageError: it is not the image of a repository, or a part is missing or changed.
+        OciImageError: it is not the image of a repository, or a part is missing or changed.
     """
     manifest = layout.manifest(image)
     check_kind(manifest, where=f"{layout.path(image)}")
@@ -97,17 +97,17 @@ def open_image(layout: ImageLayout, image: Descriptor) -> ImageManifest:
     config = layout.read(manifest.config, what="the image's configuration")
     diff_ids = ImageConfig.from_bytes(config, source=str(layout.path(manifest.config))).rootfs.diff_ids
     if diff_ids != tuple(layer.digest for layer in manifest.layers):
-        raise ImageError(f"{layout.path(manifest.config)}: lists other layers than the manifest; {AGAIN}")
+        raise OciImageError(f"{layout.path(manifest.config)}: lists other layers than the manifest; {AGAIN}")
     return manifest
 
 
 def check_kind(manifest: ImageManifest, *, where: str) -> None:
-    """Raises ImageError unless it is the manifest of a repository's image."""
+    """Raises OciImageError unless it is the manifest of a repository's image."""
     if manifest.artifact_type is not None or not manifest.annotation(SEALED):
-        raise ImageError(f"{where}: not the image of a model repository; give one that slipway image build made")
+        raise OciImageError(f"{where}: not the image of a model repository; give one that slipway image build made")
     for layer in manifest.layers:
         if layer.media_type != LAYER:
-            raise ImageError(
+            raise OciImageError(
                 f"{where}: a layer of type {shown(layer.media_type)}, which slipway image build does not make; a tool "
                 "changed it: copy images with slipway image push and pull, or with skopeo copy --preserve-digests"
             )
@@ -117,7 +117,7 @@ def unpack(layout: ImageLayout, image: Descriptor, target: Path) -> ImageManifes
     """Write the repository of an image to `target`: whole and equal byte for byte, or not at all.
 
     Raises:
-        ImageError: as `verify`; or the image holds a link, a device or a path that leaves the folder.
+        OciImageError: as `verify`; or the image holds a link, a device or a path that leaves the folder.
         SpecError: something else is at `target`.
         StorageError: it cannot be written.
     """
@@ -148,28 +148,30 @@ def _check_unpacked(folder: Path, manifest: ImageManifest, layout: ImageLayout) 
     try:
         Manifest.open(folder, kind="repository")
     except ManifestError as error:
-        raise ImageError(f"{layout.folder}: {str(error).replace(f'{folder}/', 'in the image, ')}") from None
+        raise OciImageError(f"{layout.folder}: {str(error).replace(f'{folder}/', 'in the image, ')}") from None
     lane = folder / LANE_FILE
     _check_lane(lane.read_bytes() if lane.is_file() else b"", manifest, layout)
 
 
 def _sealed(data: bytes, manifest: ImageManifest, *, where: str) -> Mapping[str, str]:
-    """The files that the repository's manifest names, with their SHA-256; raises ImageError if it is another one."""
+    """The files that the repository's manifest names, with their SHA-256; raises OciImageError if it is another one."""
     if f"sha256:{sha256_bytes(data)}" != manifest.annotation(SEALED):
-        raise ImageError(f"{where}: {MANIFEST_FILE} in the image is not the one that the image names; {AGAIN}")
+        raise OciImageError(f"{where}: {MANIFEST_FILE} in the image is not the one that the image names; {AGAIN}")
     try:
         return Manifest.parse(parse_json(data.decode(), source=MANIFEST_FILE), source=MANIFEST_FILE).outputs
     except (SlipwayError, UnicodeDecodeError) as error:
-        raise ImageError(f"{where}: {MANIFEST_FILE} in the image cannot be read: {error}") from None
+        raise OciImageError(f"{where}: {MANIFEST_FILE} in the image cannot be read: {error}") from None
 
 
 def _check_lane(data: bytes, manifest: ImageManifest, layout: ImageLayout) -> Lane:
     try:
         lane = Lane.parse(parse_json(data.decode(errors="replace"), source=LANE_FILE), source=LANE_FILE)
     except SlipwayError as error:
-        raise ImageError(f"{layout.folder}: {LANE_FILE} in the image cannot be read: {error}; build it again") from None
+        raise OciImageError(
+            f"{layout.folder}: {LANE_FILE} in the image cannot be read: {error}; build it again"
+        ) from None
     if lane.lane != manifest.annotation(LANE):
-        raise ImageError(
+        raise OciImageError(
             f"{layout.folder}: the image says lane {shown(manifest.annotation(LANE))}, and its {LANE_FILE} says "
             f"{lane.lane}; build it again"
         )
@@ -180,7 +182,7 @@ def _read_layer(layout: ImageLayout, layer: Descriptor, take: Callable[[Member],
     """Compare the digest of a layer, then give each file of it to `take`.
 
     Raises:
-        ImageError: the digest differs, or the archive holds what it must not.
+        OciImageError: the digest differs, or the archive holds what it must not.
     """
     path = layout.path(layer)
     with path.open("rb") as file:
@@ -194,7 +196,7 @@ def _read_layer(layout: ImageLayout, layer: Descriptor, take: Callable[[Member],
             for member in members(file):
                 take(member)
         except ArchiveError as error:
-            raise ImageError(f"{path}: layer {shown(layer.step)}: {error}") from None
+            raise OciImageError(f"{path}: layer {shown(layer.step)}: {error}") from None
 
 
 class _ChangedError(Exception):
@@ -208,7 +210,7 @@ def _naming(layout: ImageLayout, layer: Descriptor, manifest: ImageManifest) -> 
         yield
     except _ChangedError:
         where = _changed_file(layout, layer, manifest)
-        raise ImageError(
+        raise OciImageError(
             f"{layout.path(layer)}: layer {shown(layer.step)} was changed: its SHA-256 is not the file's name; "
             f"{where}; {AGAIN}"
         ) from None
@@ -218,7 +220,7 @@ def _changed_file(layout: ImageLayout, layer: Descriptor, manifest: ImageManifes
     """Return a phrase on which file of a changed layer differs, as far as it can be told."""
     try:
         sealed = _sealed(_skim(layout, manifest.layers[-1]).kept.get(MANIFEST_FILE, b""), manifest, where="")
-    except ImageError:
+    except OciImageError:
         return f"it is in {MANIFEST_FILE}"
     read = _skim(layout, layer)
     if differing := read.differing(sealed):

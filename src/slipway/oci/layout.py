@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
-from slipway.contract import ImageError
-from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
-from slipway.image.layers import HashingSink
-from slipway.image.reference import LayoutReference
+from slipway.contract import OciImageError
+from slipway.oci.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
+from slipway.oci.layers import HashingSink
+from slipway.oci.reference import LayoutReference
 from slipway.system.files import locked, sha256_file
 from slipway.system.targets import check_folder, told, write_file
 from slipway.system.text import few
@@ -37,18 +37,18 @@ class ImageLayout:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Raises ImageError: the folder is not an image layout."""
+        """Raises OciImageError: the folder is not an image layout."""
         layout = cls(folder)
         if not folder.is_dir():
-            raise ImageError(f"{folder}: no such folder; give an OCI image layout, as slipway image build writes it")
+            raise OciImageError(f"{folder}: no such folder; give an OCI image layout, as slipway image build writes it")
         try:
             marked = (folder / MARKER).read_bytes()
         except OSError:
-            raise ImageError(
+            raise OciImageError(
                 f"{folder}: no {MARKER} here; give a folder that slipway image build or pull wrote"
             ) from None
         if b'"imageLayoutVersion"' not in marked or b'"1.0.0"' not in marked:
-            raise ImageError(
+            raise OciImageError(
                 f"{folder / MARKER}: not that of image layouts 1.0.0; it was changed, or is of a later one; build or "
                 "pull the image into a new folder"
             )
@@ -60,7 +60,7 @@ class ImageLayout:
         """The layout at `folder`, made if it is missing, for the only process that writes to it.
 
         Raises:
-            ImageError: another process writes to it, and we do not wait.
+            OciImageError: another process writes to it, and we do not wait.
             SpecError: something else is there.
             StorageError: the folder cannot be written.
         """
@@ -87,7 +87,7 @@ class ImageLayout:
                 try:
                     lock.enter_context(locked(folder, wait=wait))
                 except BlockingIOError:
-                    raise ImageError(f"{folder}: another process is writing to it; wait until it ends") from None
+                    raise OciImageError(f"{folder}: another process is writing to it; wait until it ends") from None
                 if os.path.samestat(before, folder.stat()):
                     to_the_end.push(lock)
                     return made
@@ -126,7 +126,7 @@ class ImageLayout:
         try:
             return Index.from_bytes(path.read_bytes(), source=str(path))
         except OSError as error:
-            raise ImageError(
+            raise OciImageError(
                 f"{path}: cannot be read: {error.strerror}; build or pull the image into a new folder"
             ) from None
 
@@ -144,15 +144,15 @@ class ImageLayout:
         """A small blob, with its size and SHA-256 checked.
 
         Raises:
-            ImageError: it is missing, too large or changed; names `what` and its file.
+            OciImageError: it is missing, too large or changed; names `what` and its file.
         """
         path = self.path(descriptor)
         self.check_size(descriptor, what=what, remedy=remedy)
         if descriptor.size > MOST_BYTES:
-            raise ImageError(f"{path}: {what} of {descriptor.size:,} bytes; at most {MOST_BYTES:,} are read")
+            raise OciImageError(f"{path}: {what} of {descriptor.size:,} bytes; at most {MOST_BYTES:,} are read")
         data = path.read_bytes()
         if Descriptor.of(data, descriptor.media_type).digest != descriptor.digest:
-            raise ImageError(f"{path}: {what} was changed: its SHA-256 is not the file's name; {remedy}")
+            raise OciImageError(f"{path}: {what} was changed: its SHA-256 is not the file's name; {remedy}")
         return data
 
     def read_artefact(self, blob: Descriptor, *, what: str) -> bytes:
@@ -162,11 +162,11 @@ class ImageLayout:
     def check_size(self, descriptor: Descriptor, *, what: str, remedy: str = AGAIN) -> None:
         path = self.path(descriptor)
         if path.is_symlink() or path.is_dir():
-            raise ImageError(f"{path}: {what} is a link or a folder, and has to be a file; {remedy}")
+            raise OciImageError(f"{path}: {what} is a link or a folder, and has to be a file; {remedy}")
         if not path.is_file():
-            raise ImageError(f"{path}: {what} is missing; {remedy.removeprefix('remove it, and ')}")
+            raise OciImageError(f"{path}: {what} is missing; {remedy.removeprefix('remove it, and ')}")
         if (size := path.stat().st_size) != descriptor.size:
-            raise ImageError(
+            raise OciImageError(
                 f"{path}: {what} was changed: {size:,} bytes, where the image says {descriptor.size:,}; {remedy}"
             )
 
@@ -180,7 +180,7 @@ class ImageLayout:
 
     def whole_manifest(self, descriptor: Descriptor) -> ImageManifest | None:
         """The manifest of an image; None if it is missing or damaged, so that it must be written again."""
-        with suppress(ImageError):
+        with suppress(OciImageError):
             return self.manifest(descriptor)
         return None
 
@@ -197,7 +197,7 @@ class ImageLayout:
         """Write a blob as `write` gives it to the sink; returns its digest and size.
 
         Raises:
-            ImageError: it is not the `expected` one, which a registry should have given, and is not kept.
+            OciImageError: it is not the `expected` one, which a registry should have given, and is not kept.
             StorageError: it cannot be written.
         """
         staging = self.folder / "blobs/sha256" / f"{_UNFINISHED}{os.getpid()}"
@@ -207,7 +207,7 @@ class ImageLayout:
                     sink = HashingSink(file)
                     write(sink)
                 if expected is not None and sink.digest != expected.digest:
-                    raise ImageError(f"its SHA-256 is {sink.digest.partition(':')[2]}; {DAMAGED}")
+                    raise OciImageError(f"its SHA-256 is {sink.digest.partition(':')[2]}; {DAMAGED}")
                 os.replace(staging, staging.with_name(sink.digest.partition(":")[2]))
             finally:
                 staging.unlink(missing_ok=True)
@@ -217,28 +217,28 @@ class ImageLayout:
         """The descriptor of an image.
 
         Raises:
-            ImageError: the layout has no such tag or digest, or several tags where none is given.
+            OciImageError: the layout has no such tag or digest, or several tags where none is given.
         """
         tagged = {one.tag: one for one in self.index.manifests if one.tag is not None}
         known = few(sorted(tagged)) or "none"
         if reference.digest is not None:
             found = next((one for one in self.index.manifests if one.digest == reference.digest), None)
             if found is None:
-                raise ImageError(f"{self.folder}: no image {reference.digest}; the tags here: {known}")
+                raise OciImageError(f"{self.folder}: no image {reference.digest}; the tags here: {known}")
             return found
         if reference.tag is None and len(tagged) != 1:
-            raise ImageError(f"{self.folder}: which image? Give {self.folder}:TAG; the tags here: {known}")
+            raise OciImageError(f"{self.folder}: which image? Give {self.folder}:TAG; the tags here: {known}")
         tag = reference.tag or next(iter(tagged))
         if tag not in tagged:
-            raise ImageError(f"{self.folder}: no tag {tag}; the tags here: {known}")
+            raise OciImageError(f"{self.folder}: no tag {tag}; the tags here: {known}")
         return tagged[tag]
 
     def check_tag(self, tag: str, *, lane: str) -> None:
-        """Raises ImageError if `tag` names an image of another lane; one whose manifest is damaged may be replaced."""
+        """Raises OciImageError if `tag` names an image of another lane; one with a damaged manifest may be replaced."""
         for one in self.index.manifests:
             manifest = self.whole_manifest(one) if one.tag == tag else None
             if manifest is not None and (there := manifest.annotation(LANE)) not in ("", lane):
-                raise ImageError(
+                raise OciImageError(
                     f"{self.folder}:{tag}: names an image of the {there} lane, and the new one is of the {lane} lane; "
                     "give another tag"
                 )

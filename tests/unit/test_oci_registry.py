@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import ImageError
-from slipway.image.artefacts import SBOM
-from slipway.image.build import build
-from slipway.image.documents import MOST_BYTES, Descriptor
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import LayoutReference
-from slipway.image.verify import verify
+from slipway.contract import OciImageError
+from slipway.oci.artefacts import SBOM
+from slipway.oci.build import build
+from slipway.oci.documents import MOST_BYTES, Descriptor
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import LayoutReference
+from slipway.oci.verify import verify
 from tests.support import pushes as fixtures
 from tests.support import registries
 from tests.support.colours import contents
-from tests.support.images import Built, warmer
+from tests.support.oci_images import Built, warmer
 from tests.support.pushes import log_in, pulled, pushed
 from tests.support.registries import Stored, docker_registry
 
@@ -65,16 +65,18 @@ def test_a_manifest_that_was_changed_in_the_storage_of_docker_registry_is_named(
         pushed(layout, image, host)
         stored = tmp_path / f"registry/docker/registry/v2/blobs/sha256/{image.hex[:2]}/{image.hex}/data"
         stored.write_bytes(stored.read_bytes().replace(b'"slipway.lane":"cpu"', b'"slipway.lane":"gpu"'))
-        with pytest.raises(ImageError, match=f"the manifest v1 is sha256:.*, and {image.digest} there; the registry's"):
+        with pytest.raises(
+            OciImageError, match=f"the manifest v1 is sha256:.*, and {image.digest} there; the registry's"
+        ):
             pulled(host, tmp_path / "there")
 
 
 def test_docker_registry_asks_who(tmp_path: Path, example: Built, no_logins: Path) -> None:
     with docker_registry(tmp_path, htpasswd=PASSWORD) as host:
-        with pytest.raises(ImageError, match=r"refuses anonymous users for team/colours .*log in \(docker login"):
+        with pytest.raises(OciImageError, match=r"refuses anonymous users for team/colours .*log in \(docker login"):
             pushed(*example, host)
         log_in(no_logins, host, "wrong")
-        with pytest.raises(ImageError, match=r"refuses user user \(.*config\.json\)"):
+        with pytest.raises(OciImageError, match=r"refuses user user \(.*config\.json\)"):
             pushed(*example, host)
         log_in(no_logins, host, "password")
         assert pushed(*example, host).moved == 11
@@ -83,10 +85,10 @@ def test_docker_registry_asks_who(tmp_path: Path, example: Built, no_logins: Pat
 
 def test_a_token_is_asked_for_and_used(tmp_path: Path, example: Built, registry: Stored, no_logins: Path) -> None:
     registry.token = "secret"
-    with pytest.raises(ImageError, match="refuses anonymous users"):
+    with pytest.raises(OciImageError, match="refuses anonymous users"):
         pushed(*example, registry.host)
     log_in(no_logins, registry.host, "wrong")
-    with pytest.raises(ImageError, match="refuses user user"):
+    with pytest.raises(OciImageError, match="refuses user user"):
         pushed(*example, registry.host)
     log_in(no_logins, registry.host, "password")
     pushed(*example, registry.host)
@@ -100,12 +102,12 @@ def test_a_push_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
     tmp_path: Path, example: Built, registry: Stored, point: int, status: int
 ) -> None:
     registry.fault = lambda _: status if len(registry.asked) == point + 1 else None
-    with contextlib.suppress(ImageError):
+    with contextlib.suppress(OciImageError):
         pushed(*example, registry.host)
         return  # it takes fewer requests
     registry.fault = lambda _: None
     with pytest.raises(
-        ImageError, match=r"no such image: .* check name and tag; if its push was cut short, push it again"
+        OciImageError, match=r"no such image: .* check name and tag; if its push was cut short, push it again"
     ):
         pulled(registry.host, tmp_path / "there")
     assert not (tmp_path / "there").exists()
@@ -121,7 +123,7 @@ def test_a_pull_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
     pushed(*example, registry.host)
     before = len(registry.asked)
     registry.fault = lambda _: 0 if len(registry.asked) == before + point + 1 else None
-    with contextlib.suppress(ImageError):
+    with contextlib.suppress(OciImageError):
         pulled(registry.host, tmp_path / "there")
         return
     if (tmp_path / "there").exists():
@@ -143,13 +145,13 @@ def test_what_a_registry_changed_or_lost_is_refused(tmp_path: Path, example: Bui
     ):
         registry.blobs.pop(layer.digest)
         registry.blobs |= {} if bad is None else {layer.digest: bad}
-        with pytest.raises(ImageError, match=words):
+        with pytest.raises(OciImageError, match=words):
             pulled(registry.host, tmp_path / "there")
         assert ImageLayout.open(tmp_path / "there").index.manifests[0].tag is None
         registry.blobs[layer.digest] = good
     other, media_type = registry.manifests["v1"]
     registry.manifests[image.digest] = (other + b" ", media_type)
-    with pytest.raises(ImageError, match=r"the registry gave sha256:[0-9a-f]+, which is another image"):
+    with pytest.raises(OciImageError, match=r"the registry gave sha256:[0-9a-f]+, which is another image"):
         pulled(registry.host, tmp_path / "there", name=f"team/colours@{image.digest}")
 
 
@@ -157,7 +159,7 @@ def test_a_push_of_a_changed_layer_names_its_file(example: Built, registry: Stor
     layout, image = example
     path = layout.path(layout.manifest(image).layers[1])
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(ImageError, match=f"{path.name}: layer post_[0-9a-f]+ was changed: .*; remove it, and build"):
+    with pytest.raises(OciImageError, match=f"{path.name}: layer post_[0-9a-f]+ was changed: .*; remove it, and build"):
         pushed(layout, image, registry.host)
     assert "v1" not in registry.manifests
 
@@ -184,12 +186,12 @@ def test_artefacts_that_are_too_large_or_too_many_are_refused_before_they_are_pu
     huge = layout.attach(image, b" " * (MOST_BYTES + 1), SBOM)
     pushed(layout, image, registry.host)
     with pytest.raises(
-        ImageError, match=f"4,194,305 bytes for a part of the artefact {huge.digest}; at most 4,194,304"
+        OciImageError, match=f"4,194,305 bytes for a part of the artefact {huge.digest}; at most 4,194,304"
     ):
         pulled(registry.host, tmp_path / "there")
     registry.lists_artefacts = True
     monkeypatch.setattr(registries._Handler, "_artefacts", lambda *_: b" " * (MOST_BYTES + 1))
-    with pytest.raises(ImageError, match="the list of artefacts is larger than 4,194,304 bytes"):
+    with pytest.raises(OciImageError, match="the list of artefacts is larger than 4,194,304 bytes"):
         pulled(registry.host, tmp_path / "there")
 
 
@@ -197,10 +199,10 @@ def test_an_image_that_is_not_trusted_is_not_downloaded(tmp_path: Path, example:
     pushed(*example, registry.host)
 
     def trust(_: Descriptor) -> None:
-        raise ImageError("not by us")
+        raise OciImageError("not by us")
 
     before = len(registry.asked)
-    with pytest.raises(ImageError, match="not by us"):
+    with pytest.raises(OciImageError, match="not by us"):
         pulled(registry.host, tmp_path / "there", trust=trust)
     layers = {layer.digest for layer in example[0].manifest(example[1]).layers}
     assert not any(digest in asked for digest in layers for asked in registry.asked[before:])
@@ -213,13 +215,13 @@ def test_a_tag_of_something_else_or_of_another_lane_is_not_taken(
     pushed(*example, registry.host)
     data, media_type = registry.manifests["v1"]
     registry.manifests["v1"] = (data.replace(b'"slipway.lane":"cpu"', b'"slipway.lane":"gpu"'), media_type)
-    with pytest.raises(ImageError, match="names an image of the gpu lane there, and this one is of the cpu lane"):
+    with pytest.raises(OciImageError, match="names an image of the gpu lane there, and this one is of the cpu lane"):
         pushed(*example, registry.host)
-    with pytest.raises(ImageError, match="of the gpu lane, and the cpu lane is wanted"):
+    with pytest.raises(OciImageError, match="of the gpu lane, and the cpu lane is wanted"):
         pulled(registry.host, tmp_path / "there", lane="cpu")
     registry.manifests["v1"] = (data.replace(b"slipway.", b"another."), media_type)
-    with pytest.raises(ImageError, match="names something other than a model repository there"):
+    with pytest.raises(OciImageError, match="names something other than a model repository there"):
         pushed(*example, registry.host)
-    with pytest.raises(ImageError, match="not the image of a model repository"):
+    with pytest.raises(OciImageError, match="not the image of a model repository"):
         pulled(registry.host, tmp_path / "there")
     assert not (tmp_path / "there").exists()

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from slipway.contract.base import Contract
 from slipway.contract.spec import Spec
+from slipway.contract.typed_file import Contract
 from slipway.errors import SpecError
 
 DottedPath = Annotated[str, Field(pattern=r"^[a-z_0-9]+([.][a-z_0-9]+)*$")]

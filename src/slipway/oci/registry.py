@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,15 +18,18 @@ from ipaddress import ip_address
 from typing import IO, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from slipway.contract import ImageError
-from slipway.image.credentials import Credentials, find_credentials
-from slipway.image.documents import INDEX, MANIFEST, MOST_BYTES, Descriptor, Index
-from slipway.image.layout import DAMAGED
-from slipway.image.reference import RegistryReference
+from slipway.contract import OciImageError
+from slipway.oci.credentials import Credentials, find_credentials
+from slipway.oci.documents import INDEX, MANIFEST, MOST_BYTES, Descriptor, Index
+from slipway.oci.layout import DAMAGED
+from slipway.oci.reference import RegistryReference
 from slipway.system.text import shown
+from slipway.system.timed_http import timed_opener
 
 TIMEOUT_S = 60.0
-"""Seconds without a byte after which a registry is given up."""
+"""Seconds without a byte after which a registry is given up, and seconds for all of an exchange but its blob."""
+LEAST_BYTES_PER_S = 1 << 16
+"""Rate of the slowest blob that is waited for, in bytes a second."""
 _FOREIGN = tuple(f"application/vnd.docker.distribution.manifest.{kind}v2+json" for kind in ("", "list."))
 """Docker's own media types of manifests. They are requested too, so that a registry names such a manifest instead of
 converting it."""
@@ -37,7 +41,7 @@ _CERTIFICATES = {9: "set the clock right", 10: "have it renewed, or set the cloc
 Body = Callable[[], Iterable[bytes]]
 
 
-class AbsentError(ImageError):
+class AbsentError(OciImageError):
     """The registry does not have it."""
 
 
@@ -49,21 +53,21 @@ class Registry:
         local = _is_local(reference.host)
         self._root = f"{'http' if plain_http or local else 'https'}://{reference.host}/v2/"
         # Credentials stay with the registry: urllib would send a header of the request to wherever it is redirected.
-        self._opener = urllib.request.build_opener(
-            _Redirects(self._check_encrypted), *([urllib.request.ProxyHandler({})] if local else [])
-        )
+        self._handlers = [_Redirects(self._check_encrypted), *([urllib.request.ProxyHandler({})] if local else [])]
         self._authorization: str | None = None
 
     def check(self) -> None:
-        """Raises ImageError unless the host answers as a registry."""
+        """Raises OciImageError unless the host answers as a registry."""
         with self._answer("GET", self._root, allowed=(200, 400, 404)) as answer:
             if answer.status == 400 and self._root.startswith("http://"):
-                raise ImageError(
+                raise OciImageError(
                     f"{self._host}: answers 400 without TLS; if it speaks TLS, leave out --plain-http, and call it by "
                     "another name than localhost and 127.0.0.1, which are asked without TLS"
                 )
             if answer.status != 200 or "html" in answer.headers.get("Content-Type", ""):
-                raise ImageError(f"{self._host}: not a registry: {self._root} has no API of version 2; check the host")
+                raise OciImageError(
+                    f"{self._host}: not a registry: {self._root} has no API of version 2; check the host"
+                )
 
     def has_blob(self, blob: Descriptor) -> bool:
         with self._answer("HEAD", self._url("blobs", blob.digest), allowed=(200, 404)) as answer:
@@ -83,17 +87,17 @@ class Registry:
 
         Raises:
             AbsentError: the registry does not have it.
-            ImageError: it is shorter or longer, or the connection broke.
+            OciImageError: it is shorter or longer, or the connection broke.
         """
         left = blob.size
-        with self._answer("GET", self._url("blobs", blob.digest)) as answer:
+        with self._answer("GET", self._url("blobs", blob.digest), given=blob.size) as answer:
             while block := answer.read(min(BLOCK_BYTES, left + 1)):
                 left -= len(block)
                 if left < 0:
-                    raise ImageError(f"it is longer than the {blob.size:,} bytes of the image; {DAMAGED}")
+                    raise OciImageError(f"it is longer than the {blob.size:,} bytes of the image; {DAMAGED}")
                 yield block
         if left:
-            raise ImageError(f"it ended {left:,} bytes early; pull again, and if it ends there again, {DAMAGED}")
+            raise OciImageError(f"it ended {left:,} bytes early; pull again, and if it ends there again, {DAMAGED}")
 
     def manifest(self, target: str) -> tuple[bytes, str]:
         """The bytes and the media type of a manifest or index, by tag or digest; raises AbsentError without one."""
@@ -102,16 +106,18 @@ class Registry:
             data = self._document(answer, what=f"the manifest {target}")
             named, media_type = answer.headers.get("Docker-Content-Digest", ""), answer.headers.get_content_type()
         if named.startswith("sha256:") and named != (found := Descriptor.of(data, media_type).digest):
-            raise ImageError(f"{self._host}: the manifest {target} is {found}, and {shown(named)} there; {DAMAGED}")
+            raise OciImageError(f"{self._host}: the manifest {target} is {found}, and {shown(named)} there; {DAMAGED}")
         return data, media_type
 
     def _document(self, answer: HTTPResponse, *, what: str) -> bytes:
-        """The whole of a small answer; raises ImageError if it is larger than a registry may give."""
+        """The whole of a small answer; raises OciImageError if it is larger than a registry may give."""
         data = answer.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            raise ImageError(f"{self._host}: {what} is larger than {MOST_BYTES:,} bytes, so it is not of slipway image")
+            raise OciImageError(
+                f"{self._host}: {what} is larger than {MOST_BYTES:,} bytes, so it is not of slipway image"
+            )
         if answer.length:
-            raise ImageError(f"{self._host}: {what} ended {answer.length:,} bytes early; call again")
+            raise OciImageError(f"{self._host}: {what} ended {answer.length:,} bytes early; call again")
         return data
 
     def put_manifest(self, data: bytes, media_type: str, *, target: str) -> bool:
@@ -126,7 +132,7 @@ class Registry:
             with self._answer("GET", self._url("referrers", subject.digest)) as answer:
                 data = self._document(answer, what="the list of artefacts")
                 if 'rel="next"' in answer.headers.get("Link", ""):
-                    raise ImageError(
+                    raise OciImageError(
                         f"{self._host}: lists the artefacts of {subject.digest} in several parts, which is not "
                         "supported; remove those that are not of slipway image"
                     )
@@ -149,14 +155,22 @@ class Registry:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         size: int = 0,
+        given: int = 0,
         allowed: tuple[int, ...] = (200,),
     ) -> Iterator[HTTPResponse]:
         """The answer to a request, with one more try after the registry asked for credentials.
 
+        Args:
+            size: of the body, in bytes.
+            given: size of the blob in the answer, in bytes. Redirects, credentials and both bodies together have
+                `TIMEOUT_S`, and a second for each `LEAST_BYTES_PER_S` of the bodies.
+
         Raises:
             AbsentError: status 404.
-            ImageError: the registry cannot be reached, or refuses.
+            OciImageError: the registry cannot be reached, or refuses.
         """
+        end_s = time.monotonic() + TIMEOUT_S + (size + given) / LEAST_BYTES_PER_S
+        self._opener = timed_opener(end_s, *self._handlers)
         with _reachable(self._host, self._root):
             answer = self._send(method, url, headers or {}, body, size)
             if answer.status == 401 and self._is_own(answer.url):  # another host gets no credentials of this one
@@ -174,9 +188,9 @@ class Registry:
         return urlsplit(url)[:2] == urlsplit(self._root)[:2]
 
     def _check_encrypted(self, url: str) -> None:
-        """Raises ImageError if a registry that is asked over TLS sends us on to something without it."""
+        """Raises OciImageError if a registry that is asked over TLS sends us on to something without it."""
         if self._root.startswith("https://") and not url.startswith("https://"):
-            raise ImageError(
+            raise OciImageError(
                 f"{self._host}: sends us on to {shown(url.partition('?')[0])}, which is not encrypted; refused; let "
                 "the registry or the proxy before it give addresses of https"
             )
@@ -200,11 +214,13 @@ class Registry:
         if scheme.lower() == "basic":
             return None if credentials is None else _basic(credentials)
         if scheme.lower() != "bearer":
-            raise ImageError(f"{self._host}: asks for credentials in a way that is not supported: {shown(challenge)}")
+            raise OciImageError(
+                f"{self._host}: asks for credentials in a way that is not supported: {shown(challenge)}"
+            )
         parameters = dict(_PARAMETER.findall(rest))
         realm = parameters.pop("realm", "")
         if not (realm.startswith("https://") or (realm.startswith("http://") and self._root.startswith("http://"))):
-            raise ImageError(f"{self._host}: sends credentials to {shown(realm)!r}, which is not encrypted; refused")
+            raise OciImageError(f"{self._host}: sends credentials to {shown(realm)!r}, which is not encrypted; refused")
         wanted = {name: parameters[name] for name in ("service", "scope") if name in parameters}
         request = urllib.request.Request(f"{realm}?{urlencode(wanted)}")
         if credentials is not None:
@@ -217,20 +233,20 @@ class Registry:
             error.close()
             return None
         except (ValueError, KeyError, AttributeError, TypeError):
-            raise ImageError(f"{self._host}: {shown(realm)} gave no token") from None
+            raise OciImageError(f"{self._host}: {shown(realm)} gave no token") from None
 
-    def _refusal(self, answer: HTTPResponse, method: str, url: str) -> ImageError:
+    def _refusal(self, answer: HTTPResponse, method: str, url: str) -> OciImageError:
         said, status = _reason(answer), answer.status
         if status == 404:
             return AbsentError(f"{self._host}: {self._name} has no {shown(url.partition(f'{self._name}/')[2])}{said}")
         if status in (401, 403):
             credentials = find_credentials(self._host)
             who = "anonymous users" if credentials is None else f"user {credentials.user} ({credentials.origin})"
-            return ImageError(
+            return OciImageError(
                 f"{self._host}: refuses {who} for {self._name}{said}; log in (docker login {self._host}, or skopeo "
                 "login), or ask for the right"
             )
-        return ImageError(
+        return OciImageError(
             f"{self._host}: {method} {shown(urlsplit(url).path)} failed with status {status}{said}; the registry's log "
             "says why"
         )
@@ -288,11 +304,13 @@ def _reachable(host: str, root: str) -> Iterator[None]:
         raise _unreachable(host, root, error) from None
 
 
-def _unreachable(host: str, root: str, reason: object) -> ImageError:
+def _unreachable(host: str, root: str, reason: object) -> OciImageError:
     if isinstance(reason, ssl.SSLCertVerificationError):
         remedy = _CERTIFICATES.get(reason.verify_code, "give the file of its authority in SSL_CERT_FILE")
-        return ImageError(f"{host}: its certificate is not trusted ({reason.verify_message}); {remedy}")
+        return OciImageError(f"{host}: its certificate is not trusted ({reason.verify_message}); {remedy}")
     if isinstance(reason, ssl.SSLError):
-        return ImageError(f"{host}: does not speak TLS ({reason.reason}); a registry without it needs --plain-http")
+        return OciImageError(f"{host}: does not speak TLS ({reason.reason}); a registry without it needs --plain-http")
     said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-    return ImageError(f"{host}: cannot be reached at {root} ({shown(said)}); check the host and port, and call again")
+    return OciImageError(
+        f"{host}: cannot be reached at {root} ({shown(said)}); check the host and port, and call again"
+    )

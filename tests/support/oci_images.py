@@ -6,10 +6,10 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from slipway.image.build import build
-from slipway.image.documents import LAYER, MANIFEST, Descriptor, ImageConfig, ImageManifest, RootFs
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import LayoutReference
+from slipway.oci.build import build
+from slipway.oci.documents import LAYER, MANIFEST, Descriptor, ImageConfig, ImageManifest, RootFs
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import LayoutReference
 from slipway.repository import assemble
 from tests.support.colours import copy_colours, replaced
 from tests.support.scripts import ROOT

@@ -1,7 +1,7 @@
 """The artefacts of an image, by type."""
 
-from slipway.image.documents import Descriptor
-from slipway.image.layout import ImageLayout
+from slipway.oci.documents import Descriptor
+from slipway.oci.layout import ImageLayout
 
 SBOM = "application/vnd.cyclonedx+json"
 SIGNATURE = "application/vnd.dev.sigstore.bundle.v0.3+json"

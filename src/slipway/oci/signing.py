@@ -7,10 +7,10 @@ artefact of the image in the layout: a Sigstore bundle, which `model_signing ver
 import tempfile
 from pathlib import Path
 
-from slipway.contract import ImageError, MissingDependencyError, SpecError, StorageError
-from slipway.image.artefacts import SBOM, SIGNATURE, of_type
-from slipway.image.documents import Descriptor
-from slipway.image.layout import ImageLayout
+from slipway.contract import MissingDependencyError, OciImageError, SpecError, StorageError
+from slipway.oci.artefacts import SBOM, SIGNATURE, of_type
+from slipway.oci.documents import Descriptor
+from slipway.oci.layout import ImageLayout
 from slipway.system.text import command
 
 try:
@@ -53,7 +53,7 @@ def verify_signatures(layout: ImageLayout, image: Descriptor, *, key: Path) -> i
         key: public key in PEM.
 
     Raises:
-        ImageError: one is not signed, or by other keys only.
+        OciImageError: one is not signed, or by other keys only.
         SpecError: the key cannot be used.
     """
     check_public(key)
@@ -63,7 +63,7 @@ def verify_signatures(layout: ImageLayout, image: Descriptor, *, key: Path) -> i
         if not _is_signed(layout, subject, key):
             others = len(of_type(layout, subject, SIGNATURE))
             said = f"none of its {others} signatures is by the owner of {key}" if others else "it is not signed"
-            raise ImageError(
+            raise OciImageError(
                 f"{layout.folder}: {what} {subject.digest} is not trusted: {said}; give the key of its owner, or have "
                 "it signed (slipway image sign)"
             )
@@ -126,7 +126,7 @@ def check_public(key: Path) -> None:
 
 
 def _remedy() -> str:
-    return f"give one in PEM, of one of the curves {', '.join(CURVES.values())} (docs/image.md says how to make it)"
+    return f"give one in PEM, of one of the curves {', '.join(CURVES.values())} (docs/oci-image.md says how to make it)"
 
 
 def _read(key: Path) -> bytes:

@@ -7,20 +7,20 @@ import pytest
 
 from slipway.cli import serve_image
 from slipway.cli.serve_image import unpacked
-from slipway.contract import ImageError, ServingError, SpecError
-from slipway.image import layout as layout_module
-from slipway.image import registry as registry_module
-from slipway.image.artefacts import SBOM
-from slipway.image.build import build
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import LayoutReference, RegistryReference
-from slipway.image.registry import Registry
-from slipway.image.signing import sign
-from slipway.image.transfer import push
+from slipway.contract import OciImageError, ServingError, SpecError
+from slipway.oci import layout as layout_module
+from slipway.oci import registry as registry_module
+from slipway.oci.artefacts import SBOM
+from slipway.oci.build import build
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import LayoutReference, RegistryReference
+from slipway.oci.registry import Registry
+from slipway.oci.signing import sign
+from slipway.oci.transfer import push
 from slipway.operations.release.promotion import check_own_folder
 from slipway.system.files import sha256_file
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, Built, built, warmer
+from tests.support.oci_images import EXAMPLE, Built, built, warmer
 from tests.support.registries import small_registry
 from tests.support.scripts import run_here
 from tests.support.signing_keys import keys
@@ -69,7 +69,7 @@ def test_the_repository_of_another_image_in_its_place_is_noticed(tmp_path: Path,
 
 def test_an_image_that_is_not_signed_by_the_key_is_not_unpacked(tmp_path: Path, cache: Path, example: Built) -> None:
     _, public = keys(tmp_path)
-    with pytest.raises(ImageError, match="is not trusted: it is not signed"):
+    with pytest.raises(OciImageError, match="is not trusted: it is not signed"):
         unpacked(LayoutReference(example[0].folder), key=public, say=lambda _: None)
     assert not cache.exists()
 
@@ -88,7 +88,7 @@ def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(tmp_path: Path, 
         assert "pulled 0 bytes" in said[3]
         second = build(warmer(tmp_path), LayoutReference(layout.folder, "v2")).image
         push(layout, second, reference, Registry(reference), progress=lambda _: None)
-        with pytest.raises(ImageError, match="it is not signed"):
+        with pytest.raises(OciImageError, match="it is not signed"):
             unpacked(reference, key=public, say=said.append)
     assert [path.name for path in (cache / "images").iterdir() if path.is_dir()] == [image.hex]
 
@@ -142,7 +142,7 @@ def test_a_registry_without_tls_is_asked_if_the_command_says_so(
     with small_registry() as registry:
         reference = RegistryReference.parse(f"oci://{registry.host}/team/colours:live")
         push(*example, reference, Registry(reference, plain_http=True), progress=lambda _: None)
-        with pytest.raises(ImageError, match="a registry without it needs --plain-http"):
+        with pytest.raises(OciImageError, match="a registry without it needs --plain-http"):
             unpacked(reference, key=None, say=lambda _: None)
         assert contents(unpacked(reference, key=None, plain_http=True, say=lambda _: None)) == contents(EXAMPLE)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from slipway.contract import Manifest, SlipwayError
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
-from slipway.image.documents import SEALED, Descriptor, ImageManifest
-from slipway.image.layout import ImageLayout
-from slipway.image.verify import open_image, unpack
+from slipway.oci.documents import SEALED, Descriptor, ImageManifest
+from slipway.oci.layout import ImageLayout
+from slipway.oci.verify import open_image, unpack
 from slipway.system.files import locked, sha256_file
 from slipway.system.home import user_folder
 from slipway.system.targets import told
@@ -26,7 +26,7 @@ def cached_repository(layout: ImageLayout, image: Descriptor, *, say: Callable[[
     """The repository of an image as a folder, whose every file has been checked; unpacked unless it is there.
 
     Raises:
-        ImageError: the image is damaged.
+        OciImageError: the image is damaged.
         StorageError: the cache cannot be written.
     """
     manifest = open_image(layout, image)

@@ -8,15 +8,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from model_signing import verifying
 
-from slipway.contract import ImageError, Lane, SpecError, StorageError
-from slipway.image.artefacts import SBOM, SIGNATURE, of_type
-from slipway.image.documents import Descriptor
-from slipway.image.layout import ImageLayout
-from slipway.image.sbom import Lock, sbom
-from slipway.image.signing import sign, verify_signatures
-from slipway.image.verify import verify
+from slipway.contract import Lane, OciImageError, SpecError, StorageError
+from slipway.oci.artefacts import SBOM, SIGNATURE, of_type
+from slipway.oci.documents import Descriptor
+from slipway.oci.layout import ImageLayout
+from slipway.oci.sbom import Lock, sbom
+from slipway.oci.signing import sign, verify_signatures
+from slipway.oci.verify import verify
 from tests.support.damage import flip_byte
-from tests.support.images import EXAMPLE, Built, built, with_manifest
+from tests.support.oci_images import EXAMPLE, Built, built, with_manifest
 from tests.support.scripts import ROOT, run_here
 from tests.support.signing_keys import PEM, PKCS8, PLAIN, keys
 from tests.support.validators import bill_faults
@@ -66,10 +66,10 @@ def test_an_image_that_nobody_or_somebody_else_signed_is_refused(tmp_path: Path,
     layout, image = example
     secret, public = keys(tmp_path)
     other, _ = keys(tmp_path, "other")
-    with pytest.raises(ImageError, match="is not trusted: it is not signed"):
+    with pytest.raises(OciImageError, match="is not trusted: it is not signed"):
         verify_signatures(layout, image, key=public)
     sign(layout, image, key=other)
-    with pytest.raises(ImageError, match="none of its 1 signatures is by the owner of"):
+    with pytest.raises(OciImageError, match="none of its 1 signatures is by the owner of"):
         verify_signatures(layout, image, key=public)
     sign(layout, image, key=secret)
     assert verify_signatures(layout, image, key=public) == 1, "several may sign"
@@ -79,7 +79,7 @@ def test_an_sbom_that_came_after_the_signature_is_refused(tmp_path: Path, exampl
     secret, public = keys(tmp_path)
     sign(*example, key=secret)
     added = _with_sbom(*example)
-    with pytest.raises(ImageError, match=f"the SBOM {added.digest} is not trusted: it is not signed"):
+    with pytest.raises(OciImageError, match=f"the SBOM {added.digest} is not trusted: it is not signed"):
         verify_signatures(*example, key=public)
 
 
@@ -103,7 +103,7 @@ def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: 
     ((_, signature),) = of_type(layout, image, SIGNATURE)
     other = with_manifest(layout, layout.manifest(image).model_copy(update={"annotations": {"slipway.lane": "gpu"}}))
     layout.attach(other, layout.read(signature, what="a signature"), SIGNATURE)
-    with pytest.raises(ImageError, match="none of its 1 signatures"):
+    with pytest.raises(OciImageError, match="none of its 1 signatures"):
         verify_signatures(layout, other, key=public)
 
 
@@ -111,7 +111,7 @@ def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: 
 def test_a_signature_that_is_junk_does_not_count(tmp_path: Path, example: Built, junk: bytes) -> None:
     layout, image = example
     layout.attach(image, junk, SIGNATURE)
-    with pytest.raises(ImageError, match="none of its 1 signatures"):
+    with pytest.raises(OciImageError, match="none of its 1 signatures"):
         verify_signatures(layout, image, key=keys(tmp_path)[1])
 
 
@@ -127,9 +127,9 @@ def test_a_flipped_byte_of_an_artefact_is_named(tmp_path: Path, example: Built) 
         path = layout.path(part)
         data = path.read_bytes()
         flip_byte(path, -1)
-        with pytest.raises(ImageError, match=path.name):
+        with pytest.raises(OciImageError, match=path.name):
             verify(layout, image)
-        with pytest.raises(ImageError):
+        with pytest.raises(OciImageError):
             verify_signatures(layout, image, key=public) and verify(layout, image)
         path.write_bytes(data)
     assert verify_signatures(layout, image, key=public) == 2

@@ -6,13 +6,13 @@ Named parts come last. An interrupted push leaves no tag behind, and an interrup
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from slipway.contract import ImageError
-from slipway.image.artefacts import SBOM, SIGNATURE
-from slipway.image.documents import INDEX, LANE, MANIFEST, MOST_BYTES, SEALED, Descriptor, ImageManifest, Index
-from slipway.image.layout import AGAIN, ImageLayout
-from slipway.image.reference import RegistryReference
-from slipway.image.registry import BLOCK_BYTES, AbsentError, Registry, referrers_tag
-from slipway.image.verify import check_kind, open_image
+from slipway.contract import OciImageError
+from slipway.oci.artefacts import SBOM, SIGNATURE
+from slipway.oci.documents import INDEX, LANE, MANIFEST, MOST_BYTES, SEALED, Descriptor, ImageManifest, Index
+from slipway.oci.layout import AGAIN, ImageLayout
+from slipway.oci.reference import RegistryReference
+from slipway.oci.registry import BLOCK_BYTES, AbsentError, Registry, referrers_tag
+from slipway.oci.verify import check_kind, open_image
 from slipway.system.text import shown
 
 Progress = Callable[[int], object]
@@ -60,12 +60,12 @@ def push(
     """Write an image to a registry, and then its tag.
 
     Raises:
-        ImageError: a part of it is missing or changed; the registry cannot be reached or refuses; or the tag names
+        OciImageError: a part of it is missing or changed; the registry cannot be reached or refuses; or the tag names
             something else there, or an image of another lane.
     """
     manifest = open_image(layout, image)
     if target.tag is None:
-        raise ImageError(f"{target}: give a tag to push to; the digest follows from the image")
+        raise OciImageError(f"{target}: give a tag to push to; the digest follows from the image")
     registry.check()
     _check_tag(registry, target, lane=manifest.annotation(LANE))
     count = _Count(progress)
@@ -96,9 +96,9 @@ def _check_tag(registry: Registry, target: RegistryReference, *, lane: str) -> N
         return
     there = ImageManifest.from_bytes(data, source=str(target)) if media_type == MANIFEST else None
     if there is None or not there.annotation(SEALED):
-        raise ImageError(f"{target}: names something other than a model repository there; give another name or tag")
+        raise OciImageError(f"{target}: names something other than a model repository there; give another name or tag")
     if there.annotation(LANE) != lane:
-        raise ImageError(
+        raise OciImageError(
             f"{target}: names an image of the {shown(there.annotation(LANE))} lane there, and this one is of the "
             f"{lane} lane; give another name or tag"
         )
@@ -111,9 +111,9 @@ def _push_blob(layout: ImageLayout, blob: Descriptor, registry: Registry, count:
     if not there:
         try:
             registry.put_blob(blob, lambda: count.counted(_blocks(layout, blob)))
-        except ImageError:
+        except OciImageError:
             if not layout.has(blob):  # whatever the registry made of it
-                raise ImageError(
+                raise OciImageError(
                     f"{layout.path(blob)}: {what} was changed: its SHA-256 is not the file's name; {AGAIN}"
                 ) from None
             raise
@@ -168,26 +168,26 @@ def pull(
         unpacked: whether an image's files are checked elsewhere, so that the layers in the layout need no hashing.
 
     Raises:
-        ImageError: the registry cannot be reached or refuses; it has no such image, or not all of it; or the image is
-            not of a model repository, or of another lane.
+        OciImageError: the registry cannot be reached or refuses; it has no such image, or not all of it; or the image
+            is not of a model repository, or of another lane.
     """
     registry.check()
     try:
         data, media_type = registry.manifest(source.target)
     except AbsentError as error:
-        raise ImageError(
+        raise OciImageError(
             f"{source}: no such image: {error}; check name and tag; if its push was cut short, push it again"
         ) from None
     image = Descriptor.of(data, MANIFEST)
     if source.digest not in (None, image.digest):
-        raise ImageError(f"{source}: the registry gave {image.digest}, which is another image")
+        raise OciImageError(f"{source}: the registry gave {image.digest}, which is another image")
     if media_type != MANIFEST:
-        raise ImageError(f"{source}: not the image of a model repository; give one that slipway image push wrote")
+        raise OciImageError(f"{source}: not the image of a model repository; give one that slipway image push wrote")
     manifest = ImageManifest.from_bytes(data, source=str(source))
     check_kind(manifest, where=str(source))
     found = manifest.annotation(LANE)
     if lane not in (None, found):
-        raise ImageError(f"{source}: of the {shown(found)} lane, and the {lane} lane is wanted; give another image")
+        raise OciImageError(f"{source}: of the {shown(found)} lane, and the {lane} lane is wanted; give another image")
     layout.check_tag(tag, lane=found)
     count = _Count(progress)
     count.add(image, moved=not layout.has(image))
@@ -197,8 +197,8 @@ def pull(
         if trust is not None:
             try:
                 trust(image)
-            except ImageError as error:
-                raise ImageError(f"{source}: {error}") from None
+            except OciImageError as error:
+                raise OciImageError(f"{source}: {error}") from None
     hashed = not unpacked(image)
     for blob in manifest.blobs:
         _pull_blob(registry, blob, layout, count, where=str(source), hashed=hashed)
@@ -220,9 +220,9 @@ def _pull_blob(
             lambda sink: [sink.write(block) for block in count.counted(registry.blob(blob))], expected=blob
         )
     except AbsentError:
-        raise ImageError(f"{where}: {name} is not in the registry; push the image again") from None
-    except ImageError as error:
-        raise ImageError(f"{where}: {name}: {error}") from None
+        raise OciImageError(f"{where}: {name} is not in the registry; push the image again") from None
+    except OciImageError as error:
+        raise OciImageError(f"{where}: {name}: {error}") from None
 
 
 def _pull_artefacts(
@@ -236,10 +236,10 @@ def _pull_artefacts(
             data, _ = registry.manifest(listed.digest)
             found = Descriptor.of(data, MANIFEST, artifact_type=listed.artifact_type)
             if found.digest != listed.digest:
-                raise ImageError(f"{where}: the registry gave {found.digest} for the artefact {listed.digest}")
+                raise OciImageError(f"{where}: the registry gave {found.digest} for the artefact {listed.digest}")
             for blob in ImageManifest.from_bytes(data, source=where).blobs:
                 if blob.size > MOST_BYTES:  # anybody may have attached it: no signature is verified yet
-                    raise ImageError(
+                    raise OciImageError(
                         f"{where}: {blob.size:,} bytes for a part of the artefact {found.digest}; at most "
                         f"{MOST_BYTES:,} are read; remove that artefact from the registry"
                     )

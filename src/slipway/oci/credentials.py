@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from slipway.contract import SpecError
-from slipway.image.documents import Document
+from slipway.oci.documents import OciDocument
 from slipway.system.yaml_json import parse_json
 
 T = TypeVar("T", bound=BaseModel)
@@ -25,12 +25,12 @@ class Credentials(NamedTuple):
     """Source of the credentials, for messages."""
 
 
-class _Login(Document):
+class _Login(OciDocument):
     auth: str = ""
     """`user:password` in Base64."""
 
 
-class _Logins(Document):
+class _Logins(OciDocument):
     """The file that these tools write."""
 
     auths: dict[str, _Login] = {}  # noqa: RUF012  pydantic copies it

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
-from slipway.contract import ImageError
+from slipway.contract import OciImageError
 from slipway.contract.lane import FILE_NAME as LANE_FILE
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
 from slipway.system.files import sha256_bytes
@@ -49,13 +49,13 @@ class HashingSink:
         return f"sha256:{self._sha256.hexdigest()}"
 
 
-class Layer(NamedTuple):
+class OciLayer(NamedTuple):
     name: str
     files: tuple[str, ...]
     """Paths below the repository, sorted."""
 
 
-def plan(sizes: Mapping[str, int], *, ensembles: Collection[str]) -> list[Layer]:
+def plan(sizes: Mapping[str, int], *, ensembles: Collection[str]) -> list[OciLayer]:
     """The layers of a repository with files of these sizes in bytes; the same for the same files, on any machine."""
     steps: dict[str, int] = {}
     for path, size in sizes.items():
@@ -71,7 +71,7 @@ def plan(sizes: Mapping[str, int], *, ensembles: Collection[str]) -> list[Layer]
         name = REST if step not in steps else step if step in own else f"steps_{sha256_bytes(step.encode())[0]}"
         layers.setdefault(name, []).append(path)
     rest = layers.pop(REST)
-    return [*(Layer(name, tuple(layers[name])) for name in sorted(layers)), Layer(REST, tuple(rest))]
+    return [*(OciLayer(name, tuple(layers[name])) for name in sorted(layers)), OciLayer(REST, tuple(rest))]
 
 
 def write_tar(repository: Path, files: Iterable[str], sink: HashingSink) -> None:
@@ -79,7 +79,7 @@ def write_tar(repository: Path, files: Iterable[str], sink: HashingSink) -> None
     0644 and 0755.
 
     Raises:
-        ImageError: a file changes while it is read.
+        OciImageError: a file changes while it is read.
     """
     folders = set[str]()
     with tarfile.TarFile(
@@ -99,7 +99,9 @@ def write_tar(repository: Path, files: Iterable[str], sink: HashingSink) -> None
                 except OSError as error:
                     if error.errno is not None:
                         raise
-                    raise ImageError(f"{repository / name}: changed while it was read; build the image again") from None
+                    raise OciImageError(
+                        f"{repository / name}: changed while it was read; build the image again"
+                    ) from None
 
 
 def _entry(name: str, *, size: int = 0, folder: bool = False) -> tarfile.TarInfo:
@@ -122,7 +124,7 @@ class _Writer:
         return self._sink.size
 
 
-class ArchiveError(ImageError):
+class ArchiveError(OciImageError):
     """An archive holds what no repository has."""
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import ImageError, SpecError
-from slipway.image.build import build
-from slipway.image.documents import Descriptor
-from slipway.image.layers import GROUPS, MOST_LAYERS, MOST_OWN, REST, plan
-from slipway.image.layout import ImageLayout
-from slipway.image.reference import LayoutReference, RegistryReference
-from slipway.image.verify import unpack, verify
+from slipway.contract import OciImageError, SpecError
+from slipway.oci.build import build
+from slipway.oci.documents import Descriptor
+from slipway.oci.layers import GROUPS, MOST_LAYERS, MOST_OWN, REST, plan
+from slipway.oci.layout import ImageLayout
+from slipway.oci.reference import LayoutReference, RegistryReference
+from slipway.oci.verify import unpack, verify
 from tests.support.colours import contents, reseal
-from tests.support.images import EXAMPLE, Built, built, copied, warmer
+from tests.support.oci_images import EXAMPLE, Built, built, copied, warmer
 from tests.support.scripts import run_here
 
 
@@ -39,7 +39,7 @@ def test_a_layout_holds_one_lane_under_a_tag(tmp_path: Path, example: Built) -> 
     shutil.copytree(EXAMPLE, gpu)
     (gpu / "lane.json").write_text((gpu / "lane.json").read_text().replace('"cpu"', '"gpu"'))
     reseal(gpu)
-    with pytest.raises(ImageError, match="names an image of the cpu lane, and the new one is of the gpu lane"):
+    with pytest.raises(OciImageError, match="names an image of the cpu lane, and the new one is of the gpu lane"):
         build(gpu, LayoutReference(example[0].folder, "v1"))
     build(gpu, LayoutReference(example[0].folder, "gpu"))
     done = run_here("image", "verify", f"{example[0].folder}:gpu", "--lane", "cpu", cwd=tmp_path, check=False)
@@ -64,7 +64,7 @@ def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: Built) 
 
 
 def test_one_process_writes_to_a_layout(example: Built) -> None:
-    with ImageLayout.writing(example[0].folder), pytest.raises(ImageError, match="another process is writing to it"):
+    with ImageLayout.writing(example[0].folder), pytest.raises(OciImageError, match="another process is writing to it"):
         build(EXAMPLE, LayoutReference(example[0].folder, "v2"))
 
 
@@ -84,13 +84,13 @@ def test_of_several_first_starts_one_makes_the_layout_and_all_write_to_it(
         with ImageLayout.writing(folder, wait=True) as layout:
             added = layout.add(b"%d" % number, "text/plain")
             if number % 2:
-                raise ImageError("cut short")
+                raise OciImageError("cut short")
             layout.set_tag(f"v{number}", added)
             return added
 
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(start, number) for number in range(8)]
-    assert [isinstance(one.exception(), ImageError) for one in done] == [False, True] * 4
+    assert [isinstance(one.exception(), OciImageError) for one in done] == [False, True] * 4
     layout = ImageLayout.open(folder)
     assert [one.tag for one in layout.index.manifests] == ["v0", "v2", "v4", "v6"]
     assert all(layout.has(one.result()) for one in done[::2])
@@ -109,11 +109,11 @@ def test_a_layout_that_its_maker_removes_is_made_again_by_the_one_who_waits(tmp_
         with ImageLayout.writing(folder):
             started.append(pool.submit(second))
             time.sleep(0.1)
-            raise ImageError("cut short")
+            raise OciImageError("cut short")
 
     started: list[Future[bool]] = []
     with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(ImageError, match="cut short"):
+        with pytest.raises(OciImageError, match="cut short"):
             first(pool, started)
         assert started[0].result()
     assert [one.tag for one in ImageLayout.open(folder).index.manifests] == ["v1"]
@@ -203,7 +203,7 @@ def test_a_build_replaces_what_was_changed_in_its_layout(tmp_path: Path, example
             said = (
                 "is a link or a folder" if change == "link" else "is missing" if change == "missing" else "was changed"
             )
-            with pytest.raises(ImageError, match=f"{path.name}: .* {said}.*build or pull the image again"):
+            with pytest.raises(OciImageError, match=f"{path.name}: .* {said}.*build or pull the image again"):
                 verify(layout, image)
             assert build(EXAMPLE, LayoutReference(layout.folder, "v1")).image.digest == image.digest
             assert verify(layout, image).files == 41
@@ -212,15 +212,17 @@ def test_a_build_replaces_what_was_changed_in_its_layout(tmp_path: Path, example
 def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: Built) -> None:
     index = example[0].folder / "index.json"
     index.write_text("{")
-    with pytest.raises(ImageError, match=r"index\.json: not valid JSON: .*build or pull the image into a new folder"):
+    with pytest.raises(
+        OciImageError, match=r"index\.json: not valid JSON: .*build or pull the image into a new folder"
+    ):
         example[0].find(LayoutReference(example[0].folder))
     index.unlink()
-    with pytest.raises(ImageError, match=r"index\.json: cannot be read: No such file.*into a new folder"):
+    with pytest.raises(OciImageError, match=r"index\.json: cannot be read: No such file.*into a new folder"):
         build(EXAMPLE, LayoutReference(example[0].folder, "v1"))
 
 
 def test_a_marker_of_another_version_is_refused(tmp_path: Path, example: Built) -> None:
     layout = copied(example[0], tmp_path / "copy")
     (layout.folder / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
-    with pytest.raises(ImageError, match=r"not that of image layouts 1\.0\.0"):
+    with pytest.raises(OciImageError, match=r"not that of image layouts 1\.0\.0"):
         ImageLayout.open(layout.folder)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from slipway.contract import Lane
-from slipway.image.build import build
-from slipway.image.reference import LayoutReference
-from slipway.image.signing import sign
-from tests.support.images import EXAMPLE, built, warmer
+from slipway.oci.build import build
+from slipway.oci.reference import LayoutReference
+from slipway.oci.signing import sign
+from tests.support.oci_images import EXAMPLE, built, warmer
 from tests.support.registries import docker_registry
 from tests.support.reloading import reload
 from tests.support.scripts import run_here

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from slipway.contract import Lane, MissingDependencyError, SpecError, StorageError
-from slipway.image.documents import VERSION, Descriptor, ImageManifest
+from slipway.oci.documents import VERSION, Descriptor, ImageManifest
 from slipway.system.files import sha256_bytes
 
 try:
