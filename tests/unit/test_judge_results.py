@@ -87,7 +87,7 @@ def test_the_benchmarks_say_the_most_false_verdicts_and_what_has_no_bar() -> Non
     said = (
         f"rolls at most {most_back} of equal candidates back (target: 1 %), but {percent(back.false_rollbacks)} and "
         f"{percent(back_2_min.false_rollbacks)} where 10 % of one arm's requests fail for 30 s and for 2 min (missed); "
-        f"promotes at most {most_promoted} of worse ones (target: 1 %); catches twice the errors (1 %) in 15 minutes in "
-        f"{percent(FOUND['errors x2 of 1 %'].caught or 0)} ([release](release.md))"
+        f"promotes at most {most_promoted} of worse ones (target: 1 %); catches twice the errors (1 %) in 15 minutes "
+        f"in {percent(FOUND['errors x2 of 1 %'].caught or 0)} ([release](release.md))"
     )
     assert said in page("benchmarks.md")
