@@ -1,5 +1,6 @@
 """The real thing, made once a session: the demo's digits from image files to a repository, by the verbs."""
 
+import gc
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -14,6 +15,17 @@ from tests.support.scripts import ROOT, run_verbs
 # The same examples in every run, and no deadline: a busy machine must not fail a test.
 settings.register_profile("slipway", deadline=None, derandomize=True)
 settings.load_profile("slipway")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported for the tests stays: the collector need not look through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,8 +24,8 @@ PHOTOGRAPHS = (
 
 
 def provenance(libraries: Iterable[str]) -> dict[str, Any]:
-    """Return time, commit, machine and library versions. Call it before the study writes, since its result changes the
-    tree."""
+    """Return time, commit, machine and library versions. Call it before the study measures: a commit that is made
+    meanwhile is not what ran, and a result that is written changes the tree."""
     from slipway.contract.evidence.origin import Origin  # not at the top: --help needs no library
 
     return Origin.here(libraries).plain()

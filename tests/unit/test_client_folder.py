@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from slipway.cli import classify
 from slipway.client import Candidate, RequestError, Result
 from slipway.contract import SpecError
+from tests.support.scripts import run_here
 
 TOOL = Path(__file__).parents[2] / "clients" / "classify_folder.py"
 NAMES = [
@@ -113,8 +114,8 @@ def test_lines_that_an_editor_ended_in_its_own_way_are_still_rows(tool: ModuleTy
     ],
 )
 def test_wrong_usage_is_refused_before_anything_is_written(tmp_path: Path, arguments: list[str], message: str) -> None:
-    command = [sys.executable, TOOL, tmp_path, "--model", "colours", "--out", tmp_path / "out.csv", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    words = (tmp_path, "--model", "colours", "--out", tmp_path / "out.csv", *arguments)
+    done = run_here("classify", *words, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert not (tmp_path / "out.csv").exists()

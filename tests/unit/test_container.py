@@ -24,7 +24,7 @@ from tests.support.colours import COLOURS, copy_colours
 from tests.support.gpu_lanes import gpu_classifier
 from tests.support.heads import open_heads, write_base, write_heads
 from tests.support.plans import stand_in_plan
-from tests.support.scripts import ROOT, run_script
+from tests.support.scripts import ROOT, run_here, run_script
 
 EXAMPLE = ROOT / "model_repository/example"
 
@@ -309,6 +309,9 @@ def test_a_folder_of_any_name_is_mounted(name: str, gpu_lane: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("words", [["build"], ["compile"], ["serve"]])
 def test_help_explains(words: list[str], tmp_path: Path) -> None:
-    assert "usage: container.py" in run_script("build/container.py", "--help", cwd=tmp_path).stdout
-    done = run_script("build/container.py", *words, "--help", cwd=tmp_path)
+    done = run_here("container", *words, "--help", cwd=tmp_path)
     assert f"usage: slipway container {words[0]}" in done.stdout
+
+
+def test_help_of_the_script_explains(tmp_path: Path) -> None:
+    assert "usage: container.py" in run_script("build/container.py", "--help", cwd=tmp_path).stdout

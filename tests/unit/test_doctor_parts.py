@@ -48,6 +48,12 @@ def seen(tmp_path: Path, repository: Path = EXAMPLE, *, shm_default_bytes: int =
     return {check.subject: check for check in found}
 
 
+@pytest.fixture
+def untried_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test of another part of the machine waits for no interpreter."""
+    monkeypatch.setattr(Interpreter, "run", lambda *_, **__: machine.Rehearsal({}, "not tried"))
+
+
 def test_a_package_that_the_serving_python_has_not_is_named(repository: Path, tmp_path: Path) -> None:
     (step(repository, "engine") / "1/more.py").write_text("import absent_package\n")
     check = seen(tmp_path, repository)["python3"]
@@ -97,6 +103,7 @@ def write_server(folder: Path, body: str) -> None:
     (folder / "tritonserver").chmod(0o755)
 
 
+@pytest.mark.usefixtures("untried_python")
 def test_shared_memory_that_is_too_small_is_said_with_both_numbers(tmp_path: Path) -> None:
     assert seen(tmp_path / "enough")["shared memory"].state == "ok"
     check = seen(tmp_path, shm_default_bytes=1 << 50)["shared memory"]
@@ -105,6 +112,7 @@ def test_shared_memory_that_is_too_small_is_said_with_both_numbers(tmp_path: Pat
     assert "--shm-size=" in check.remedy
 
 
+@pytest.mark.usefixtures("untried_python")
 def test_a_port_in_use_is_a_note_that_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -115,6 +123,7 @@ def test_a_port_in_use_is_a_note_that_names_the_option(tmp_path: Path, monkeypat
     assert "--http-port" in check.remedy
 
 
+@pytest.mark.usefixtures("untried_python")
 def test_no_server_and_a_server_that_does_not_start_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +144,7 @@ def lane_and_settings(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[P
     return tmp_path / "gpu", instances, "serving.gpu.decode_threads"
 
 
+@pytest.mark.usefixtures("untried_python")
 def test_more_threads_than_processors_are_a_note_that_names_the_lane_s_own_settings(
     lane_and_settings: tuple[Path, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

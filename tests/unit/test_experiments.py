@@ -100,13 +100,3 @@ def before(tmp_path: Path, call: Callable[..., Any]) -> dict[str, Any]:
 
 def test_an_unknown_experiment_is_an_error_that_names_the_known_ones(call: Callable[..., Any]) -> None:
     assert "nothing: no such experiment; there are folds, noise, broken" in call("nothing")
-
-
-def test_the_page_in_the_docs_is_that_of_the_result_file() -> None:
-    result = study.read(study.RESULT)
-    assert {name: entry.plain() for name, entry in result.items()} == json.loads(study.RESULT.read_text())
-    assert study.PAGE.read_text(encoding="utf-8") == study.render(result)
-    for name in study.NAMES:
-        found = study.load(name)
-        assert study.purpose(found)
-        assert callable(found.measure)

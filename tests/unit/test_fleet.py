@@ -14,7 +14,7 @@ from slipway.contract.fleet import Version
 from slipway.contract.serving import GpuServing, Serving
 from slipway.repository import open_fleet
 from tests.support.colours import COLOURS, copy_colours
-from tests.support.scripts import ROOT, run_script
+from tests.support.scripts import ROOT, run_here, run_script
 
 TWO = {"classifiers": {"digits": {"active": "runs/digits"}, "letters": {"active": "runs/letters"}}}
 
@@ -228,6 +228,6 @@ def test_the_script_says_what_is_wrong_with_a_fleet_and_ends_with_1(tmp_path: Pa
 
 @pytest.mark.parametrize("options", [["--lane", "cpu"], ["--engines", "e"], ["--engine", "e"]])
 def test_the_script_takes_no_engines_beside_a_fleet(options: list[str], tmp_path: Path) -> None:
-    done = run_script("build/assemble.py", "fleet.yaml", *options, cwd=tmp_path, check=False)
+    done = run_here("assemble", "fleet.yaml", *options, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert f"leave {options[0]} out" in done.stderr

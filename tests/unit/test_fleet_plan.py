@@ -13,7 +13,7 @@ import pytest
 from slipway.contract import Manifest, ManifestError
 from slipway.repository import Classifier, RepositoryPlan, assemble, plan_repository
 from tests.support.colours import COLOURS, contents, copy_colours, open_colours, replaced
-from tests.support.scripts import ROOT, run_script
+from tests.support.scripts import ROOT, run_here
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def fleet(tmp_path: Path, other: Classifier) -> Path:
 
 
 def script(folder: Path, *options: str) -> tuple[str, dict[str, object]]:
-    done = run_script("build/assemble.py", "fleet.yaml", "--out", "out", "--json", *options, cwd=folder)
+    done = run_here("assemble", "fleet.yaml", "--out", "out", "--json", *options, cwd=folder)
     return done.stdout, json.loads(done.stdout.splitlines()[-1])
 
 

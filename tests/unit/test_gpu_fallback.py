@@ -24,7 +24,7 @@ from tests.support.colours import contents, copy_colours
 from tests.support.fallbacks import fallback_classifier, onnxruntime_engine
 from tests.support.gpu_lanes import steps, version_folder, with_gpu
 from tests.support.plans import stand_in_plan
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here, run_script
 
 TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
@@ -254,7 +254,7 @@ def test_a_lane_with_plans_and_a_cpu_lane_record_nothing(tmp_path: Path) -> None
 def test_assemble_says_that_there_is_no_plan(tmp_path: Path) -> None:
     bundle_with(tmp_path, ("fp16", "pass"))
     arguments = ("colours/bundle", "--engines", "engines", "--lane", "gpu", "--out", "gpu")
-    done = run_script("build/assemble.py", *arguments, cwd=tmp_path)
+    done = run_here("assemble", *arguments, cwd=tmp_path)
     assert "fallback: no TensorRT plan;" in done.stdout
     assert "its gate ran on CPUExecutionProvider" in done.stdout
 

@@ -16,7 +16,6 @@ from tests.support.bad_images import corpus
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.image_files import good_images
 
-CORPUS = corpus()
 GOOD = good_images(4, seed=2)
 
 
@@ -31,12 +30,12 @@ def test_a_good_image_is_passed_on_whole_and_a_refused_one_is_the_placeholder(im
         assert row.tobytes() == image + bytes(len(row) - len(image))
 
 
-@pytest.mark.parametrize("case", CORPUS, ids=lambda case: case.name)
-def test_no_image_of_the_corpus_that_the_guard_refuses_reaches_the_decoder(case: Any) -> None:
-    encoded_nl, status_n = guarded_batch.guarded_batch([case.data, GOOD[0]])
-    assert status_n[1] == guard.OK
-    if status_n[0] != guard.OK:
-        assert bytes(encoded_nl[0]).rstrip(b"\0") == guard.PLACEHOLDER.rstrip(b"\0")
+def test_no_image_of_the_corpus_that_the_guard_refuses_reaches_the_decoder() -> None:
+    for case in corpus():
+        encoded_nl, status_n = guarded_batch.guarded_batch([case.data, GOOD[0]])
+        assert status_n[1] == guard.OK, case.name
+        if status_n[0] != guard.OK:
+            assert bytes(encoded_nl[0]).rstrip(b"\0") == guard.PLACEHOLDER.rstrip(b"\0"), case.name
 
 
 def test_a_request_that_padding_would_make_huge_is_refused_with_what_may_be_sent(

@@ -18,9 +18,11 @@ def result(embedding: object, *, status: int = 0, bundle: str = "b" * 64) -> Res
     return Result(b"", "id", status=status, bundle=bundle, embedding=array)
 
 
-def random_index(count: int = 50, size: int = 16) -> ImageIndex:
-    rows = np.random.default_rng(0).normal(loc=2, size=(count, size)).astype(np.float32)
-    answers = [(f"{number}.jpg", result(row)) for number, row in enumerate(rows)]
+ROWS = np.random.default_rng(0).normal(loc=2, size=(50, 16)).astype(np.float32)
+
+
+def random_index() -> ImageIndex:
+    answers = [(f"{number}.jpg", result(row)) for number, row in enumerate(ROWS)]
     return ImageIndex.of(answers, model="pets", folder=Path("photographs"))
 
 
@@ -71,7 +73,6 @@ def test_an_index_is_read_as_it_was_written_and_replaces_only_an_index(tmp_path:
         index.write(tmp_path / "mine")
 
 
-ROWS = random_index().embedding_nd
 DAMAGES = {
     "empty": b"",
     "cut": b"\x93NUMPY",

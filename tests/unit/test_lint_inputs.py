@@ -46,7 +46,7 @@ def model_folder(repository: Path) -> Path:
         (b'default_model_filename: "a\\000b" backend: "python"', "model-file-missing"),
         (b'backend: "python" input { dims: 9223372036854775807 dims: 9223372036854775807 }', "tensor-incomplete"),
     ],
-    ids=lambda value: str(value)[:24],
+    ids=lambda value: str(value[:24])[:24],
 )
 def test_a_configuration_of_junk_is_a_finding_and_quickly(repository: Path, data: bytes, rule: str) -> None:
     (model_folder(repository) / "config.pbtxt").write_bytes(data)

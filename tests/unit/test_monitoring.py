@@ -1,42 +1,26 @@
-"""The monitoring's files: what is in them, that Prometheus takes them, and that every alert fires when it should."""
+"""The monitoring's files: what is in them, and that Prometheus takes them."""
 
 import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slipway.errors import SpecError, StorageError
-from slipway.operations.gateway.settings import GatewaySettings, read_settings
+from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.monitoring.alerts import all_alerts
 from slipway.operations.monitoring.budgets import budgets
-from slipway.operations.monitoring.render import FILES, MARKER, Rendered, checked_webhook, render, write
+from slipway.operations.monitoring.render import FILES, MARKER, checked_webhook, render, write
 from slipway.operations.monitoring.scraped import targets
 from slipway.operations.watch.settings import WatchSettings
 from tests.support.gateways import write_gateway
+from tests.support.monitored import ALERTMANAGER, WHOLE, rendered, settings
 from tests.support.prometheus import AMTOOL, PROMTOOL, checked, needs_prometheus
 from tests.support.scripts import run_here
 from tests.support.validators import grafana_faults
 
 ROOT = Path(__file__).parents[2]
-ALERTMANAGER = "127.0.0.1:9093"
-WHOLE: dict[str, Any] = {
-    "candidate": {"grpc": 8101, "http": 8100, "status": 8103},
-    "observe": {},
-    "watch": {},
-    "budgets_ms": {"digits": 35, "pets": 35, "cars": 4.35, 'we$ird "na|me\\\n{{é}}': 47.3},
-}
-
-
-def settings(folder: Path, **changes: Any) -> GatewaySettings:
-    return read_settings(write_gateway(folder, tls=False, **changes))
-
-
-def rendered(folder: Path, **changes: Any) -> Rendered:
-    urls = {"webhook": "http://127.0.0.1:9000/a?b=c", "watchdog": "http://127.0.0.1:9000/alive"}
-    return render(settings(folder, **changes), **urls, alertmanager=ALERTMANAGER)
 
 
 @pytest.fixture
@@ -55,12 +39,6 @@ def test_prometheus_and_alertmanager_accept_every_file(written: Path) -> None:
 
 
 @needs_prometheus
-def test_every_alert_fires_when_it_should_and_is_silent_when_it_should_not(written: Path) -> None:
-    """promtool runs what was written: two budgets of one value, odd names and the default among it."""
-    assert "SUCCESS" in checked(PROMTOOL, "test", "rules", written / "rules_test.yml")
-
-
-@needs_prometheus
 def test_the_alert_that_always_fires_goes_to_who_expects_it_alone(written: Path) -> None:
     for alert, receiver in (("SlipwayWatchdog", "watchdog"), ("SlipwayDrift", "slipway")):
         routes = ("--config.file", written / "alertmanager.yml", f"--verify.receivers={receiver}")
@@ -71,13 +49,6 @@ def test_the_alert_that_always_fires_goes_to_who_expects_it_alone(written: Path)
         ("slipway", '"http://127.0.0.1:9000/a?b=c"', "true"),
         ("watchdog", '"http://127.0.0.1:9000/alive"', "false"),
     ]
-
-
-@needs_prometheus
-def test_rules_without_the_optional_parts_stand_alone(tmp_path: Path) -> None:
-    write(rendered(tmp_path), tmp_path / "out")
-    assert "SUCCESS" in checked(PROMTOOL, "check", "config", tmp_path / "out/prometheus.yml")
-    assert "SUCCESS" in checked(PROMTOOL, "test", "rules", tmp_path / "out/rules_test.yml")
 
 
 def test_every_alert_has_a_test_that_it_fires_and_one_that_it_is_silent() -> None:

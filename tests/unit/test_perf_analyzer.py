@@ -1,7 +1,6 @@
 """perf_analyzer: the files that it reads and writes, and what is said when it is not there or fails."""
 
 import json
-import subprocess
 import sys
 from base64 import b64decode
 from pathlib import Path
@@ -15,8 +14,8 @@ from slipway.benchmark.perf_analyzer_result import read_latencies_ms, read_run, 
 from slipway.contract import ServingError, SpecError
 from slipway.contract.evidence.latency import Latency, PerfAnalyzerOptions, PerfAnalyzerResult
 from slipway.contract.evidence.origin import Machine
+from tests.support.scripts import run_here
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "perf_analyzer.py"
 TABLE = (
     "Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,"
     "Server Compute Infer,Server Compute Output,Client Recv,p50 latency,p90 latency,p95 latency,p99 latency\n"
@@ -206,7 +205,6 @@ def test_the_table_has_a_row_for_each_model_and_says_what_the_figures_are_not(ta
 
 @pytest.mark.parametrize("load", [[], ["--concurrency", "1", "--rate", "5"], ["--concurrency", "0"]])
 def test_wrong_usage_ends_with_two_and_says_what_is_allowed(load, tmp_path):
-    command = [sys.executable, SCRIPT, "colours", "--images", tmp_path, *load]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_here("perf-analyzer", "colours", "--images", tmp_path, *load, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "--concurrency" in done.stderr

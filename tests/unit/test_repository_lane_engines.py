@@ -18,7 +18,7 @@ from tests.support.cards import card_of
 from tests.support.choices import write_only_choice
 from tests.support.colours import COLOURS, copy_colours
 from tests.support.plans import stand_in_plan
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 FP32 = "openvino-fp32"
 AGAIN = {"gate": {"verdict": "reference"}, "top1": 0.5}
@@ -232,7 +232,7 @@ def test_beside_other_engines_a_missing_one_is_answered_with_their_names() -> No
 
 def test_the_script_assembles_what_was_chosen_into_the_lane_s_folder(tmp_path: Path) -> None:
     with_choice(tmp_path)
-    done = run_script("build/assemble.py", "colours/bundle", "--engines", "engines", "--json", cwd=tmp_path)
+    done = run_here("assemble", "colours/bundle", "--engines", "engines", "--json", cwd=tmp_path)
     assert "chosen: the only one" in done.stdout
     assert "next: slipway serve model_repository/cpu" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["lane"] == "cpu"
@@ -242,7 +242,7 @@ def test_the_script_assembles_what_was_chosen_into_the_lane_s_folder(tmp_path: P
 def test_the_script_assembles_named_plans_into_the_gpu_lane(tmp_path: Path) -> None:
     plans(tmp_path, ["int8"], ("int8", "9.0", "pass"), ("int8", "8.9", "pass"))
     named = [part for cc in (90, 89) for part in ("--engine", f"tensorrt-int8-sm{cc}")]
-    done = run_script("build/assemble.py", "colours/bundle", *named, "--lane", "gpu", cwd=tmp_path)
+    done = run_here("assemble", "colours/bundle", *named, "--lane", "gpu", cwd=tmp_path)
     assert "next: slipway container serve model_repository/gpu" in done.stdout
     manifest = Manifest.open(tmp_path / "model_repository/gpu", kind="repository")
     assert manifest.inputs.keys() == {"colours/bundle", "colours/engine_sm90", "colours/engine_sm89"}
@@ -250,7 +250,7 @@ def test_the_script_assembles_named_plans_into_the_gpu_lane(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("options", [[], ["--engine", "a", "--engines", "b"]])
 def test_the_script_wants_engines_one_way_or_the_other(options: list[str], tmp_path: Path) -> None:
-    done = run_script("build/assemble.py", "bundle", *options, cwd=tmp_path, check=False)
+    done = run_here("assemble", "bundle", *options, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "--engine" in done.stderr
 

@@ -13,7 +13,7 @@ import slipway
 from slipway.contract import ManifestError, RepositoryError, SlipwayError
 from slipway.repository import Classifier, assemble, step
 from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours, replaced, step_names
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 PACKAGE = Path(slipway.__file__).parent
 ALL = {"preprocess", "engine", "post"}
@@ -218,9 +218,9 @@ def test_the_script_says_in_one_sentence_what_is_wrong_and_ends_with_1(
     (tmp_path / "file").write_text("")
     (tmp_path / "ours not").mkdir()
     (tmp_path / "ours not/file").write_text("")
-    done = run_script("build/assemble.py", bundle, "--engine", engine, "--out", out, cwd=tmp_path, check=False)
+    done = run_here("assemble", bundle, "--engine", engine, "--out", out, cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("assemble.py: ")
+    assert done.stderr.startswith("slipway assemble: ")
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
     assert sorted(contents(tmp_path)) == ["file", "ours not/file"]

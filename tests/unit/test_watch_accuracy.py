@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
 
 from benchmarks.studies.watch.accuracy import STREAMS, Stream, estimated
 from slipway.errors import DataError, SpecError
@@ -150,6 +149,8 @@ def test_an_interval_holds_its_estimate(value, variance, labels):
 
 @pytest.mark.parametrize("right", [1, 10, 19])
 def test_beyond_a_bound_lies_a_fortieth_where_the_number_itself_counts_half(right):
+    from scipy.stats import binom  # half a second to import
+
     low, high = korn_graubard(right / 20, 0.0, labels=20, most=20.0)
     assert binom.sf(right, 20, low) + binom.pmf(right, 20, low) / 2 == pytest.approx(0.025)
     assert binom.cdf(right - 1, 20, high) + binom.pmf(right, 20, high) / 2 == pytest.approx(0.025)

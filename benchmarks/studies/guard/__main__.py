@@ -34,6 +34,7 @@ exit status: 0; 1 where a good file of ours is refused"""
 def main(arguments: argparse.Namespace) -> int:
     from tests.support.mutations import good_files  # not at the top: --help needs no library
 
+    origin = provenance(LIBRARIES)
     photographs = load_photographs(arguments.photographs or scikit_image())
     pictures, seed = list(photographs.values()), arguments.seed
     decoder = Decoder()
@@ -44,7 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
         good=taken((file.data for file in files), decoder, what="good files"),
         good_of_other_encoders=taken(below(arguments.good), decoder, what="other encoders"),
         damaged=damage(files, decoder, count=arguments.files, seed=seed),
-        **provenance(LIBRARIES),
+        **origin,
     )
     print(summary(result))
     finish(result, arguments)

@@ -78,6 +78,7 @@ class JudgeResult(StudyResult):
 def main(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    origin = provenance(())
     releases = [
         simulated(scenario, runs=arguments.runs, seed=arguments.seed)
         for scenario in tqdm(SCENARIOS, unit=" releases", leave=False, disable=None)
@@ -90,7 +91,7 @@ def main(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         releases=tuple(releases),
         disagreements=tuple(labelled),
-        **provenance(()),
+        **origin,
     )
     write_file(arguments.out, result.to_json())
     print("\n".join(table(releases, labelled)))

@@ -56,6 +56,7 @@ class PlanFleetResult(StudyResult):
 
 
 def main(arguments: argparse.Namespace) -> int:
+    origin = provenance(("scipy", "hdrhistogram"))
     situations = [found for box in DISCIPLINES for found in simulated(box, runs=arguments.runs, seed=arguments.seed)]
     measured = measured_boxes(np.random.default_rng([arguments.seed, 99]))
     result = PlanFleetResult(
@@ -65,7 +66,7 @@ def main(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         situations=tuple(situations),
         measured=tuple(measured),
-        **provenance(("scipy", "hdrhistogram")),
+        **origin,
     )
     write_file(arguments.out, result.to_json())
     print("\n".join(table(situations)))

@@ -73,6 +73,7 @@ class Workload:
 
 
 def main(arguments: argparse.Namespace) -> int:
+    origin = provenance(())
     judge = partial(judged, runs=arguments.runs, seed=arguments.seed)
     results = list(progress(judge, workloads()))
     missed = [e for e in results if e.allowed is not None and e.passes["at the limit"].rule > e.allowed]
@@ -86,7 +87,7 @@ def main(arguments: argparse.Namespace) -> int:
         minutes=asked.minutes,
         seed=arguments.seed,
         servers=tuple(results),
-        **provenance(()),
+        **origin,
     )
     write_file(arguments.out, result.to_json())
     print("\n".join(table(results)))

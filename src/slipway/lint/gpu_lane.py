@@ -10,7 +10,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import Lane
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.heads import GROUP
-from slipway.lint.literals import Literals
+from slipway.lint.literals import Literals, walked
 from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, listed, tensor_bytes
 from slipway.lint.plans import check_fallback
 from slipway.lint.python_steps import parse
@@ -135,7 +135,7 @@ def _decoder(model: Model) -> Findings:
             problem = f"{HARDWARE_IS_ON} ({HARDWARE_KIND}, whatever hardware_jpeg says)"
             yield model.finding("decoder-settings", f"line {line}", problem, AGAIN, file=where)
         literals = Literals(tree, path.parent)
-        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        for call in (node for node in walked(tree) if isinstance(node, ast.Call)):
             given = {word.arg: literals.value(word.value) for word in call.keywords}
             for problem in _problems(literals.dotted(call.func), given):
                 yield model.finding("decoder-settings", f"line {call.lineno}", problem, AGAIN, file=where)
@@ -143,8 +143,8 @@ def _decoder(model: Model) -> Findings:
 
 def _always_hardware(tree: ast.Module) -> list[int]:
     """The lines that name the hardware decoder and do not stand under `if … and hardware_jpeg`."""
-    named = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == HARDWARE_KIND]
-    asked = {id(node) for branch in ast.walk(tree) for node in _if_asked(branch)} if named else set()
+    named = [node for node in walked(tree) if isinstance(node, ast.Attribute) and node.attr == HARDWARE_KIND]
+    asked = {id(node) for branch in walked(tree) for node in _if_asked(branch)} if named else set()
     return [node.lineno for node in named if id(node) not in asked]
 
 
@@ -176,7 +176,7 @@ def _declared_pixels(model: Model) -> Findings:
     for file, is_bound in (("guarded_batch.py", _refuses_too_many), ("preprocess.py", _decodes_pieces)):
         path = model.files / file
         tree = parse(path.read_bytes()) if path.is_file() else ""
-        if not isinstance(tree, str) and not any(map(is_bound, ast.walk(tree))):
+        if not isinstance(tree, str) and not any(map(is_bound, walked(tree))):
             reason = f"nothing bounds the pixels that the images of a batch declare ({MOST_PIXELS})"
             yield model.finding("pixels-unbounded", "", reason, AGAIN, file=f"{model.files.name}/{file}")
 

@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ class _Unknown:
 UNKNOWN: Any = _Unknown()
 _DEPTH = 20
 """Largest number of names that refer to each other, or are joined by points; more is a circle, or not ours."""
+
+
+@lru_cache(maxsize=64)
+def walked(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Every node of a tree; cached, since each check looks for nodes of its own in the trees that `parse` keeps."""
+    return tuple(ast.walk(tree))
 
 
 class Literals:
@@ -85,7 +92,7 @@ class Literals:
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Each name that the file imports under a name of its own, with the full name."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.asname, alias.name) for alias in node.names if alias.asname)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

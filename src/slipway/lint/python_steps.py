@@ -3,13 +3,14 @@
 import ast
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from slipway.lint.finding import Findings
 from slipway.lint.heads import FILES as HEAD_FILES
 from slipway.lint.heads import GROUP
+from slipway.lint.literals import walked
 from slipway.lint.models import AGAIN, Model, Repository
 
 STEP = "TritonPythonModel"
@@ -103,7 +104,7 @@ def read_source(data: bytes) -> StepSource:
     tree = parse(data)
     if isinstance(tree, str):
         return StepSource(tree)
-    nodes = list(ast.walk(tree))
+    nodes = walked(tree)
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     beside = [node for node in imports if node.level == 1]
     classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
@@ -126,7 +127,7 @@ def read_source(data: bytes) -> StepSource:
     )
 
 
-def _named_files(nodes: list[ast.AST]) -> Iterator[str]:
+def _named_files(nodes: Sequence[ast.AST]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
             name = node.right.value
@@ -134,7 +135,7 @@ def _named_files(nodes: list[ast.AST]) -> Iterator[str]:
                 yield name
 
 
-def _parameters(nodes: list[ast.AST]) -> Iterator[tuple[str, bool]]:
+def _parameters(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, bool]]:
     calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "int"]
     numbers = {id(argument) for call in calls for argument in call.args}
     for node in nodes:
