@@ -17,6 +17,9 @@ SlipwayError
 A message names the given value, the allowed ones and the remedy. The command prints it and exits non-zero.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SlipwayError(Exception):
     """Root of all errors that are meant for the user; any other exception is a bug of Slipway."""
@@ -71,3 +74,12 @@ class MissingDependencyError(SlipwayError):
 
     def __init__(self, module: str, *, extra: str) -> None:
         super().__init__(f"{module} is not installed: pip install 'slipway[{extra}]' (in a clone: make setup)")
+
+
+@contextmanager
+def requiring(module: str, *, extra: str) -> Iterator[None]:
+    """Raises MissingDependencyError for an import in the block that fails."""
+    try:
+        yield
+    except ImportError:
+        raise MissingDependencyError(module, extra=extra) from None

@@ -3,7 +3,6 @@
 Session fixtures, so that a test is skipped before anything is trained for it.
 """
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from slipway.contract import CompileError
 from slipway.contract.evidence.origin import commit, versions
 from slipway.engines.tensorrt_library import compute_capability, import_library, library_version
+from tests.support.image_files import encode
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 Photographs = Callable[[int], list[bytes]]
@@ -55,15 +55,13 @@ def photographs() -> Photographs:
             left, top = int(rng.integers(scene.width - width + 1)), int(rng.integers(scene.height - height + 1))
             crop = scene.crop((left, top, left + width, top + height))
             scale = rng.uniform(0.5, 2)
-            buffer = io.BytesIO()
-            crop.resize((round(scale * width), round(scale * height)), Image.Resampling.LANCZOS).save(
-                buffer,
-                "JPEG",
-                quality=int(rng.integers(60, 98)),
-                subsampling=int(rng.choice([0, 2])),  # 4:4:4 or 4:2:0
-                progressive=bool(rng.integers(2)),
-            )
-            encoded.append(buffer.getvalue())
+            resized = crop.resize((round(scale * width), round(scale * height)), Image.Resampling.LANCZOS)
+            options = {
+                "quality": int(rng.integers(60, 98)),
+                "subsampling": int(rng.choice([0, 2])),  # 4:4:4 or 4:2:0
+                "progressive": bool(rng.integers(2)),
+            }
+            encoded.append(encode(resized, "JPEG", **options))
         return encoded
 
     return make

@@ -33,20 +33,13 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(needs_tensorrt: str, tmp_path_factory: pytest.TempPathFactory) -> Made:  # noqa: ARG001
-    from tests.support.small_training import write_digits, write_weights
+    from tests.support.small_training import base_text, write_digits, write_weights
 
     folder = tmp_path_factory.mktemp("base")
     write_digits(folder / "images")
     write_weights(folder / "weights.safetensors")
-    spec: dict[str, Any] = {
-        "name": "base",
-        "backbone": {"name": "resnet10t", "weights": "weights.safetensors"},
-        "images": "images",
-        "preprocess": {"input_height": 64, "input_width": 64},
-        "calibration": {"images": 30},
-        "embedding": {"images": 30},
-        "precisions": list(PRECISIONS),
-    }
+    size = {"input_height": 64, "input_width": 64}
+    spec = base_text(name="base", preprocess=size, embedding={"images": 30}, precisions=list(PRECISIONS))
     limits = {"max_loss_points": 60, "max_class_loss_points": 100, "max_flip_points": 60, "prove_classes": False}
     head = {"name": "head", "data": {"root": "images"}, "accuracy": limits}
     for name, text in (("base", spec), ("head", head)):

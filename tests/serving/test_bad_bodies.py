@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from slipway.steps.guard import EMPTY, OK, TOO_LARGE, UNSUPPORTED
-from tests.support.v2_requests import RED
+from tests.support.v2_requests import RED, posted
 from tests.support.wrong_requests import WRONG_BODIES, as_json
 
 
@@ -17,12 +17,9 @@ from tests.support.wrong_requests import WRONG_BODIES, as_json
 def test_a_wrong_http_body_is_an_error_that_names_the_reason(
     unharmed: Any, body: bytes, headers: dict[str, str], reason: str
 ) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", unharmed.ports.http, timeout=10)
-    connection.request("POST", "/v2/models/colours/infer", body, headers)
-    response = connection.getresponse()
-    assert response.status in {400, 500, 501}
-    assert reason in json.loads(response.read())["error"]
-    connection.close()
+    status, said = posted(unharmed, "/v2/models/colours/infer", body, headers)
+    assert status in {400, 500, 501}
+    assert reason in json.loads(said)["error"]
 
 
 @pytest.mark.parametrize("depth", [1, 100, 10_000])

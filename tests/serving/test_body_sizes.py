@@ -1,7 +1,6 @@
 """Bodies of every size and type, many at once, and the commands that the documents give: all are answered."""
 
 import asyncio
-import http.client
 import re
 import resource
 import subprocess
@@ -18,7 +17,7 @@ from PIL import Image
 from slipway.steps.guard import EMPTY, OK, TOO_LARGE, UNSUPPORTED
 from tests.support.documented_curl import documented_commands, needs_curl
 from tests.support.image_files import encode
-from tests.support.v2_requests import IMAGE, RED, http_request, message
+from tests.support.v2_requests import IMAGE, RED, http_request, message, posted
 
 MIB = 2**20
 FORM, BYTES = "application/x-www-form-urlencoded", "application/octet-stream"
@@ -40,12 +39,7 @@ OVER_4_MIB, OVER_16_MIB = noise(1200, 1200), noise(2400, 2400)
 def post(server: Any, body: bytes, content_type: str | None = BYTES) -> tuple[int, bytes]:
     """The raw request: the body is the image, in the type that curl or urllib would say."""
     headers = {"Inference-Header-Content-Length": "0"} | ({"Content-Type": content_type} if content_type else {})
-    connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=60)
-    connection.request("POST", "/v2/models/colours/infer", body, headers)
-    response = connection.getresponse()
-    answer = response.status, response.read()
-    connection.close()
-    return answer
+    return posted(server, "/v2/models/colours/infer", body, headers)
 
 
 def status(content: bytes) -> int:

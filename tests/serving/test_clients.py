@@ -1,7 +1,6 @@
 """The two client scripts as a user runs them, against a real tritonserver."""
 
 import ast
-import io
 import json
 import os
 import shutil
@@ -17,18 +16,13 @@ import pytest
 import tritonclient.http as triton_http
 from PIL import Image
 
+from tests.support.client_sides import COLOURS, encode
+
 CLIENTS = Path(__file__).parents[2] / "clients"
-COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 SIZES = [(48, 48), (64, 200), (300, 120)]
 BAD = {"bad/cut.jpg": "corrupt", "bad/empty.jpg": "empty", "bad/text.jpg": "unsupported format"}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def encode(colour: str, size: tuple[int, int], suffix: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, COLOURS[colour]).save(buffer, {".jpg": "JPEG", ".png": "PNG"}[suffix])
-    return buffer.getvalue()
 
 
 @pytest.fixture(params=["grpc", "http"])
@@ -59,10 +53,10 @@ def good(tmp_path: Path) -> Path:
     """Nine JPEG and nine PNG files of mixed sizes, named by their colour, in nested folders."""
     for colour in COLOURS:
         for index, size in enumerate(SIZES):
-            for suffix in (".jpg", ".png"):
-                path = tmp_path / "good" / colour / suffix[1:] / f"{colour}_{index}{suffix}"
+            for kind in ("jpeg", "png"):
+                path = tmp_path / "good" / colour / kind / f"{colour}_{index}.{kind}"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(encode(colour, size, suffix))
+                path.write_bytes(encode(colour, size, kind))
     return tmp_path / "good"
 
 
@@ -70,7 +64,7 @@ def good(tmp_path: Path) -> Path:
 def mixed(good: Path) -> Path:
     """The good images, and three files among them that are none."""
     (good / "bad").mkdir()
-    whole = encode("red", (300, 300), ".jpg")
+    whole = encode("red", (300, 300))
     (good / "bad/cut.jpg").write_bytes(whole[: len(whole) // 2])
     (good / "bad/empty.jpg").touch()
     (good / "bad/text.jpg").write_text("this is not an image")
@@ -169,7 +163,7 @@ def test_full_adds_probabilities_and_the_embedding(run: Run, url: str, mixed: Pa
 
 def test_paths_that_cannot_be_read_are_reported_and_the_rest_is_answered(run: Run, url: str, tmp_path: Path) -> None:
     image = tmp_path / "an image without suffix"
-    image.write_bytes(encode("green", (50, 60), ".png"))
+    image.write_bytes(encode("green", (50, 60), "PNG"))
     (tmp_path / "nothing").mkdir()
     (tmp_path / "links").mkdir()
     (tmp_path / "links/dangling.jpg").symlink_to(tmp_path / "gone.jpg")
@@ -209,8 +203,8 @@ def test_file_names_with_line_breaks_and_bytes_that_are_no_text_keep_to_one_line
 ) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
-    (folder / "two\nlines.png").write_bytes(encode("blue", (40, 40), ".png"))
-    (folder / os.fsdecode(b"\xff\xfe.png")).write_bytes(encode("red", (40, 40), ".png"))
+    (folder / "two\nlines.png").write_bytes(encode("blue", (40, 40), "PNG"))
+    (folder / os.fsdecode(b"\xff\xfe.png")).write_bytes(encode("red", (40, 40), "PNG"))
     table = run(folder, "--model", "colours", "--url", url)
     assert table.returncode == 0, table.stderr
     assert len(table.stdout.splitlines()) == 1 + 2 + 2

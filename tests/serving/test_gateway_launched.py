@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import ssl
-import subprocess
 import sys
 import time
 import urllib.request
@@ -21,6 +20,8 @@ from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE, Launched
 from tests.support.gateways import KEYS, needs_envoy, write_gateway
 from tests.support.processes import running_process, wait_for_words
+from tests.support.reloading import reload
+from tests.support.scripts import run_slipway
 from tests.support.v2_requests import RED
 
 pytestmark = needs_envoy
@@ -49,16 +50,14 @@ def test_both_start_and_stop_and_a_killed_envoy_comes_back(launch: Callable[...,
         assert launched.server().pid == server.pid
         assert envoy(launched).pid != killed.pid
     assert _ready(ready["address"], certificate) == ["colours"]
-    read = _reload(launched)
-    assert read.returncode == 0
-    assert read.stdout == "the repository is unchanged; the gateway found nothing new\n"
+    assert reload(launched) == (0, "the repository is unchanged; the gateway found nothing new\n")
     (path.parent / "cars.key").chmod(0o644)
-    refused = _reload(launched)
-    assert refused.returncode == 1
-    assert re.search(r"unchanged; the gateway goes on as before: .*cars.key.*600", refused.stderr), refused.stderr
+    code, said = reload(launched)
+    assert code == 1
+    assert re.search(r"unchanged; the gateway goes on as before: .*cars.key.*600", said), said
     assert launched.events("gateway_not_updated")
     (path.parent / "cars.key").chmod(0o600)
-    assert _reload(launched).returncode == 0
+    assert reload(launched)[0] == 0
     assert "slipway_gateway_ready 1.0" in _metrics(launched.ports)
     assert KEYS["pets"] not in launched.said()
     launched.process.send_signal(signal.SIGINT)
@@ -94,14 +93,7 @@ def test_a_launcher_that_is_killed_takes_envoy_with_it(launch: Callable[..., Lau
 def test_a_gateway_that_cannot_start_ends_the_launcher_before_anything_is_served(tmp_path: Path) -> None:
     path = write_gateway(tmp_path / "gateway", tls=False, budgets_ms={"cats": 50})
     flags = [f"--{name}-port={port}" for name, port in vars(Ports.free()).items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "slipway", "serve", str(EXAMPLE), "--gateway", str(path), *flags],
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_slipway("serve", EXAMPLE, "--gateway", path, *flags, XDG_STATE_HOME=str(tmp_path / "state"))
     assert done.returncode == 1
     assert "budgets_ms: cats: the repository has no such classifier; it has colours" in done.stderr
     assert "starting" not in done.stderr
@@ -123,14 +115,6 @@ def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tm
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert not below.is_running()
-
-
-def _reload(launched: Launched) -> "subprocess.CompletedProcess[str]":
-    """`slipway reload` of this server."""
-    command = [sys.executable, "-m", "slipway", "reload", f"--status-port={launched.ports.status}"]
-    state = launched.temporary.parent / "state"
-    environment = {**os.environ, "XDG_STATE_HOME": str(state)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _metrics(ports: Ports) -> str:

@@ -21,6 +21,7 @@ from slipway.serving.binary import _prepare_backends
 from slipway.serving.status import ServingStatus
 from slipway.serving.supervisor import Supervisor
 from tests.support.asking import wait_until
+from tests.support.colours import contents
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 ADMIN_CALLS = {
@@ -36,10 +37,6 @@ ADMIN_CALLS = {
     "tracing": lambda client, headers: client.update_trace_settings(settings={"trace_file": "/tmp/x"}, headers=headers),
 }
 Launch = Callable[..., Any]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

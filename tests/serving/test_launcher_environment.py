@@ -20,6 +20,7 @@ import pytest
 from slipway.serving import Ports
 from slipway.serving.command import HOST
 from tests.support.asking import asking, wait_until
+from tests.support.scripts import run_slipway
 from tests.support.v2_requests import RED
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
@@ -154,9 +155,8 @@ def test_without_a_home_it_serves_and_is_told_to_reload(launch: Launch) -> None:
     (said,) = launched.events("environment")
     substitute = launched.temporary / f"slipway-{os.getuid()}"
     assert str(substitute) in said["message"]
-    command = [sys.executable, "-m", "slipway", "reload", f"--status-port={launched.ports.status}"]
-    environment = {**os.environ, **nowhere, "TMPDIR": str(launched.temporary)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    variables = {**nowhere, "TMPDIR": str(launched.temporary)}
+    done = run_slipway("reload", f"--status-port={launched.ports.status}", **variables)
     assert done.stdout == "the repository is unchanged\n", done.stderr
     assert list((substitute / ".cache/slipway").iterdir()), "compiled engines are kept"
 

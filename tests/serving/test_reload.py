@@ -2,11 +2,8 @@
 
 import http.client
 import json
-import os
 import shutil
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +19,7 @@ from tests.support.asking import Asked, asking, wait_until
 from tests.support.colours import copy_colours, replaced, reseal
 from tests.support.image_files import encode
 from tests.support.reloading import reload
+from tests.support.scripts import run_slipway
 
 RED = encode(Image.new("RGB", (60, 50), (220, 0, 0)), "PNG")
 Launch = Callable[..., Any]
@@ -204,13 +202,6 @@ def test_the_key_is_its_owners_alone_and_ends_with_the_server(serving: Any) -> N
 
 
 def test_a_reload_where_no_server_runs_says_so(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "slipway", "reload", "--status-port=1"],
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "SLIPWAY_ADMIN_KEY": "key"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_slipway("reload", "--status-port=1", XDG_STATE_HOME=str(tmp_path), SLIPWAY_ADMIN_KEY="key")
     assert done.returncode == 1
     assert "127.0.0.1:1 (--status-port) does not answer" in done.stderr

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from slipway.serving import Ports
 from tests.serving.conftest import Launched
 from tests.support.gateway_users import Users
 from tests.support.gateways import needs_envoy, running_gateway
-from tests.support.scripts import run_here
+from tests.support.scripts import run_here, step_here
 from tests.support.turns import FLEET, TurnFolder
 
 pytestmark = [needs_envoy, pytest.mark.nightly]
@@ -34,12 +35,7 @@ def turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[TurnFolder, P
     fleet = f"{FLEET}release: {{candidate: {{shades: runs/shades}}, weight: 50, judge: {EASY}}}\n"
     (made.folder / "fleet.yaml").write_text(fleet)
 
-    def step(title: str, words: tuple[str, ...]) -> int:
-        done = run_here(*words, cwd=made.folder, check=False)
-        print(f"── {title}\n{done.stdout}{done.stderr}")
-        return done.returncode
-
-    monkeypatch.setattr(up, "step", step)
+    monkeypatch.setattr(up, "step", partial(step_here, cwd=made.folder))
     return made, ports
 
 
@@ -72,7 +68,7 @@ def test_a_class_that_a_head_did_not_know_is_learnt_and_promoted_without_a_faile
 def promoted(made: TurnFolder, first: Any) -> tuple[int, Any]:
     """Do what the turn asks of people, until it is over."""
     assert first.returncode == 2, first.stdout + first.stderr
-    assert "people label what the versions differ in: slipway labels push" in first.stdout
+    assert "people label what the versions differ in (6 of 26 labels given): slipway labels push" in first.stdout
     assert made.label_asked() == 20, "the images without a label on which the versions differ"
     second = made.done("run")
     assert second.returncode == 2, second.stdout + second.stderr

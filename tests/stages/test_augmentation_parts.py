@@ -22,6 +22,7 @@ from slipway.training.data.inspection.augmentation import render
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import TrainingProcess, batches, rare_classes, shuffled, steps_per_epoch
 from slipway.training.learn.devices import devices_of, is_first
+from tests.support.colour_training import small_spec
 from tests.support.image_files import encode
 from tests.support.report_builds import Page
 
@@ -183,14 +184,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spec(folder: Path, augment: dict[str, Any]) -> Spec:
-    values = {
-        "name": "pets",
-        "data": {"root": str(folder / "images")},
-        "preprocess": {"input_height": 32, "input_width": 32},
-        "backbone": {"name": "resnet10t", "pretrained": False},
-        "recipe": {"batch_size": 8, "augment": augment},
-    }
-    return Spec.parse(values, source="test")
+    return small_spec(folder / "images", recipe={"augment": augment})
 
 
 def test_the_page_shows_originals_serving_draws_and_mixed_batches_and_loads_nothing(folder: Path) -> None:

@@ -27,18 +27,9 @@ from tests.support.gpu_bases import base_plan
 from tests.support.heads import ENGINE
 from tests.support.scripts import run_here
 from tests.support.shades import base_with_int8, write_colours
-from tests.support.small_training import one_thread, write_digits, write_weights
+from tests.support.small_training import base_text, one_thread, write_digits, write_weights
 
-SPEC: dict[str, Any] = {
-    "name": "tiny",
-    "backbone": {"name": "resnet10t", "weights": "weights.safetensors"},
-    "images": "images",
-    "preprocess": {"input_height": 32, "input_width": 32, "pad_value": 255},
-    "calibration": {"images": 20},
-    "embedding": {"images": 20},
-    "precisions": ["fp16"],
-    "serving": {"gpu": {"fallback": "onnxruntime"}},
-}
+SPEC = base_text(precisions=["fp16"], serving={"gpu": {"fallback": "onnxruntime"}})
 WHERE = ("runs/tiny/base", "--graphs", "runs/tiny/graphs", "--out", "runs/tiny/engines")
 
 

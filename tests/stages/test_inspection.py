@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from slipway.contract import DataError, Spec, SpecError
+from slipway.contract import DataError, SpecError
 from slipway.training import train
 from slipway.training.data.inspection import PAGE, RESULT, Inspection, inspect
 from slipway.training.data.inspection.facts import SIDE, View, Viewer
 from slipway.training.data.inspection.near_duplicates import BITS, NEAR_BITS, difference_hash, near_groups
 from tests.support.bad_images import corpus
+from tests.support.colour_training import small_spec as spec
 from tests.support.image_files import encode
 from tests.support.labelled_files import unique, write_images, write_table
 from tests.support.report_builds import Page
@@ -30,17 +30,6 @@ from tests.support.scripts import run_here
 CASES = {case.name: case.data for case in corpus()}
 CHINA, FLOWER = (Image.fromarray(image) for image in load_sample_images().images)
 EACH = 20
-
-
-def spec(root: Path, **changes: Any) -> Spec:
-    values = {
-        "name": "pets",
-        "data": {"root": str(root)},
-        "preprocess": {"input_height": 32, "input_width": 32},
-        "backbone": {"name": "resnet10t", "pretrained": False},
-        "recipe": {"epochs": 1, "batch_size": 8},
-    }
-    return Spec.parse(values | changes, source="test")
 
 
 def jpeg(image: Image.Image, quality: int = 90) -> bytes:

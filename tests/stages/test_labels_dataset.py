@@ -16,6 +16,7 @@ from slipway.training.data.grown import Grown, open_old
 from slipway.training.data.joining import split_by_hash
 from slipway.training.learn.fit import train
 from tests.support.colour_training import small_spec
+from tests.support.image_files import encode
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.noise import noise
 
@@ -98,9 +99,8 @@ def test_a_new_class_needs_images_and_its_class_id_comes_last(
 def test_a_contradiction_is_named_and_changes_nothing(journal: LabelledJournal, old: Path, tmp_path: Path) -> None:
     blue = (old.parent / "blue/0.png").read_bytes()
     with Image.open(io.BytesIO(blue)) as image:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=92)
-    near, pair = buffer.getvalue(), [noise(5), noise(5, form="JPEG")]
+        near = encode(image, "JPEG", quality=92)
+    pair = [noise(5), noise(5, form="JPEG")]
     assert (old.parent / "red/5.png").read_bytes() == pair[0]
     label(journal, [blue, near, noise(7000), *pair[1:]], "red", "red", "blue", "red")
     found = journal.run("dataset", "--data", old, "--out", tmp_path / "new")

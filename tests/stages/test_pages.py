@@ -26,6 +26,7 @@ from slipway.system.files import sha256_bytes
 from tests.support.benchmark_results import write_all
 from tests.support.chromium import CHROMIUM, painted
 from tests.support.evaluated import evaluated
+from tests.support.image_files import encode
 from tests.support.report_builds import Page, make_served, opened
 
 
@@ -63,32 +64,26 @@ def thumbnail(folder: Path, encoded: bytes, *, exif_orientation: bool = True) ->
     return Thumbnails(dataset, exif_orientation=exif_orientation).of("image")
 
 
-def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def picture(made: Thumbnail) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(made.data_uri.partition(",")[2])))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16", "1"])
 def test_every_kind_of_image_gets_a_small_picture(tmp_path: Path, mode: str) -> None:
-    made = thumbnail(tmp_path, file_of(Image.new(mode, (500, 250)), "JPEG" if mode == "CMYK" else "PNG"))
+    made = thumbnail(tmp_path, encode(Image.new(mode, (500, 250)), "JPEG" if mode == "CMYK" else "PNG"))
     assert (made.width, made.height, made.flaw) == (SIDE, SIDE // 2, "")
     assert picture(made).mode == "RGB"
 
 
 def test_a_deep_grey_keeps_its_tone(tmp_path: Path) -> None:
     deep = Image.fromarray(np.full((40, 40), 0x8000, np.uint16))
-    assert picture(thumbnail(tmp_path, file_of(deep, "PNG"))).getpixel((20, 20)) == (128, 128, 128)
+    assert picture(thumbnail(tmp_path, encode(deep, "PNG"))).getpixel((20, 20)) == (128, 128, 128)
 
 
 def test_nothing_of_the_file_but_its_pixels_gets_to_the_page(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "where I live"
-    made = thumbnail(tmp_path, file_of(Image.new("RGB", (300, 200)), "JPEG", comment=b"secret words", exif=exif))
+    made = thumbnail(tmp_path, encode(Image.new("RGB", (300, 200)), "JPEG", comment=b"secret words", exif=exif))
     data = base64.b64decode(made.data_uri.partition(",")[2])
     assert b"secret" not in data
     assert b"live" not in data
@@ -100,13 +95,13 @@ def test_a_thumbnail_is_turned_as_serving_turns_the_image(
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    encoded = file_of(Image.new("RGB", (350, 200)), "JPEG", exif=exif)
+    encoded = encode(Image.new("RGB", (350, 200)), "JPEG", exif=exif)
     made = thumbnail(tmp_path, encoded, exif_orientation=exif_orientation)
     assert (made.width, made.height) == size
 
 
 @pytest.mark.parametrize(
-    "encoded", [b"", b"no image", file_of(Image.new("RGB", (99, 99)), "PNG")[:60]], ids=["empty", "text", "cut"]
+    "encoded", [b"", b"no image", encode(Image.new("RGB", (99, 99)), "PNG")[:60]], ids=["empty", "text", "cut"]
 )
 def test_what_pillow_cannot_read_is_a_reason_and_no_failure(tmp_path: Path, encoded: bytes) -> None:
     made = thumbnail(tmp_path, encoded)
@@ -115,7 +110,7 @@ def test_what_pillow_cannot_read_is_a_reason_and_no_failure(tmp_path: Path, enco
 
 
 def test_an_image_that_declares_too_many_pixels_is_a_reason(tmp_path: Path) -> None:
-    header = bytearray(file_of(Image.new("L", (8, 8)), "PNG"))
+    header = bytearray(encode(Image.new("L", (8, 8)), "PNG"))
     header[16:24] = (100_000).to_bytes(4, "big") * 2
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
     made = thumbnail(tmp_path, bytes(header))

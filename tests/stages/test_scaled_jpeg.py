@@ -1,6 +1,5 @@
 """Large JPEGs are decoded at a fraction of their size: what the network sees, and what is said of damaged ones."""
 
-import io
 from functools import cache
 from typing import Any
 
@@ -12,7 +11,7 @@ from skimage import data
 from slipway.contract import Preprocess
 from slipway.steps import guard, scaled_jpeg
 from slipway.steps.preprocess import Preprocessor
-from tests.support.image_files import photo
+from tests.support.image_files import encode, photo
 
 ORIENTATION = 0x112
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -31,12 +30,10 @@ def photograph(name: str, width: int, height: int, mode: str = "RGB") -> Image.I
 
 
 def jpeg(image: Image.Image, *, orientation: int | None = None, **options: Any) -> bytes:
-    buffer = io.BytesIO()
     exif = Image.Exif()
     if orientation is not None:
         exif[ORIENTATION] = orientation
-    image.save(buffer, "JPEG", **{"quality": 90, "exif": exif, **options})
-    return buffer.getvalue()
+    return encode(image, "JPEG", **{"quality": 90, "exif": exif, **options})
 
 
 def apart(image: bytes, **options: Any) -> tuple[float, int]:

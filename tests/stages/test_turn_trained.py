@@ -12,7 +12,7 @@ from slipway.contract.evidence.gate import FILE_NAME, OldTest
 from slipway.operations.release.record import read_record
 from slipway.system.files import sha256_file
 from slipway.system.yaml_json import dump_yaml, parse_yaml, read_plain
-from tests.support.scripts import run_here
+from tests.support.scripts import step_here
 from tests.support.small_training import one_thread
 from tests.support.turn_fixtures import called, copied
 from tests.support.turns import FOREIGN, TurnFolder
@@ -39,9 +39,7 @@ def turn(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnF
         if words[0] in PAGES:
             return 0
         with one_thread():
-            done = run_here(*words, cwd=made.folder, check=False)
-        print(f"── {title}\n{done.stdout}{done.stderr}")
-        return done.returncode
+            return step_here(title, words, cwd=made.folder)
 
     monkeypatch.setattr(up, "step", step)
     return made

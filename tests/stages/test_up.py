@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from slipway.training import export
 from slipway.training.data.dataset import scan
 from slipway.training.learn.resume import UnfinishedRun
 from tests.support.colour_training import small_spec, write_colours
-from tests.support.scripts import run_here
+from tests.support.scripts import run_here, step_here
 
 STAGES = ("check", "data", "training", "export", "page of the evaluation", "fastest precision that passed", "report")
 
@@ -219,14 +220,8 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def run_in_process(folder: Path) -> subprocess.CompletedProcess[str]:
     """As `run`, but every stage in this process, which need not import the libraries again for each."""
-
-    def step(_: str, words: tuple[str, ...]) -> int:
-        done = run_here(*words, cwd=folder, check=False)
-        print(done.stdout, done.stderr)
-        return done.returncode
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(up, "step", step)
+        patch.setattr(up, "step", partial(step_here, cwd=folder))
         return run_here(*UP, cwd=folder, check=False)
 
 

@@ -2,7 +2,6 @@
 fixtures that it needs."""
 
 import asyncio
-import io
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -13,14 +12,13 @@ import tritonclient.grpc as triton_grpc
 from PIL import Image
 
 from slipway.client import AsyncClient, Client, Options, Result
+from tests.support import image_files
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
 
 def encode(colour: str, size: tuple[int, int] = (60, 50), kind: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, COLOURS[colour]).save(buffer, kind)
-    return buffer.getvalue()
+    return image_files.encode(Image.new("RGB", size, COLOURS[colour]), kind)
 
 
 def address(server: Any, protocol: str) -> str:

@@ -1,6 +1,5 @@
 """Ways to preprocess, and photographs of every format, to compare the pixels of two decoders with."""
 
-import io
 from functools import cache
 from typing import Any
 
@@ -49,7 +48,5 @@ def photographs() -> list[bytes]:
         for step, (kind, options) in enumerate(kinds.items()):
             width = 640 - 97 * step - 31 * number
             encoded.append(encode(whole.resize((width, 2 * width // 3 + number)), kind, **options))
-        grey = io.BytesIO()
-        whole.convert("L").save(grey, "PNG")
-        encoded.append(grey.getvalue())
+        encoded.append(encode(whole.convert("L"), "PNG"))
     return encoded

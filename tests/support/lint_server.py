@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from tritonclient import grpc
 from slipway.lint.rule_table import Reaction as Word
 from slipway.serving import Ports
 from slipway.serving.binary import find_tritonserver
+from tests.support.image_files import encode
 
 READY_S, ANSWER_S = 25.0, 4.0
 AT_ONCE = 48
@@ -306,9 +306,7 @@ def _plain(line: str) -> str:
 
 
 def _png(colour: tuple[int, int, int], width: int, height: int) -> bytes:
-    data = BytesIO()
-    Image.new("RGB", (width, height), colour).save(data, "PNG")
-    return data.getvalue()
+    return encode(Image.new("RGB", (width, height), colour), "PNG")
 
 
 IMAGES = [_png((255, 0, 0), 40, 24), _png((0, 0, 255), 24, 64), b"no image"]

@@ -1,7 +1,6 @@
 """perf_analyzer and locust as a user runs them; and image folders to give them."""
 
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -29,9 +28,7 @@ def colour_images(folder: Path) -> Path:
     folder.mkdir()
     for name, colour in COLOURS.items():
         for index, size in enumerate(SIZES):
-            buffer = io.BytesIO()
-            Image.new("RGB", size, colour).save(buffer, "JPEG")
-            (folder / f"{name}{index}.jpg").write_bytes(buffer.getvalue())
+            Image.new("RGB", size, colour).save(folder / f"{name}{index}.jpg")
     return folder
 
 

@@ -3,7 +3,6 @@
 `good_files` encodes photographs in every form that is accepted, and `damaged` breaks one of them in one of `KINDS`.
 """
 
-import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.support.image_files import encode
+
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF")
 
 Rng = np.random.Generator
@@ -21,35 +22,29 @@ Encode = Callable[[Image.Image], bytes]
 Damage = Callable[[bytes, Rng], bytes]
 
 
-def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def _as(kind: str, mode: str = "RGB", **options: Any) -> Encode:
-    return lambda image: _encode(image.convert(mode), kind, **options)
+    return lambda image: encode(image.convert(mode), kind, **options)
 
 
 def _translucent(kind: str, **options: Any) -> Encode:
-    def encode(image: Image.Image) -> bytes:
+    def encoded(image: Image.Image) -> bytes:
         image = image.convert("RGB")
         image.putalpha(image.convert("L"))
-        return _encode(image, kind, **options)
+        return encode(image, kind, **options)
 
-    return encode
+    return encoded
 
 
 def _animated(kind: str, **options: Any) -> Encode:
-    def encode(image: Image.Image) -> bytes:
+    def encoded(image: Image.Image) -> bytes:
         frames = [image.convert("RGB"), image.convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-        return _encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        return encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
 
-    return encode
+    return encoded
 
 
 def _sixteen_bits(kind: str) -> Encode:
-    return lambda image: _encode(Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257), kind)
+    return lambda image: encode(Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257), kind)
 
 
 def _turned(kind: str) -> Encode:
@@ -238,14 +233,6 @@ def _bit_flipped(data: bytes, rng: Rng) -> bytes:
     return data[:position] + bytes([data[position] ^ 1 << int(rng.integers(8))]) + data[position + 1 :]
 
 
-def _bytes_changed(data: bytes, rng: Rng) -> bytes:
-    return _changed(data, 0, len(data), int(rng.integers(2, 17)), rng)
-
-
-def _pixels_changed(data: bytes, rng: Rng) -> bytes:
-    return _mended(_changed(data, *_pixels(data), int(rng.integers(1, 5)), rng))
-
-
 def _header_changed(data: bytes, rng: Rng) -> bytes:
     """One to three bytes outside the pixels."""
     low, high = _pixels(data)
@@ -256,28 +243,14 @@ def _header_changed(data: bytes, rng: Rng) -> bytes:
     return _mended(bytes(changed))
 
 
-def _zeroed(data: bytes, rng: Rng) -> bytes:
-    start, end = _range(data, rng)
-    return data[:start] + bytes(end - start) + data[end:]
+def _in_range(change: Callable[[bytes, Rng], bytes], *, keeps: bool = False) -> Damage:
+    """A random range of the file changed; `keeps`: the changed bytes come after it."""
 
+    def damage(data: bytes, rng: Rng) -> bytes:
+        start, end = _range(data, rng)
+        return data[: end if keeps else start] + change(data[start:end], rng) + data[end:]
 
-def _tail_zeroed(data: bytes, rng: Rng) -> bytes:
-    return _cut(data, rng).ljust(len(data), b"\0")
-
-
-def _overwritten(data: bytes, rng: Rng) -> bytes:
-    start, end = _range(data, rng)
-    return data[:start] + rng.bytes(end - start) + data[end:]
-
-
-def _removed(data: bytes, rng: Rng) -> bytes:
-    start, end = _range(data, rng)
-    return data[:start] + data[end:]
-
-
-def _repeated(data: bytes, rng: Rng) -> bytes:
-    start, end = _range(data, rng)
-    return data[:end] + data[start:end] + data[end:]
+    return damage
 
 
 def _swapped(data: bytes, rng: Rng) -> bytes:
@@ -290,15 +263,7 @@ def _junk_inserted(data: bytes, rng: Rng) -> bytes:
     return data[:position] + rng.bytes(int(rng.integers(1, 65))) + data[position:]
 
 
-def _junk_appended(data: bytes, rng: Rng) -> bytes:
-    return data + rng.bytes(int(rng.integers(1, 4097)))
-
-
-def _line_ends_changed(data: bytes, rng: Rng) -> bytes:
-    return data.replace(b"\r\n", b"\n") if rng.random() < 0.5 else data.replace(b"\n", b"\r\n")
-
-
-def _segments_changed(change: Callable[[list[bytes], Rng], None]) -> Damage:
+def _segments_changed(change: Callable[[list[bytes], Rng], object]) -> Damage:
     def damage(data: bytes, rng: Rng) -> bytes:
         parts = [data[start:end] for start, end in segments(data)]
         change(parts, rng)
@@ -312,10 +277,6 @@ def _one_repeated(parts: list[bytes], rng: Rng) -> None:
     parts.insert(int(rng.integers(index, len(parts))), parts[index])
 
 
-def _one_removed(parts: list[bytes], rng: Rng) -> None:
-    del parts[int(rng.integers(1, len(parts)))]
-
-
 def _two_swapped(parts: list[bytes], rng: Rng) -> None:
     one, other = rng.choice(len(parts), 2, replace=False).tolist()
     parts[one], parts[other] = parts[other], parts[one]
@@ -324,21 +285,23 @@ def _two_swapped(parts: list[bytes], rng: Rng) -> None:
 KINDS: dict[str, Damage] = {
     "cut": _cut,
     "cut and closed": _cut_and_closed,
-    "tail zeroed": _tail_zeroed,
+    "tail zeroed": lambda data, rng: _cut(data, rng).ljust(len(data), b"\0"),
     "one bit flipped": _bit_flipped,
-    "bytes changed": _bytes_changed,
-    "pixels changed": _pixels_changed,
+    "bytes changed": lambda data, rng: _changed(data, 0, len(data), int(rng.integers(2, 17)), rng),
+    "pixels changed": lambda data, rng: _mended(_changed(data, *_pixels(data), int(rng.integers(1, 5)), rng)),
     "header changed": _header_changed,
-    "range zeroed": _zeroed,
-    "range overwritten": _overwritten,
-    "range removed": _removed,
-    "range repeated": _repeated,
+    "range zeroed": _in_range(lambda part, _: bytes(len(part))),
+    "range overwritten": _in_range(lambda part, rng: rng.bytes(len(part))),
+    "range removed": _in_range(lambda *_: b""),
+    "range repeated": _in_range(lambda part, _: part, keeps=True),
     "ranges swapped": _swapped,
     "junk inserted": _junk_inserted,
-    "junk appended": _junk_appended,
-    "line ends changed": _line_ends_changed,
+    "junk appended": lambda data, rng: data + rng.bytes(int(rng.integers(1, 4097))),
+    "line ends changed": lambda data, rng: data.replace(
+        *((b"\r\n", b"\n") if rng.random() < 0.5 else (b"\n", b"\r\n"))
+    ),
     "segment repeated": _segments_changed(_one_repeated),
-    "segment removed": _segments_changed(_one_removed),
+    "segment removed": _segments_changed(lambda parts, rng: parts.pop(int(rng.integers(1, len(parts))))),
     "segments swapped": _segments_changed(_two_swapped),
 }
 

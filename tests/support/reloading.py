@@ -1,19 +1,12 @@
 """`slipway reload`, as a user calls it."""
 
-import os
-import subprocess
-import sys
 from typing import Any
+
+from tests.support.scripts import run_slipway
 
 
 def reload(launched: Any) -> tuple[int, str]:
     """Its exit code and words, for a launcher that a test started."""
-    done = subprocess.run(
-        [sys.executable, "-m", "slipway", "reload", f"--status-port={launched.ports.status}"],
-        env={**os.environ, "XDG_STATE_HOME": str(launched.temporary.parent / "state")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    state = str(launched.temporary.parent / "state")
+    done = run_slipway("reload", f"--status-port={launched.ports.status}", XDG_STATE_HOME=state)
     return done.returncode, done.stdout + done.stderr

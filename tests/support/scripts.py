@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -32,6 +32,13 @@ def run_script(*arguments: str | Path, cwd: Path, check: bool = True) -> subproc
     return _run([sys.executable, str(ROOT / script), *rest], cwd=cwd, check=check)
 
 
+def run_slipway(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `slipway` in a process of its own, with these variables in its environment; it may fail."""
+    command = [sys.executable, "-m", "slipway", *map(str, words)]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
 def run_verbs(*commands: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run `slipway` with each command's words in turn, in one process: the libraries are imported once."""
     return _run([sys.executable, "-c", ONE_PROCESS, *commands], cwd=cwd, check=True)
@@ -51,6 +58,21 @@ def run_here(verb: str, *arguments: str | Path, cwd: Path, check: bool = True) -
                 print(end.code, file=sys.stderr)
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
     return _checked(subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue()), check=check)
+
+
+def refused(verb: str, *arguments: str | Path, cwd: Path) -> str:
+    """What a verb says on stderr that ends with 1, without a traceback."""
+    done = run_here(verb, *arguments, cwd=cwd, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def step_here(title: str, words: Sequence[str], *, cwd: Path) -> int:
+    """A stage of `slipway up` or of a turn, in this process; its output is printed."""
+    done = run_here(*words, cwd=cwd, check=False)
+    print(f"── {title}\n{done.stdout}{done.stderr}")
+    return done.returncode
 
 
 def run_study(name: str, *arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slipway.cli import up
-from tests.support.scripts import run_here
+from tests.support.scripts import step_here
 from tests.support.turns import TurnFolder
 
 called: list[str] = []
@@ -36,9 +36,7 @@ def turn(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnF
 
     def step(title: str, words: tuple[str, ...]) -> int:
         called.append(" ".join(words[:2]) if words[0] in ("labels", "release", "turn") else words[0])
-        done = run_here(*words, cwd=made.folder, check=False)
-        print(f"── {title}\n{done.stdout}{done.stderr}")
-        return done.returncode
+        return step_here(title, words, cwd=made.folder)
 
     monkeypatch.setattr(up, "step", step)
     return made

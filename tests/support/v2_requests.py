@@ -4,6 +4,7 @@ import http.client
 import json
 import struct
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from PIL import Image
@@ -61,12 +62,16 @@ def over_http(request: ModelInferRequest) -> tuple[str, bytes, dict[str, str]]:
 
 def post(server: Any, request: ModelInferRequest) -> tuple[int, bytes]:
     """Send a request to a server over HTTP: status and body of the response."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=30)
-    connection.request("POST", *over_http(request))
-    response = connection.getresponse()
-    answer = response.status, response.read()
-    connection.close()
-    return answer
+    return posted(server, *over_http(request))
+
+
+def posted(server: Any, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Status and body of the response to a POST."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=60)
+    with closing(connection):
+        connection.request("POST", path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 def http_request(image: bytes) -> tuple[bytes, bytes]:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from slipway.operations.watch.accuracy import Estimate
 from slipway.operations.watch.facts import (
     AccuracyFacts,
     ClassRecall,
@@ -14,7 +15,6 @@ from slipway.operations.watch.facts import (
     GatewayLatency,
     Histogram,
     Inputs,
-    Interval,
     Point,
     PredictedClass,
     Quantiles,
@@ -42,11 +42,11 @@ def made_watched(
     estimate = (
         None
         if accuracy is None
-        else Interval(value=accuracy, low=accuracy - 0.03, high=min(1, accuracy + 0.02), labels=120)
+        else Estimate(value=accuracy, low=accuracy - 0.03, high=min(1, accuracy + 0.02), labels=120)
     )
     low = accuracy is not None and accuracy + 0.02 < 0.95
     histogram = Histogram(reference=tuple(range(20)), latest=tuple(5 + n * n for n in range(20)))
-    recall, precision = (Interval(value=share, low=share - 0.2, high=share + 0.1, labels=20) for share in (0.5, 0.7))
+    recall, precision = (Estimate(value=share, low=share - 0.2, high=share + 0.1, labels=20) for share in (0.5, 0.7))
     pixels = Quantiles(low=480, median=512, high=1080)
     return Watched(
         since_s=1e9,

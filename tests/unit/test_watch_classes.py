@@ -3,7 +3,8 @@
 import pytest
 
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.facts import ClassRecall, Interval, PredictedClass
+from slipway.operations.watch.accuracy import Estimate
+from slipway.operations.watch.facts import ClassRecall, PredictedClass
 from tests.support import watch_looks as fixtures
 from tests.support.watch_looks import look, watched_in
 from tests.support.watch_rows import add_drawn, drawn
@@ -29,7 +30,7 @@ def test_the_precision_of_a_class_is_the_share_of_right_ones_among_its_answers(s
 
 def test_recall_and_precision_of_a_thousand_classes_have_fifty_series_and_those_of_alarms(store: Store) -> None:
     add_drawn(store, drawn(10, seed=3), name="a")
-    half = Interval(value=0.5, low=0.4, high=0.6, labels=9)
+    half = Estimate(value=0.5, low=0.4, high=0.6, labels=9)
     classes = tuple(
         PredictedClass(class_id=number, label=f"c{number}", rows=0, latest_rows=0, reference_rows=number)
         for number in range(1000)

@@ -13,7 +13,8 @@ from benchmarks.studies.operate.labelling import PERSON, Labelling
 from benchmarks.studies.operate.stream import Answered, Stream
 from slipway.contract import Manifest, SlipwayError
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.facts import Drift, Facts, Interval
+from slipway.operations.watch.accuracy import Estimate
+from slipway.operations.watch.facts import Drift, Facts
 
 RATE_PER_S, NEW_SHARE = 40.0, 0.15
 QUIET_LABELS, LABELS = 20, 120
@@ -34,7 +35,7 @@ class Told:
     marks_s: dict[str, float]
     """Seconds since the first request at which each stage began."""
     drift: Drift
-    estimate: Interval
+    estimate: Estimate
     """The accuracy that the watch estimated with the labels."""
     considered: float
     """True share of right answers among the rows that the estimate is based on."""

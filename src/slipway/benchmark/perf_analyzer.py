@@ -17,6 +17,7 @@ from slipway.benchmark.statistics import histogram_of, latency_of
 from slipway.contract.evidence.latency import MIN_DISTINCT_IMAGES, ModelRun, PerfAnalyzerOptions, PerfAnalyzerResult
 from slipway.contract.evidence.origin import Origin
 from slipway.errors import ServingError
+from slipway.system.process import output_of
 
 SHARED_LIBRARIES = ("libb64.so.0d", "libcudart.so.12")
 """Libraries that the binary needs and a plain system lacks. nvidia-pytriton has both; `make perf_analyzer` links
@@ -64,15 +65,8 @@ class PerfAnalyzer:
         no_proxy = next(filter(None, map(os.environ.get, ("no_grpc_proxy", "no_proxy"))), "")
         here = f"{no_proxy},localhost,127.0.0.1".lstrip(",")  # http_proxy must not apply to the machine itself
         try:
-            done = subprocess.run(
-                [self.binary, *map(str, arguments)],
-                env={**os.environ, "LD_LIBRARY_PATH": path, "no_grpc_proxy": here},
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout_s,
-                check=False,
-            )
+            environment = {**os.environ, "LD_LIBRARY_PATH": path, "no_grpc_proxy": here}
+            done = output_of([self.binary, *arguments], env=environment, timeout_s=timeout_s)
         except subprocess.TimeoutExpired:
             raise ServingError(
                 f"perf_analyzer was stopped after {timeout_s:g} s: the server answers too slowly for the load, or never"

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slipway.errors import DataError, MissingDependencyError, ServingError
+from slipway.errors import DataError, ServingError, requiring
 from slipway.system.channel import channel_options
 
-try:
+with requiring("tritonclient", extra="bench"):
     from tritonclient.grpc import InferenceServerClient, InferInput
     from tritonclient.utils import InferenceServerException, np_to_triton_dtype, serialize_byte_tensor
-except ImportError:
-    raise MissingDependencyError("tritonclient", extra="bench") from None
 
 DEADLINE_S = 60.0
 """Seconds per request. A first request may load libraries and compile."""

@@ -5,12 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.errors import MissingDependencyError, ServingError
+from slipway.errors import ServingError, requiring
 
-try:
+with requiring("psutil", extra="bench"):
     import psutil
-except ImportError:
-    raise MissingDependencyError("psutil", extra="bench") from None
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,13 @@ import numpy as np
 
 from slipway.benchmark.http_client import HttpClient, message
 from slipway.contract.shared_rules import is_busy
-from slipway.errors import MissingDependencyError, ServingError
+from slipway.errors import ServingError, requiring
 from slipway.system.channel import channel_options, not_triton, proxy_hint
 
-try:
+with requiring("tritonclient", extra="bench"):
     from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
     from tritonclient.grpc.aio import InferenceServerClient
     from tritonclient.utils import InferenceServerException
-except ImportError:
-    raise MissingDependencyError("tritonclient", extra="bench") from None
 
 SETUP_DEADLINE_S = 10.0
 FIRST_ANSWER_DEADLINE_S = 60.0

@@ -20,12 +20,10 @@ import numpy.typing as npt
 from scipy.special import bdtr
 
 from slipway.contract.evidence.latency import Latency, LatencyVerdict
-from slipway.errors import MissingDependencyError
+from slipway.errors import requiring
 
-try:
+with requiring("hdrhistogram", extra="bench"):
     from hdrh.histogram import HdrHistogram
-except ImportError:
-    raise MissingDependencyError("hdrhistogram", extra="bench") from None
 
 __all__ = [
     "HdrHistogram",

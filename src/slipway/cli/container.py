@@ -15,7 +15,7 @@ from slipway.contract.installed import Installed, differences
 from slipway.contract.nvidia_releases import NEWEST, release
 from slipway.contract.shared_rules import listed
 from slipway.serving.container import FALLBACK_START_S, INNER_PORTS, MODELS, TRITON_USER, ULIMITS, shm_bytes, tmp_bytes
-from slipway.system.arguments import add_action, port
+from slipway.system.arguments import add_action, parsed, port
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command as shell_line
 
@@ -181,13 +181,6 @@ def inside(path: Path) -> str:
         ) from None
 
 
-def _release(text: str) -> str:
-    try:
-        return release(text).name
-    except SlipwayError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(prog="slipway container", required=True, metavar="build | compile | serve")
@@ -213,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (building, compiling, serving):
         command.add_argument(
             "--release",
-            type=_release,
+            type=parsed(lambda text: release(text).name),
             default=None if command is serving else NEWEST.name,
             help=f"release of NVIDIA's images, YY.MM; default: {NEWEST.name}, or to serve, that of the plans",
         )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from slipway.contract import SlipwayError
-from slipway.system.process import child
+from slipway.system.process import child, output_of
 
 DOCKER_TIMEOUT_S = 20
 LAST_LINES = 40
@@ -64,14 +64,7 @@ def _require_docker(failure: type[SlipwayError]) -> None:
             "above on a machine that has both"
         )
     try:
-        asked = subprocess.run(
-            ["docker", "version", "--format", "{{.Server.Version}}"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=DOCKER_TIMEOUT_S,
-            check=False,
-        )
+        asked = output_of(["docker", "version", "--format", "{{.Server.Version}}"], timeout_s=DOCKER_TIMEOUT_S)
         problem = asked.stderr.strip() or f"exit code {asked.returncode}" if asked.returncode else ""
     except OSError as error:
         raise failure(f"docker is installed and cannot be started: {error}; install it again") from None

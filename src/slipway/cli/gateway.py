@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from slipway.contract import SlipwayError, SpecError
 from slipway.operations.gateway.new_secrets import new_key, self_signed
 from slipway.serving.messages import Messages
 from slipway.system.json_line import add_json, print_json
+from slipway.system.process import told_to_end
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.plan import GatewayPlan
@@ -81,14 +83,10 @@ def _check_certificate(plan: "GatewayPlan") -> None:
 def _run(arguments: argparse.Namespace, plan: "GatewayPlan") -> None:
     from slipway.operations.gateway.process import Gateway
 
-    ended, again = threading.Event(), threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
-            signal.signal(ending, lambda *_: ended.set())
+    ended, again = told_to_end(), threading.Event()
     signal.signal(signal.SIGUSR1, lambda *_: again.set())
-    messages = Messages(sys.stderr.fileno())  # a terminal that is gone must not end the gateway
-    gateway = Gateway(plan, event=lambda _, message, **__: messages.say(message))
-    try:
+    with closing(Messages(sys.stderr.fileno())) as messages:  # a terminal that is gone must not end the gateway
+        gateway = Gateway(plan, event=lambda _, message, **__: messages.say(message))
         with gateway.kept():
             print_json(arguments, described(plan))
             sys.stdout.flush()
@@ -96,8 +94,6 @@ def _run(arguments: argparse.Namespace, plan: "GatewayPlan") -> None:
                 if again.is_set():
                     again.clear()
                     _reload(gateway, messages)
-    finally:
-        messages.close()
 
 
 def _reload(gateway: "Gateway", messages: Messages) -> None:

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.contract import OciImageError, SlipwayError
+from slipway.contract import OciImageError
 from slipway.oci.reference import LayoutReference, RegistryReference
-from slipway.system.arguments import add_action
+from slipway.system.arguments import add_action, parsed
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -193,20 +193,6 @@ def signed_line(key: Path | None, signed: int) -> str:
     return f"signed by the owner of {key}: the image" + (f" and {signed - 1} SBOM" if signed > 1 else "")
 
 
-def layout_reference(text: str) -> LayoutReference:
-    try:
-        return LayoutReference.parse(text)
-    except SlipwayError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def registry_reference(text: str) -> RegistryReference:
-    try:
-        return RegistryReference.parse(text)
-    except SlipwayError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     names = "build | verify | unpack | sbom | sign | push | pull"
@@ -219,11 +205,14 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     def add_image(one: argparse.ArgumentParser, help: str = "the image: LAYOUT, LAYOUT:TAG or LAYOUT@sha256:…") -> None:
-        one.add_argument("image", type=layout_reference, metavar="LAYOUT[:TAG]", help=help)
+        one.add_argument("image", type=parsed(LayoutReference.parse), metavar="LAYOUT[:TAG]", help=help)
 
     def add_registry(one: argparse.ArgumentParser) -> None:
         one.add_argument(
-            "registry", type=registry_reference, metavar="REGISTRY/NAME:TAG", help="HOST[:PORT]/NAME:TAG or @sha256:…"
+            "registry",
+            type=parsed(RegistryReference.parse),
+            metavar="REGISTRY/NAME:TAG",
+            help="HOST[:PORT]/NAME:TAG or @sha256:…",
         )
         one.add_argument(
             "--plain-http", action="store_true", help="connect without TLS, for a registry on this machine"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slipway.client import Client, Options, Result, find_images
 from slipway.contract import SpecError
 from slipway.contract.shared_rules import IMAGE_SUFFIXES
-from slipway.system.arguments import add_action, count
+from slipway.system.arguments import above_zero, add_action, count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
@@ -127,13 +127,7 @@ def _embedding(result: Result) -> "NDArray[np.float32]":
 
 
 def _similarity(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"invalid similarity {text!r}; use a number above 0, up to 1")
-    return value
+    return above_zero(text, f"invalid similarity {text!r}; use a number above 0, up to 1", most=1)
 
 
 def parser() -> argparse.ArgumentParser:

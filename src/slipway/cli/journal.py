@@ -1,17 +1,16 @@
 """Keep a sample of requests and answers, with the images: the journal behind a gateway."""
 
 import argparse
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
 from slipway.system.arguments import count
 from slipway.system.json_line import add_actions, print_json
+from slipway.system.process import told_to_end
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -63,15 +62,9 @@ def run(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.run import run_collector
     from slipway.serving.messages import Messages
 
-    ended = threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
-            signal.signal(ending, lambda *_: ended.set())
-    messages = Messages(sys.stderr.fileno())  # a terminal that is gone must not end the collector
-    try:
+    ended = told_to_end()
+    with closing(Messages(sys.stderr.fileno())) as messages:  # a terminal that is gone must not end the collector
         taken = run_collector(settings, ended=ended, say=messages.say, once=arguments.once)
-    finally:
-        messages.close()
     print_json(arguments, taken)
 
 
@@ -141,9 +134,9 @@ def backup(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.store import Store
 
     with Store.of(settings, make=False) as store, _progress("backing up") as progress:
-        made = back_up(store, arguments.folder, progress=progress)
-    print(f"{arguments.folder}: {made.holds.rows:,} rows and {made.holds.images:,} images, {made.copied:,} of them new")
-    print_json(arguments, {"rows": made.holds.rows, "images": made.holds.images, "copied": made.copied})
+        index, copied = back_up(store, arguments.folder, progress=progress)
+    print(f"{arguments.folder}: {index.rows:,} rows and {index.images:,} images, {copied:,} of them new")
+    print_json(arguments, {"rows": index.rows, "images": index.images, "copied": copied})
 
 
 def restore(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
@@ -162,7 +155,7 @@ def restore(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
         f"what was forgotten after that is there again: repeat {again} for it, by the id of the request or the "
         "SHA-256 of the image, since numbers of rows are given anew"
     )
-    print_json(arguments, {"rows": index.rows, "images": images, "left_out": list(left_out), "made": index.made})
+    print_json(arguments, {"rows": index.rows, "images": images, "left_out": left_out, "made": index.made})
 
 
 @contextmanager

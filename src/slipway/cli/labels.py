@@ -112,15 +112,15 @@ def _counted(written: "Written") -> str:
 def sheet(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels.sheet import TABLE, write_sheet
 
-    made = write_sheet(on.store, on.served.classifier, arguments.out)
+    images, left_out = write_sheet(on.store, on.served.classifier, arguments.out)
     table = arguments.out / TABLE
-    print(f"{table}: {made.images} images beside it; write the column label, from the top down")
-    if made.left_out:
-        print(f"  damaged or gone, and left out: row {few([str(row) for row in made.left_out])}")
+    print(f"{table}: {images} images beside it; write the column label, from the top down")
+    if left_out:
+        print(f"  damaged or gone, and left out: row {few([str(row) for row in left_out])}")
     print(f"  then: {command('slipway labels add', arguments.settings, table, '--annotator', 'NAME')}")
     print_json(
         arguments,
-        {"classifier": on.served.classifier, "images": made.images, "left_out": made.left_out, "table": str(table)},
+        {"classifier": on.served.classifier, "images": images, "left_out": left_out, "table": str(table)},
     )
 
 
@@ -172,9 +172,9 @@ def dataset(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.training.data.grown import grow, open_old
 
     old = open_old(arguments.data, root=arguments.root)
-    harvested = harvest(on.store, on.served.classifier)
-    print(f"{arguments.out}: joining {len(harvested.images):,} labelled images", flush=True)
-    grown = grow(old, harvested.images, arguments.out, least=arguments.least, left_out=harvested.left_out)
+    images, left_out = harvest(on.store, on.served.classifier)
+    print(f"{arguments.out}: joining {len(images):,} labelled images", flush=True)
+    grown = grow(old, images, arguments.out, least=arguments.least, left_out=left_out)
     for line in grown.lines():
         print(shown(line))
     files = f"csv: {arguments.out / 'data.csv'}, labels: {arguments.out / 'labels.txt'}"

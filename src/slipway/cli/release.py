@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import ServingError, SlipwayError, SpecError, StorageError
-from slipway.system.arguments import count, rate
+from slipway.system.arguments import count, percent, rate
 from slipway.system.json_line import add_actions, print_json
 from slipway.system.text import command
 
@@ -259,12 +259,6 @@ def _open(arguments: argparse.Namespace) -> "Trial":
     from slipway.operations.release.trial import Trial  # not at the top: --help needs no library
 
     return Trial.open(arguments.gateway)
-
-
-def percent(text: str) -> int:
-    if not text.isdecimal() or int(text) > 100:
-        raise argparse.ArgumentTypeError(f"invalid percentage {text!r}: give a whole number from 0 to 100")
-    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:

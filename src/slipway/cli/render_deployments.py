@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.system.arguments import Actions, add_action, count
+from slipway.system.arguments import Actions, above_zero, add_action, count, percent
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
@@ -132,52 +132,40 @@ def check(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> "ClusterPlan":
     from slipway.contract import SpecError
-    from slipway.operations.rendering.plan import (
-        ClusterPlan,
-        Gpu,
-        Images,
-        ServerNeeds,
-        check_candidate,
-        check_models,
-        cluster_settings,
-        kubernetes_version,
-        public_key,
-        repository_of,
-        tls_settings,
-    )
+    from slipway.operations.rendering import plan
 
-    images = Images(arguments.image, arguments.server_image, arguments.gateway_image, arguments.candidate_image)
+    images = plan.Images(arguments.image, arguments.server_image, arguments.gateway_image, arguments.candidate_image)
     images.checked()
-    settings = tls_settings(arguments.settings)
-    repository = repository_of(arguments.settings, settings, given=arguments.repository)
-    server = ServerNeeds.of(repository)
-    check_models(arguments.settings, settings, server)
+    settings = plan.tls_settings(arguments.settings)
+    repository = plan.repository_of(arguments.settings, settings, given=arguments.repository)
+    server = plan.ServerNeeds.of(repository)
+    plan.check_models(arguments.settings, settings, server)
     other = arguments.candidate_repository
     if other is not None:
         if images.candidate is None:
             raise SpecError(f"--candidate-repository {other} needs its image; give --candidate-image")
-        check_candidate(server, other)
+        plan.check_candidate(server, other)
     if arguments.key is not None:
         from slipway.oci.signing import check_public
 
         check_public(arguments.key)
-    gpu = None if arguments.pods is not None else Gpu.of(arguments.mig)
+    gpu = None if arguments.pods is not None else plan.Gpu.of(arguments.mig)
     if arguments.gpus is None and arguments.mig is None and not server.lane.needs_gpu:
         gpu = None
-    return ClusterPlan(
-        settings=cluster_settings(arguments.settings, settings, candidate=images.candidate is not None),
+    return plan.ClusterPlan(
+        settings=plan.cluster_settings(arguments.settings, settings, candidate=images.candidate is not None),
         server=server,
         images=images,
         namespace=arguments.namespace,
-        kubernetes=kubernetes_version(arguments.kubernetes),
+        kubernetes=plan.kubernetes_version(arguments.kubernetes),
         most_pods=arguments.gpus or arguments.pods or 2,
         gpu=gpu,
-        candidate_server=ServerNeeds.of(other) if other is not None else None,
+        candidate_server=plan.ServerNeeds.of(other) if other is not None else None,
         weight_percent=arguments.weight,
         vital=tuple(arguments.vital or ()),
         queue_ms=arguments.queue_ms,
         monitoring=arguments.monitoring_namespace,
-        public_key=public_key(arguments.key) if arguments.key is not None else None,
+        public_key=plan.public_key(arguments.key) if arguments.key is not None else None,
     ).checked()
 
 
@@ -228,7 +216,7 @@ def add_deployments(kinds: Actions) -> None:
     _add_box(command)
     command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
     command.add_argument("--server-image", metavar=DIGEST, help="default: the image that slipway container build makes")
-    command.add_argument("--weight", type=_percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
+    command.add_argument("--weight", type=percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
     command = _command(kinds, "systemd", systemd, "write units for one box: servers, gateway, journal, watch, timers")
     _add_box(command)
     command.add_argument(
@@ -280,7 +268,7 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
     pods.add_argument("--gpus", type=count, metavar="N", help="gpu lane: most GPUs, one for each pod; default: 2")
     pods.add_argument("--pods", type=count, metavar="N", help="cpu lane: most pods; default: 2")
     command.add_argument("--mig", metavar="PROFILE", help="gpu lane: slices of this profile, such as 1g.10gb, as GPUs")
-    command.add_argument("--weight", type=_percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
+    command.add_argument("--weight", type=percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
     command.add_argument(
         "--vital",
         action="append",
@@ -303,17 +291,5 @@ def _add_box(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _percent(text: str) -> int:
-    if not text.isdecimal() or int(text) > 100:
-        raise argparse.ArgumentTypeError(f"invalid share {text!r}; use 0 to 100")
-    return int(text)
-
-
 def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 60_000:
-        raise argparse.ArgumentTypeError(f"invalid time {text!r}; use milliseconds above 0, up to 60000")
-    return value
+    return above_zero(text, f"invalid time {text!r}; use milliseconds above 0, up to 60000", most=60_000)

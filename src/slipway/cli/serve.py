@@ -13,12 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import ServingError, SlipwayError
+from slipway.errors import ServingError
 from slipway.oci.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
 from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
-from slipway.system.arguments import port, seconds
+from slipway.system.arguments import parsed, port, seconds
 from slipway.system.json_line import add_json
 
 if TYPE_CHECKING:
@@ -164,13 +164,11 @@ def _gateway(arguments: argparse.Namespace, ports: Ports, *, event: Callable[...
     return Gateway(plan, event=event)
 
 
+@parsed
 def _repository(text: str) -> Path | LayoutReference | RegistryReference:
-    try:
-        if text.startswith(OCI_LAYOUT):
-            return LayoutReference.parse(text.removeprefix(OCI_LAYOUT))
-        return RegistryReference.parse(text) if text.startswith(OCI) else Path(text)
-    except SlipwayError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    if text.startswith(OCI_LAYOUT):
+        return LayoutReference.parse(text.removeprefix(OCI_LAYOUT))
+    return RegistryReference.parse(text) if text.startswith(OCI) else Path(text)
 
 
 def _host(text: str) -> str:

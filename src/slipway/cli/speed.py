@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.arguments import positive
+from slipway.system.arguments import above_zero, positive
 from slipway.system.json_line import print_json, verb_parser
 
 if TYPE_CHECKING:
@@ -97,7 +97,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 def share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: give a share above 0 and up to 1")
-    return value
+    return above_zero(text, f"{text} is not allowed: give a share above 0 and up to 1", most=1)

@@ -1,15 +1,15 @@
 """Watch the journal: have images changed, and how accurate are the answers?"""
 
 import argparse
-import signal
 import sys
-import threading
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
 from slipway.system.arguments import positive
 from slipway.system.json_line import add_actions, print_json
+from slipway.system.process import told_to_end
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
@@ -54,15 +54,9 @@ def run(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 
     given = arguments.price_per_hour
     price = MachinePrice(given, arguments.currency, "The price given by --price-per-hour.") if given else None
-    ended = threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
-            signal.signal(ending, lambda *_: ended.set())
-    messages = Messages(sys.stderr.fileno())
-    try:
+    ended = told_to_end()
+    with closing(Messages(sys.stderr.fileno())) as messages:
         found = run_watch(settings, ended=ended, say=messages.say, once=arguments.once, price=price)
-    finally:
-        messages.close()
     print_json(arguments, {"classifiers": {one.classifier: {"rows": one.rows, "alarms": one.alarms} for one in found}})
 
 

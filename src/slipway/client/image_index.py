@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from slipway.client.result import Result
-from slipway.contract import MissingDependencyError
 from slipway.contract.typed_file import Contract
-from slipway.errors import ManifestError, SpecError
+from slipway.errors import ManifestError, SpecError, requiring
 from slipway.system.files import complete_folder
 
 FILE_NAME, EMBEDDINGS = "index.json", "embeddings.npy"
@@ -55,10 +54,8 @@ class ImageIndex:
     """
 
     def __init__(self, settings: IndexSettings, embedding_nd: NDArray[np.float32]) -> None:
-        try:
+        with requiring("scikit-learn", extra="train"):
             from sklearn.neighbors import NearestNeighbors
-        except ImportError:
-            raise MissingDependencyError("scikit-learn", extra="train") from None
         self.settings, self.embedding_nd = settings, embedding_nd
         self._mean_d = embedding_nd.mean(axis=0)
         self._neighbours = NearestNeighbors(metric="cosine", algorithm="brute").fit(self._centred(embedding_nd))

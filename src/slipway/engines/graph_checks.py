@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from slipway.contract import MissingDependencyError, QuantizeError
+from slipway.contract import QuantizeError
+from slipway.errors import requiring
 from slipway.onnx_graph import INPUT
 
 Quantised = Literal["int8", "fp8"]
@@ -193,10 +194,8 @@ def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[
     Q/DQ nodes are left out, since their outputs are bounded. ONNX Runtime keeps each node's own type because every
     tensor is an output; otherwise it would compute FP16 nodes in FP32 and hide an overflow.
     """
-    try:
+    with requiring("onnxruntime", extra="build"):
         import onnxruntime
-    except ImportError:
-        raise MissingDependencyError("onnxruntime", extra="build") from None
     open_model = deepcopy(model)
     graph = open_model.graph
     del graph.value_info[:]

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from slipway.contract import CompileError, MissingDependencyError
+from slipway.contract import CompileError
+from slipway.errors import requiring
 from slipway.onnx_graph import OUTPUTS
 from slipway.steps.engine_openvino import Input
 
@@ -33,10 +34,8 @@ class TypedGraph:
     """
 
     def __init__(self, graph: Path, *, threads: int, served: bytes | None = None) -> None:
-        try:
+        with requiring("onnxruntime", extra="build"):
             import onnxruntime
-        except ImportError:
-            raise MissingDependencyError("onnxruntime", extra="build") from None
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads

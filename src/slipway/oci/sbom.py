@@ -11,18 +11,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from slipway.contract import Lane, MissingDependencyError, SpecError, StorageError
+from slipway.contract import Lane, SpecError, StorageError
+from slipway.errors import requiring
 from slipway.oci.documents import VERSION, Descriptor, ImageManifest
 from slipway.system.files import sha256_bytes
 
-try:
+with requiring("cyclonedx-python-lib", extra="ship"):
     from cyclonedx.model import Property
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.output.json import JsonV1Dot6
     from packageurl import PackageURL
-except ImportError:
-    raise MissingDependencyError("cyclonedx-python-lib", extra="ship") from None
 
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)

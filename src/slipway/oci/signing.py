@@ -7,19 +7,18 @@ artefact of the image in the layout: a Sigstore bundle, which `model_signing ver
 import tempfile
 from pathlib import Path
 
-from slipway.contract import MissingDependencyError, OciImageError, SpecError, StorageError
+from slipway.contract import OciImageError, SpecError, StorageError
+from slipway.errors import requiring
 from slipway.oci.artefacts import SBOM, SIGNATURE, of_type
 from slipway.oci.documents import Descriptor
 from slipway.oci.layout import ImageLayout
 from slipway.system.text import command
 
-try:
+with requiring("model-signing", extra="ship"):
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
     from model_signing import signing, verifying
-except ImportError:
-    raise MissingDependencyError("model-signing", extra="ship") from None
 
 CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 

@@ -1,19 +1,16 @@
 """An HTTP endpoint on 127.0.0.1 for Prometheus, and for a page if there is one."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Protocol
 
-from slipway.errors import MissingDependencyError, ServingError
+from slipway.errors import ServingError, requiring
 from slipway.serving.command import HOST
+from slipway.serving.endpoint import QuietHandler, QuietServer
 
-try:
+with requiring("prometheus_client", extra="operate"):
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     from prometheus_client.core import Metric
-except ImportError:
-    raise MissingDependencyError("prometheus_client", extra="operate") from None
 
 HOSTS = (HOST, "localhost")
 TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
@@ -51,18 +48,11 @@ def endpoint(
             return 200, HTML, page().encode()
         return 404, TEXT, b"ask for /metrics\n" if page is None else b"ask for / or /metrics\n"
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5.0
+    class Handler(QuietHandler):
         said = ""
-        server_version, sys_version = "slipway", ""
 
         def do_GET(self) -> None:
-            status, kind, body = self._answer()
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.send(*self._answer())
 
         def _answer(self) -> tuple[int, str, bytes]:
             if self.headers.get("Host", HOST).partition(":")[0].lower() not in HOSTS:
@@ -76,26 +66,12 @@ def endpoint(
                     say(sentence)
                 return 500, TEXT, b"cannot be answered; the process says why\n"
 
-        def log_message(self, *_: object) -> None:
-            pass
-
     try:
-        server = _Server((HOST, port), Handler)
+        server = QuietServer((HOST, port), Handler)
     except OSError as error:
         raise ServingError(
             f"{setting}: {HOST}:{port} cannot be used: {error.strerror}; end the process that listens there, or choose "
             "another"
         ) from None
-    with server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        pass  # the client is gone
+    with server.answering():
+        yield

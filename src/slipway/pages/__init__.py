@@ -8,14 +8,12 @@ sheet, and `colours.css` its palette. `charts` draws, `tables` and `thumbnails` 
 from pathlib import Path
 from typing import Literal
 
-from slipway.errors import MissingDependencyError
+from slipway.errors import requiring
 from slipway.pages import wording
 from slipway.system.targets import check_file, write_file
 
-try:
+with requiring("jinja2", extra="train"):
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-except ImportError:
-    raise MissingDependencyError("jinja2", extra="train") from None
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """The Content-Security-Policy: only styles and images inside the page."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slipway.errors import MissingDependencyError
+from slipway.errors import requiring
 
-try:
+with requiring("matplotlib", extra="train"):
     from markupsafe import Markup
     from matplotlib import rc_context
     from matplotlib.axes import Axes
@@ -19,8 +19,6 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.rcsetup import cycler
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter, StrMethodFormatter
-except ImportError:
-    raise MissingDependencyError("matplotlib", extra="train") from None
 
 Chart = Axes
 Svg = Markup

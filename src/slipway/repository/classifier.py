@@ -109,7 +109,7 @@ class Classifier(Served[BundleEngine]):
         return StepModel(
             "post",
             config=step_config(
-                inputs=[self.logits, IMAGE_STATUS, *(tensor.as_optional() for tensor in self.embedding)],
+                inputs=[self.logits, IMAGE_STATUS, *(replace(tensor, optional=True) for tensor in self.embedding)],
                 outputs=self.made_answer,
                 max_batch_size=self.max_batch_size,
                 instances=1,

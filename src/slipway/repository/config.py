@@ -1,9 +1,9 @@
 """`config.pbtxt` of the steps and the ensembles, made through Triton's own protobuf."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf import text_format
 
@@ -30,11 +30,10 @@ class Tensor:
     """True lets requests whose input tensors differ in size share a batch."""
     label_filename: str = ""
 
-    def as_optional(self) -> Self:
-        return replace(self, optional=True)
-
-    def as_ragged(self) -> Self:
-        return replace(self, ragged=True)
+    @property
+    def described(self) -> Mapping[str, object]:
+        """The fields that inputs and outputs share."""
+        return {"name": self.name, "data_type": pb.DataType.Value(self.data_type), "dims": self.dims}
 
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
@@ -78,8 +77,7 @@ def step_config(
     kind = pb.ModelInstanceGroup.KIND_GPU if gpu else pb.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=instances, gpus=gpus)
     config.dynamic_batching.SetInParent()  # even when empty: without it requests are never merged
-    _add_inputs(config, inputs)
-    _add_outputs(config, outputs)
+    _add_tensors(config, inputs=inputs, outputs=outputs)
     for name, value in sorted((parameters or {}).items()):
         config.parameters[name].string_value = value
     return config
@@ -179,8 +177,7 @@ def empty_ensemble(
 ) -> ModelConfig:
     """An ensemble with its public tensors and no steps yet."""
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=max_batch_size)
-    _add_inputs(config, inputs)
-    _add_outputs(config, outputs)
+    _add_tensors(config, inputs=inputs, outputs=outputs)
     return config
 
 
@@ -204,22 +201,8 @@ def to_pbtxt(config: ModelConfig) -> str:
     return str(text_format.MessageToString(config))
 
 
-def _add_inputs(config: ModelConfig, tensors: Iterable[Tensor]) -> None:
-    for tensor in tensors:
-        config.input.add(
-            name=tensor.name,
-            data_type=pb.DataType.Value(tensor.data_type),
-            dims=tensor.dims,
-            optional=tensor.optional,
-            allow_ragged_batch=tensor.ragged,
-        )
-
-
-def _add_outputs(config: ModelConfig, tensors: Iterable[Tensor]) -> None:
-    for tensor in tensors:
-        config.output.add(
-            name=tensor.name,
-            data_type=pb.DataType.Value(tensor.data_type),
-            dims=tensor.dims,
-            label_filename=tensor.label_filename,
-        )
+def _add_tensors(config: ModelConfig, *, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
+    for tensor in inputs:
+        config.input.add(**tensor.described, optional=tensor.optional, allow_ragged_batch=tensor.ragged)
+    for tensor in outputs:
+        config.output.add(**tensor.described, label_filename=tensor.label_filename)

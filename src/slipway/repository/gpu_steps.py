@@ -11,6 +11,7 @@ warms every step up: what takes images with a photograph, the rest with zeros.
 
 import json
 import struct
+from dataclasses import replace
 from importlib import resources
 
 from slipway.contract import BundleEngine
@@ -104,7 +105,7 @@ def _decode_step(served: AnyServed) -> StepModel:
     gpu = served.serving.gpu
     config = step_config(
         # Without the word ragged, requests of different sizes never share a batch, and nothing says so.
-        inputs=[ENCODED.as_ragged()],
+        inputs=[replace(ENCODED, ragged=True)],
         outputs=[served.pixels],
         max_batch_size=gpu.max_batch_size,
         instances=gpu.decode_instances,

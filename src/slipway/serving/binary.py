@@ -12,6 +12,7 @@ from pathlib import Path
 
 from slipway.errors import ServingError
 from slipway.system.home import user_folder
+from slipway.system.process import output_of
 
 INSTALLED = Path("/opt/tritonserver/bin/tritonserver")
 """The server in NVIDIA's images."""
@@ -47,15 +48,7 @@ class TritonBinary:
             ServingError: the server does not start.
         """
         try:
-            done = subprocess.run(
-                [self.path, "--help"],
-                env=self.environment(),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=HELP_TIMEOUT_S,
-                check=False,
-            )
+            done = output_of([self.path, "--help"], env=self.environment(), timeout_s=HELP_TIMEOUT_S)
             said = done.stdout + done.stderr
         except (OSError, subprocess.TimeoutExpired) as error:
             said = str(error)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from slipway.contract import MissingDependencyError, ServingError
+from slipway.contract import ServingError
+from slipway.errors import requiring
 from slipway.serving.probe import (
     CHANNEL,
     LeftOutError,
@@ -15,10 +16,8 @@ from slipway.serving.probe import (
     said,
 )
 
-try:
+with requiring("tritonclient", extra="serve"):
     from tritonclient import grpc
-except ImportError:
-    raise MissingDependencyError("tritonclient", extra="serve") from None
 
 PROBE_TIMEOUT_S = 5.0
 

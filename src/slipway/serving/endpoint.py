@@ -49,27 +49,52 @@ def endpoint(
 
     Handler.status, Handler.reload, Handler.key = status, staticmethod(reload), key
     Handler.gateway_renewed = staticmethod(gateway_renewed)
-    with _Server((address, port), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield
-        finally:
-            server.shutdown()
+    with QuietServer((address, port), Handler).answering():
+        yield
 
 
-class _Server(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
+    """A server that says nothing by itself: a traceback on a closed stderr would end the endpoint."""
+
+    daemon_threads = True
+
     def handle_error(self, *_: object) -> None:
-        pass  # the client is gone; a traceback on a closed stderr would end the endpoint
+        pass  # the client is gone
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Answer in a thread for the duration of the block."""
+        with self:
+            threading.Thread(target=self.serve_forever, daemon=True).start()
+            try:
+                yield
+            finally:
+                self.shutdown()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class QuietHandler(BaseHTTPRequestHandler):
+    """A handler that logs nothing: questions come every second."""
+
+    timeout = _REQUEST_TIMEOUT_S
+    server_version, sys_version = "slipway", ""
+
+    def send(self, code: int, content_type: str, body: bytes) -> None:
+        """Send the whole answer."""
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Handler(QuietHandler):
     status: ServingStatus
     reload: Reload
     gateway_renewed: GatewayRenewed
     key: str
-    timeout = _REQUEST_TIMEOUT_S
-    server_version, sys_version = "slipway", ""
 
     def do_GET(self) -> None:
         problems = self.status.problems()
@@ -77,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/live":
             self._answer(200, {"live": True})
         elif self.path == "/metrics":
-            self._send(200, CONTENT_TYPE_LATEST, generate_latest(self.status.registry))
+            self.send(200, CONTENT_TYPE_LATEST, generate_latest(self.status.registry))
         elif self.path == "/ready":
             ready = self.status.is_ready()
             self._answer(200 if ready else 503, {**_ready(problems, ready), "probed_within_s": self.status.turn_s})
@@ -102,17 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(200 if done else 409, {"done": done, "message": said})
 
     def _answer(self, code: int, content: dict[str, object]) -> None:
-        self._send(code, "application/json", json.dumps(content).encode() + b"\n")
-
-    def _send(self, code: int, content_type: str, body: bytes) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass  # health checks come every second
+        self.send(code, "application/json", json.dumps(content).encode() + b"\n")
 
 
 def _asked(path: str) -> set[str]:

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from slipway.contract import MissingDependencyError, ServingError
+from slipway.contract import ServingError
 from slipway.contract.shared_rules import is_busy, is_left_out
+from slipway.errors import requiring
 from slipway.steps.guard import PLACEHOLDER
 from slipway.system.timed_http import TimedConnection
 
-try:
+with requiring("tritonclient", extra="serve"):
     from tritonclient import grpc
-except ImportError:
-    raise MissingDependencyError("tritonclient", extra="serve") from None
 
 CHANNEL = [
     ("grpc.max_send_message_length", -1),

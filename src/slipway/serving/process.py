@@ -10,15 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from slipway.errors import MissingDependencyError, ServingError
+from slipway.errors import ServingError, requiring
 from slipway.serving import hidden_argument
 from slipway.serving.command import EXIT_TIMEOUT_S
 from slipway.serving.limits import ServerLimits
 
-try:
+with requiring("psutil", extra="serve"):
     import psutil
-except ImportError:
-    raise MissingDependencyError("psutil", extra="serve") from None
 
 SHARED_MEMORY = Path("/dev/shm")
 _STUB = "triton_python_backend_stub"

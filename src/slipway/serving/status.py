@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Collection, Mapping
 
-from slipway.contract import MissingDependencyError
+from slipway.errors import requiring
 
-try:
+with requiring("prometheus_client", extra="serve"):
     from prometheus_client import CollectorRegistry, Counter, Gauge
-except ImportError:
-    raise MissingDependencyError("prometheus_client", extra="serve") from None
 
 
 class ServingStatus:

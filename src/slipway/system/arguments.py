@@ -2,9 +2,14 @@
 
 import argparse
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TypeAlias, TypeVar
 
+from slipway.errors import SlipwayError
+
+T = TypeVar("T")
 Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Result of `ArgumentParser.add_subparsers`."""
 
@@ -25,11 +30,11 @@ def port(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    return _positive(text, f"invalid time {text!r}; use seconds above 0")
+    return above_zero(text, f"invalid time {text!r}; use seconds above 0")
 
 
 def rate(text: str) -> float:
-    return _positive(text, f"invalid rate {text!r}; use a number a second above 0")
+    return above_zero(text, f"invalid rate {text!r}; use a number a second above 0")
 
 
 def count(text: str) -> int:
@@ -39,15 +44,35 @@ def count(text: str) -> int:
     return int(text)
 
 
+def percent(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"invalid percentage {text!r}; use a whole number from 0 to 100")
+    return int(text)
+
+
 def positive(text: str) -> float:
-    return _positive(text, f"invalid number {text!r}; use one above 0")
+    return above_zero(text, f"invalid number {text!r}; use one above 0")
 
 
-def _positive(text: str, said: str) -> float:
+def parsed(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """The type of an option that `parse` reads; its SlipwayError becomes the parser's."""
+
+    @wraps(parse)
+    def read(text: str) -> T:
+        try:
+            return parse(text)
+        except SlipwayError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def above_zero(text: str, said: str, *, most: float = sys.float_info.max) -> float:
+    """A number above 0 and up to `most`; `said` is the error of any other text."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not 0 < value <= most:
         raise argparse.ArgumentTypeError(said)
     return value

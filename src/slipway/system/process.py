@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from slipway.errors import SlipwayError
 from slipway.system.home import ensure_home
@@ -20,6 +21,7 @@ from slipway.system.streams import keep_going
 from slipway.system.targets import storage_error
 from slipway.system.text import shown
 
+Completed: TypeAlias = subprocess.CompletedProcess[str]
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"
 _TELEMETRY = "openvino_telemetry"
@@ -80,6 +82,16 @@ def run(
     sys.exit(code)
 
 
+def told_to_end() -> threading.Event:
+    """The event that Ctrl-C, SIGTERM and SIGHUP set from now on; ignored signals (nohup, or a shell's background) stay
+    ignored."""
+    ended = threading.Event()
+    for ending in (signal.SIGINT, *_ENDINGS):
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, lambda *_: ended.set())
+    return ended
+
+
 def end_at_ctrl_c() -> None:
     """Let Ctrl-C end the process until `run`: a library that is being imported may drop a KeyboardInterrupt, or print a
     page about it."""
@@ -121,6 +133,13 @@ def as_ctrl_c() -> Iterator[list[int]]:
     finally:
         default()
         atexit.register(end_at_ctrl_c)  # called first: the last to be registered
+
+
+def output_of(command: Sequence[str | Path], *, timeout_s: float | None = None, **options: Any) -> Completed:
+    """Run another command, with the options of `subprocess.run`, and return what it printed, whatever its exit code."""
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False, **options
+    )
 
 
 @contextmanager

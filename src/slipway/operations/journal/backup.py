@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -61,27 +61,14 @@ class BackupIndex(Contract):
         return files
 
 
-class Restored(NamedTuple):
-    """Content of a restored backup, and the parts that were not restored."""
-
-    holds: BackupIndex
-    left_out: tuple[str, ...]
-    """SHA-256 of the damaged and missing images."""
-
-
-class BackedUp(NamedTuple):
-    """Content of a backup, and the number of new parts."""
-
-    holds: BackupIndex
-    copied: int
-    """Images that the backup before did not have, or had damaged."""
-
-
-def back_up(store: Store, target: Path, *, progress: Progress) -> BackedUp:
+def back_up(store: Store, target: Path, *, progress: Progress) -> tuple[BackupIndex, int]:
     """Write a backup of an open journal to `target`, whole or not at all; one that is there is brought up to date.
 
     Collectors and people may write meanwhile: the rows are those of one moment. Of the backup before, images that rows
     still have and whose SHA-256 is right are taken over. What was forgotten or pruned is not in the new one.
+
+    Returns:
+        The content, and the number of images that the backup before did not have, or had damaged.
 
     Raises:
         SpecError: something else is at `target`.
@@ -105,10 +92,12 @@ def back_up(store: Store, target: Path, *, progress: Progress) -> BackedUp:
         index = BackupIndex(made=now(), slipway=__version__, rows=number, images=images, files=hashes)
         index.write(staging / INDEX)
         (staging / INDEX).chmod(0o600)
-    return BackedUp(index, copied)
+    return index, copied
 
 
-def restore(backup: Path, journal: Path, *, progress: Progress, without_damaged: bool = False) -> Restored:
+def restore(
+    backup: Path, journal: Path, *, progress: Progress, without_damaged: bool = False
+) -> tuple[BackupIndex, list[str]]:
     """Write the journal of a backup to `journal`, which must have none, nor a log of one.
 
     Every file is checked while it is copied, and the database takes its place last: a restore that fails or is killed
@@ -116,6 +105,9 @@ def restore(backup: Path, journal: Path, *, progress: Progress, without_damaged:
 
     Args:
         without_damaged: leave damaged and missing images out. Their rows stay, marked as those of pruned images.
+
+    Returns:
+        The content of the backup, and the SHA-256 of the images that were left out.
 
     Raises:
         SpecError: not a backup, or a journal is there.
@@ -145,7 +137,7 @@ def restore(backup: Path, journal: Path, *, progress: Progress, without_damaged:
                 rows.executemany("UPDATE rows SET kept = 0 WHERE sha256 = ?", [(sha256,) for sha256 in left_out])
                 rows.commit()
             staged.rename(journal / DATABASE)
-    return Restored(index, tuple(left_out))
+    return index, left_out
 
 
 def read_backup(backup: Path, *, with_images: bool) -> tuple[BackupIndex, list[str]]:

@@ -4,15 +4,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.errors import MissingDependencyError
+from slipway.errors import requiring
 from slipway.operations.journal.collector import FILES, PARITY, ROWS
 from slipway.operations.journal.spool import read_dropped, tap_files
 from slipway.operations.journal.store import Counts
 
-try:
+with requiring("prometheus_client", extra="operate"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-except ImportError:
-    raise MissingDependencyError("prometheus_client", extra="operate") from None
 
 PREFIX = "slipway_journal"
 COUNTERS = {

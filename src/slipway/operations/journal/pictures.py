@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slipway.errors import MissingDependencyError
+from slipway.errors import requiring
 
-try:
+with requiring("pillow", extra="operate"):
     from PIL import Image, ImageOps
-except ImportError:
-    raise MissingDependencyError("pillow", extra="operate") from None
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")
 _SIDE = 256

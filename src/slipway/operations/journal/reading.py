@@ -16,38 +16,22 @@ from slipway.system.text import command
 _COLUMNS = ("id", "time_s", "sampled_with", "score", "class_id", "brightness", "probability", "embedding")
 
 
-def _is_text(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_whole(value: object) -> bool:
-    return value is None or isinstance(value, int)
-
-
-def _is_number(value: object) -> bool:
-    return value is None or isinstance(value, int | float)
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _none_or(*types: type) -> Callable[[object], bool]:
+    return lambda value: value is None or isinstance(value, types)
 
 
 def _is_values(value: object) -> bool:
     return value is None or (isinstance(value, bytes) and len(value) % 4 == 0)
 
 
-def _is_chance(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value <= 1
-
-
 _KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    **dict.fromkeys(("arm", "bundle", "format", "client_id", "label", "model"), (_is_text, "text")),
-    **dict.fromkeys(("status", "class_id", "width", "height", "bytes"), (_is_whole, "a whole number")),
-    **dict.fromkeys(("score", "brightness"), (_is_number, "a number")),
+    **dict.fromkeys(("arm", "bundle", "format", "client_id", "label", "model"), (_none_or(str), "text")),
+    **dict.fromkeys(("status", "class_id", "width", "height", "bytes"), (_none_or(int), "a whole number")),
+    **dict.fromkeys(("score", "brightness"), (_none_or(int, float), "a number")),
     **dict.fromkeys(("probability", "embedding"), (_is_values, "FP32 values")),
     "sha256": (lambda value: value is None or is_sha256(value), "a SHA-256"),
-    "time_s": (_is_time, "a finite number of seconds"),
-    "sampled_with": (_is_chance, "a probability over 0"),
+    "time_s": (lambda value: isinstance(value, int | float) and math.isfinite(value), "a finite number of seconds"),
+    "sampled_with": (lambda value: isinstance(value, int | float) and 0 < value <= 1, "a probability over 0"),
 }
 """Types that the collector writes into each column. SQLite also takes other values, from a person who changes it by
 hand."""

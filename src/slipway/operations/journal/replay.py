@@ -176,7 +176,8 @@ class Replayer:
                     raise result.error  # the images after it may take as long
                 answers.append(None if result.error is not None else result)
         except SlipwayError as error:
-            self._drop(port, classifier)  # it knows the limits of a model that may be another now
+            if former := self._clients.pop((port, classifier), None):
+                former.close()  # it knows the limits of a model that may be another now
             self._tries[request].losses += server.has_answered and isinstance(error, GoneError)
             server.failed(classifier, error, began_s=began_s, now_s=time.monotonic())
             raise NotYetError(str(error)) from None
@@ -188,10 +189,6 @@ class Replayer:
             options = Options(deadline_s=DEADLINE_S, concurrency=1)
             self._clients[port, classifier] = Client(f"grpc://{HOST}:{port}", model=classifier, options=options)
         return self._clients[port, classifier]
-
-    def _drop(self, port: int, classifier: str) -> None:
-        if client := self._clients.pop((port, classifier), None):
-            client.close()
 
 
 def _are_by(answers: Sequence[Result | None], bundles: Sequence[str | None], *, otherwise: bool) -> bool:

@@ -2,26 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from slipway.contract.dataset import NewImage
 from slipway.operations.journal.store import Store, image_path, read_image
 from slipway.operations.labels.truth import decided, labels_of
 
 
-@dataclass(frozen=True)
-class Harvested:
-    images: tuple[NewImage, ...]
-    """The images, each once, in the order of their SHA-256."""
-    left_out: tuple[str, ...]
-    """A sentence on each labelled image that cannot be used."""
-
-
-def harvest(store: Store, classifier: str) -> Harvested:
+def harvest(store: Store, classifier: str) -> tuple[list[NewImage], list[str]]:
     """The images of a classifier's labelled rows, whatever bundle answered.
 
     Left out are images on which annotators are divided, images with different labels in several rows, and images that
     are no longer kept.
+
+    Returns:
+        The images, each once, in the order of their SHA-256, and a sentence on each one that is left out.
     """
     said = labels_of(store, classifier)
     facts = {
@@ -52,7 +46,7 @@ def harvest(store: Store, classifier: str) -> Harvested:
             left_out.append(f"{named}: its image is damaged: {file}")
         else:
             images.append(NewImage(file=str(file), sha256=sha256, label=labels.pop(), format=facts[rows[0]][1]))
-    return Harvested(tuple(images), tuple(left_out))
+    return images, left_out
 
 
 def _listed(labels: Iterable[str]) -> str:

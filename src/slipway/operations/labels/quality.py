@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from slipway.errors import DataError, MissingDependencyError
+from slipway.errors import DataError, requiring
 from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import KNOWN, decided, labels_of
 
@@ -134,10 +134,8 @@ def _crowd(
 
     Source: Goh, Tkachenko and Mueller, "CROWDLAB", 2022: labels are weighed with the network's own probabilities.
     """
-    try:
+    with requiring("cleanlab", extra="train"):
         from cleanlab.multiannotator import get_label_quality_multiannotator
-    except ImportError:
-        raise MissingDependencyError("cleanlab", extra="train") from None
     numbers = {label: class_id for class_id, label in enumerate(labels)}
     known = {row: {who: numbers[one] for who, one in by.items() if one in numbers} for row, by in said.items()}
     chances: dict[int, Any] = {}

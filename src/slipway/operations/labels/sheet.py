@@ -4,7 +4,6 @@ import csv
 import io
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 from slipway.contract import SpecError
 from slipway.operations.journal.store import Store, read_image
@@ -16,17 +15,14 @@ TABLE = "labels.csv"
 COLUMNS = ("row", "image", "answer", "label")
 
 
-class Sheet(NamedTuple):
-    images: int
-    left_out: tuple[int, ...]
-    """Rows whose image is damaged, or was forgotten meanwhile."""
-
-
-def write_sheet(store: Store, classifier: str, out: Path) -> Sheet:
+def write_sheet(store: Store, classifier: str, out: Path) -> tuple[int, list[int]]:
     """Write a file for each image that was asked and has no label, named by its row, and `labels.csv`.
 
     The column `label` is empty, and `slipway labels add` reads the table when people have written into it. The rows are
     in the order of their images' SHA-256, as Label Studio shows them. Only this user may read the folder.
+
+    Returns:
+        The number of images, and the rows whose image is damaged, or was forgotten meanwhile.
 
     Raises:
         SpecError: no image waits for a label, or `out` exists: people may have written labels there.
@@ -60,4 +56,4 @@ def write_sheet(store: Store, classifier: str, out: Path) -> Sheet:
         except BaseException:
             shutil.rmtree(out, ignore_errors=True)
             raise
-    return Sheet(written, tuple(left_out))
+    return written, left_out

@@ -51,9 +51,9 @@ def _headline(plan: FleetPlan) -> Iterator[str]:
 def _row(number: int, cell: PlannedCell) -> str:
     names = ", ".join(_title(load) for load in cell.loads[:3])
     more = f" and {len(cell.loads) - 3:,} more" if len(cell.loads) > 3 else ""
-    down = cell.share_of_box_one_down
+    down, peak = cell.share_of_box_one_down, sum(load.peak_per_s for load in cell.loads)
     return (
-        f"| {number} | {cell.boxes} x {cell.machine} | {names}{more} | {figures(_peak(cell))} | "
+        f"| {number} | {cell.boxes} x {cell.machine} | {names}{more} | {figures(peak)} | "
         f"{cell.share_of_box:.0%} | {'no answers' if down is None else f'{down:.0%}'} | {cell.memory_mib:,.0f} of "
         f"{cell.memory_usable_mib:,.0f} MiB | {cell.bottleneck} |"
     )
@@ -61,10 +61,6 @@ def _row(number: int, cell: PlannedCell) -> str:
 
 def _title(load: PlannedLoad) -> str:
     return load.name if load.heads is None else f"{load.name} ({load.heads:,} head{'s' * (load.heads != 1)})"
-
-
-def _peak(cell: PlannedCell) -> float:
-    return sum(load.peak_per_s for load in cell.loads)
 
 
 def _arithmetic(number: int, cell: PlannedCell, plan: FleetPlan) -> Iterator[str]:

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 from urllib.parse import quote
 
-from slipway.contract import MissingDependencyError, ServingError, SpecError
+from slipway.contract import ServingError, SpecError
 from slipway.contract.spec import LatencyGate
+from slipway.errors import requiring
 from slipway.operations.gateway.access_logs import ANSWERS, LATENCY, SCOPE
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
 from slipway.operations.release.counts import Counters, Moment, Reading
 from slipway.serving.command import HOST
 from slipway.system.timed_http import TimedConnection
 
-try:
+with requiring("prometheus_client", extra="serve"):
     from prometheus_client.parser import text_string_to_metric_families
-except ImportError:
-    raise MissingDependencyError("prometheus_client", extra="serve") from None
 
 ArmName: TypeAlias = Literal["stable", "candidate"]
 ARMS: tuple[ArmName, ...] = ("stable", "candidate")

@@ -12,6 +12,7 @@ from slipway.operations.rendering.manifests import WANTED, Objects
 from slipway.operations.rendering.network_rules import network_findings
 from slipway.operations.rendering.pod_rules import pod_findings
 from slipway.operations.rendering.violation import Violation
+from slipway.system.process import output_of
 
 KUSTOMIZE_TIMEOUT_S = 60
 
@@ -64,9 +65,7 @@ def _kustomized(overlay: Path, kubectl: Path | None) -> str:
         )
     command: Sequence[str | Path] = [found, "kustomize", overlay]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=KUSTOMIZE_TIMEOUT_S, check=False
-        )
+        done = output_of(command, timeout_s=KUSTOMIZE_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         said = getattr(error, "strerror", None) or f"no answer within {KUSTOMIZE_TIMEOUT_S} s"
         raise SpecError(f"{found} does not run: {said}; give another kubectl with --kubectl") from None

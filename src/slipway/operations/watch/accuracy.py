@@ -18,14 +18,12 @@ import numpy.typing as npt
 from pydantic import Field
 
 from slipway.contract.typed_file import Contract, Evidence
-from slipway.errors import DataError, MissingDependencyError
+from slipway.errors import DataError, requiring
 from slipway.operations.watch.rows import Floats, Ints
 
-try:
+with requiring("scipy", extra="operate"):
     from scipy.optimize import brentq
     from scipy.special import betainc, betaincc, betaincinv, ndtri, stdtrit
-except ImportError:
-    raise MissingDependencyError("scipy", extra="operate") from None
 
 CONFIDENCE = 0.95
 _SHARES = 400

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from slipway.contract.typed_file import Contract
+from slipway.operations.watch.accuracy import Estimate
 from slipway.operations.watch.reference import Detector
 
 ReferenceSource: TypeAlias = Literal["test", "live"]
@@ -116,19 +117,10 @@ class Drift(Contract):
     history: tuple[Point, ...] = Field(max_length=MOST_POINTS)
 
 
-class Interval(Contract):
-    """An estimate, and the 95 % interval around it."""
-
-    value: float
-    low: float
-    high: float
-    labels: int
-
-
 class AccuracyFacts(Contract):
     """The accuracy of live answers, from the labels."""
 
-    estimate: Interval | None
+    estimate: Estimate | None
     """None without a label."""
     reference: float
     """Accuracy on the test split, as the server answered it."""
@@ -148,9 +140,9 @@ class ClassRecall(Contract):
     """None for a class that the bundle does not know."""
     reference: float | None
     """Recall on the test split; None for a class without an image there."""
-    estimate: Interval | None
+    estimate: Estimate | None
     """Recall on live rows; None if no label names the class."""
-    precision: Interval | None
+    precision: Estimate | None
     """Share of right answers among the live rows with this answer; None if none of them has a label."""
     alarm: bool
     """Whether the recall is shown to be lower than on the test split."""

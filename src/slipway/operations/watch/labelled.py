@@ -18,7 +18,7 @@ from slipway.operations.watch.accuracy import (
     accuracy_of,
     least,
 )
-from slipway.operations.watch.facts import AccuracyFacts, ClassRecall, Interval
+from slipway.operations.watch.facts import AccuracyFacts, ClassRecall
 from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.test_split import TestReference
 
@@ -60,7 +60,7 @@ def accuracy_facts(
     found = accuracy_of(answers, reference=recalls)
     overall = found.overall
     facts = AccuracyFacts(
-        estimate=_interval(overall),
+        estimate=overall,
         reference=reference.accuracy,
         points=points,
         alarm=overall is not None and is_lower(overall, reference, points=points),
@@ -84,18 +84,12 @@ def _recalls(found: LiveAccuracy, reference: TestReference, names: dict[int, str
             label=names.get(one.class_id, f"class {one.class_id}"),
             class_id=one.class_id if one.class_id < len(reference.labels) else None,
             reference=reference.recall.get(one.class_id),
-            estimate=_interval(one.recall),
-            precision=_interval(one.precision),
+            estimate=one.recall,
+            precision=one.precision,
             alarm=one.alarm,
         )
 
     return tuple(recall(one) for one in found.classes)
-
-
-def _interval(estimate: Estimate | None) -> Interval | None:
-    if estimate is None:
-        return None
-    return Interval(value=estimate.value, low=estimate.low, high=estimate.high, labels=estimate.labels)
 
 
 def _answers(store: Store, reference: TestReference) -> tuple[LabelledAnswers, dict[int, str]]:

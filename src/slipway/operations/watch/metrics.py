@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 
-from slipway.errors import MissingDependencyError
-from slipway.operations.watch.facts import ClassRecall, Facts, Interval, Watched, mean_of
+from slipway.errors import requiring
+from slipway.operations.watch.accuracy import Estimate
+from slipway.operations.watch.facts import ClassRecall, Drift, Facts, Watched, mean_of
 
-try:
+with requiring("prometheus_client", extra="operate"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-except ImportError:
-    raise MissingDependencyError("prometheus_client", extra="operate") from None
 
 PREFIX = "slipway_watch"
 MOST_CLASSES, OTHER = 50, "other"
@@ -31,51 +30,35 @@ class WatchMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus_client."""
-        for name, (help_text, labels, values) in _COUNTERS.items():
-            counter = CounterMetricFamily(f"{PREFIX}_{name}", help_text, labels=("classifier", *labels))
-            self._add(counter, values)
-            yield counter
-        for name, (help_text, labels, values) in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"{PREFIX}_{name}", help_text, labels=("classifier", *labels))
-            self._add(gauge, values)
-            yield gauge
-        said = "Whether a proposal or an open turn waits for a person"
-        waits = GaugeMetricFamily(f"{PREFIX}_turn_waits", said, labels=("classifier",))
+        for family, metrics in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES)):
+            for name, (help_text, labels, values) in metrics.items():
+                metric = family(f"{PREFIX}_{name}", help_text, labels=("classifier", *labels))
+                for facts in self.facts:
+                    for own, value in values(facts):
+                        metric.add_metric((facts.classifier, *own), value)
+                yield metric
+        waiting = "Whether a proposal or an open turn waits for a person"
+        waits = GaugeMetricFamily(f"{PREFIX}_turn_waits", waiting, labels=("classifier",))
         for facts in self.facts:
             waits.add_metric((facts.classifier,), facts.classifier in self.turns_waiting)
         yield waits
         looked = "Time of the last look at the journal without an error"
         yield GaugeMetricFamily(f"{PREFIX}_looked_timestamp_seconds", looked, value=self.looked_s)
 
-    def _add(self, family: CounterMetricFamily | GaugeMetricFamily, values: Callable[[Facts], Iterator[Value]]) -> None:
-        for facts in self.facts:
-            for labels, value in values(facts):
-                family.add_metric((facts.classifier, *labels), value)
 
+def _one(value: Callable[[Facts], float | None]) -> Callable[[Facts], Iterator[Value]]:
+    """A metric without labels; nothing where the value is None."""
 
-def _rows(facts: Facts) -> Iterator[Value]:
-    yield (), facts.rows
+    def found(facts: Facts) -> Iterator[Value]:
+        if (one := value(facts)) is not None:
+            yield (), one
+
+    return found
 
 
 def _images(facts: Facts) -> Iterator[Value]:
     for one in facts.statuses:
         yield (one.name,), one.rows
-
-
-def _asked(facts: Facts) -> Iterator[Value]:
-    yield (), facts.labels_asked
-
-
-def _given(facts: Facts) -> Iterator[Value]:
-    yield (), facts.labels_given
-
-
-def _is_watched(facts: Facts) -> Iterator[Value]:
-    yield (), facts.drift_is_watched
-
-
-def _rate(facts: Facts) -> Iterator[Value]:
-    yield (), facts.rows_per_second
 
 
 def _of_watched(values: Callable[[Watched], Iterator[Value]]) -> Callable[[Facts], Iterator[Value]]:
@@ -86,6 +69,14 @@ def _of_watched(values: Callable[[Watched], Iterator[Value]]) -> Callable[[Facts
             yield from values(facts.watched)
 
     return found
+
+
+def _one_of_watched(value: Callable[[Watched], float | None]) -> Callable[[Facts], Iterator[Value]]:
+    return _one(lambda facts: None if facts.watched is None else value(facts.watched))
+
+
+def _one_of_drift(value: Callable[[Drift], float | None]) -> Callable[[Facts], Iterator[Value]]:
+    return _one_of_watched(lambda found: None if found.drift is None else value(found.drift))
 
 
 def _own_series(found: Watched) -> set[int]:
@@ -102,42 +93,10 @@ def _predicted(found: Watched) -> Iterator[Value]:
         yield (label,), count
 
 
-def _evidence(found: Watched) -> Iterator[Value]:
-    if found.drift is not None and found.drift.log10_evidence is not None:
-        yield (), found.drift.log10_evidence
-
-
-def _threshold(found: Watched) -> Iterator[Value]:
-    if found.drift is not None:
-        yield (), found.drift.log10_threshold
-
-
-def _drift_alarm(found: Watched) -> Iterator[Value]:
-    if found.drift is not None:
-        yield (), found.drift.alarm is not None
-
-
-def _confidence(found: Watched) -> Iterator[Value]:
-    if found.mean_confidence is not None:
-        yield (), found.mean_confidence
-
-
-def _bounds(labels: Labels, estimate: Interval | None) -> Iterator[Value]:
+def _bounds(labels: Labels, estimate: Estimate | None) -> Iterator[Value]:
     if estimate is not None:
         for bound in ("value", "low", "high"):
             yield (*labels, bound), getattr(estimate, bound)
-
-
-def _accuracy(found: Watched) -> Iterator[Value]:
-    yield from _bounds((), found.accuracy.estimate)
-
-
-def _accuracy_reference(found: Watched) -> Iterator[Value]:
-    yield (), found.accuracy.reference
-
-
-def _accuracy_alarm(found: Watched) -> Iterator[Value]:
-    yield (), found.accuracy.alarm
 
 
 def _recall_alarms(found: Watched) -> Iterator[Value]:
@@ -167,11 +126,6 @@ def _gap(found: Watched) -> Iterator[Value]:
         yield (one.measure,), one.distance
 
 
-def _brightness(found: Watched) -> Iterator[Value]:
-    if (mean := mean_of(found.inputs.brightness.latest)) is not None:
-        yield (), mean
-
-
 def _shorter_side(found: Watched) -> Iterator[Value]:
     if (side := found.inputs.shorter_side) is not None:
         yield from ((("0.05",), side.low), (("0.5",), side.median), (("0.95",), side.high))
@@ -189,28 +143,40 @@ def _reference_rows(found: Watched) -> Iterator[Value]:
 
 
 _COUNTERS: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
-    "rows": ("Rows of the journal", (), _rows),
+    "rows": ("Rows of the journal", (), _one(lambda facts: facts.rows)),
     "images": ("Rows by STATUS", ("status",), _images),
     "predicted": ("Accepted rows of the present bundle by answer", ("class",), _of_watched(_predicted)),
-    "labels_asked": ("Rows that people were asked for", (), _asked),
-    "labels": ("Rows with a label", (), _given),
+    "labels_asked": ("Rows that people were asked for", (), _one(lambda facts: facts.labels_asked)),
+    "labels": ("Rows with a label", (), _one(lambda facts: facts.labels_given)),
 }
 _GAUGES: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
-    "watched": ("Whether drift is watched", (), _is_watched),
-    "drift_log10_evidence": ("Evidence of a change", (), _of_watched(_evidence)),
-    "drift_log10_threshold": ("Evidence that is an alarm", (), _of_watched(_threshold)),
-    "drift_alarm": ("Whether images or answers have changed", (), _of_watched(_drift_alarm)),
-    "mean_confidence": ("Mean confidence of the newest rows", (), _of_watched(_confidence)),
-    "accuracy": ("Accuracy from labels, with its 95 % interval", ("bound",), _of_watched(_accuracy)),
-    "accuracy_reference": ("Accuracy on the test split", (), _of_watched(_accuracy_reference)),
-    "accuracy_alarm": ("Whether the accuracy is shown to be lower", (), _of_watched(_accuracy_alarm)),
+    "watched": ("Whether drift is watched", (), _one(lambda facts: facts.drift_is_watched)),
+    "drift_log10_evidence": ("Evidence of a change", (), _one_of_drift(lambda drift: drift.log10_evidence)),
+    "drift_log10_threshold": ("Evidence that is an alarm", (), _one_of_drift(lambda drift: drift.log10_threshold)),
+    "drift_alarm": ("Whether images or answers have changed", (), _one_of_drift(lambda drift: drift.alarm is not None)),
+    "mean_confidence": ("Mean confidence of the newest rows", (), _one_of_watched(lambda found: found.mean_confidence)),
+    "accuracy": (
+        "Accuracy from labels, with its 95 % interval",
+        ("bound",),
+        _of_watched(lambda found: _bounds((), found.accuracy.estimate)),
+    ),
+    "accuracy_reference": ("Accuracy on the test split", (), _one_of_watched(lambda found: found.accuracy.reference)),
+    "accuracy_alarm": (
+        "Whether the accuracy is shown to be lower",
+        (),
+        _one_of_watched(lambda found: found.accuracy.alarm),
+    ),
     "recall_alarm": ("Whether a class's recall is shown to be lower", ("class",), _of_watched(_recall_alarms)),
     "recall": ("Recall of a class from labels, with its 95 % interval", ("class", "bound"), _of_watched(_recall)),
     "precision": ("Precision of a class from labels, likewise", ("class", "bound"), _of_watched(_precision)),
     "gap": ("Difference of live rows from the test split", ("measure",), _of_watched(_gap)),
-    "mean_brightness": ("Mean brightness of the newest images", (), _of_watched(_brightness)),
+    "mean_brightness": (
+        "Mean brightness of the newest images",
+        (),
+        _one_of_watched(lambda found: mean_of(found.inputs.brightness.latest)),
+    ),
     "shorter_side_pixels": ("Shorter side of the newest images", ("quantile",), _of_watched(_shorter_side)),
     "format_rows": ("The newest images by format", ("format",), _of_watched(_formats)),
     "reference_rows": ("Rows of the references", ("source",), _of_watched(_reference_rows)),
-    "rows_per_second": ("Rows a second in the last hour", (), _rate),
+    "rows_per_second": ("Rows a second in the last hour", (), _one(lambda facts: facts.rows_per_second)),
 }

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from slipway.operations.watch.facts import ClassRecall, Facts, GatewayLatency, Interval, Quantiles, Watched, mean_of
+from slipway.operations.watch.accuracy import Estimate
+from slipway.operations.watch.facts import ClassRecall, Facts, GatewayLatency, Quantiles, Watched, mean_of
 from slipway.pages.tables import Badge, Cell, Column, Scale, Strip, Table, Tone, table
 from slipway.pages.wording import NONE, figures, percent, thousands
 from slipway.system.text import shown
@@ -126,7 +127,7 @@ def _recall_and_precision(measured: ClassRecall | None) -> tuple[Cell, Cell]:
     return recall, _estimate_cell(measured.precision)
 
 
-def _estimate_cell(estimate: Interval | None, reference: float | None = None, *, alarm: bool = False) -> Cell:
+def _estimate_cell(estimate: Estimate | None, reference: float | None = None, *, alarm: bool = False) -> Cell:
     if estimate is None:
         return ""
     value, low, high = 100 * estimate.value, 100 * estimate.low, 100 * estimate.high

@@ -12,13 +12,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from slipway.contract.typed_file import Evidence
-from slipway.errors import DataError, MissingDependencyError
+from slipway.errors import DataError, requiring
 from slipway.operations.watch.rows import Floats, Rows
 
-try:
+with requiring("scipy", extra="operate"):
     from scipy.special import betaincinv
-except ImportError:
-    raise MissingDependencyError("scipy", extra="operate") from None
 
 Detector = Literal["confidence", "distance", "norm", "brightness", "class", "unusable"]
 Side = Literal["over", "under"]

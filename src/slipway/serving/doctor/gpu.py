@@ -10,6 +10,7 @@ from slipway.contract.nvidia_releases import RELEASES, release, release_of
 from slipway.lint.models import Model
 from slipway.lint.plans import plan_facts
 from slipway.serving.doctor.checks import Check
+from slipway.system.process import output_of
 
 ON_GPU = "compile it there (slipway compile --target tensorrt), choose (slipway choose), and assemble again"
 IN_RELEASE = "compile it in the release that serves it, or with tensorrt.version_compatible, and assemble again"
@@ -22,9 +23,7 @@ def find_gpus() -> tuple[tuple[Card, ...], str]:
     if found:
         return found, ""
     try:
-        done = subprocess.run(
-            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, errors="replace", timeout=30, check=False
-        )
+        done = output_of(["nvidia-smi", "--list-gpus"], timeout_s=30)
     except FileNotFoundError:
         return (), "no nvidia-smi on PATH, so no NVIDIA driver"
     except (OSError, subprocess.TimeoutExpired) as error:

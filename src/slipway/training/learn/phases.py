@@ -92,7 +92,7 @@ def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
     decayed = param_groups_layer_decay(
         network.backbone,
         weight_decay=recipe.weight_decay,
-        no_weight_decay_list=_not_decayed(network.backbone),
+        no_weight_decay_list=network.backbone.no_weight_decay() if hasattr(network.backbone, "no_weight_decay") else (),
         layer_decay=recipe.layer_decay,
     )
     groups = []
@@ -106,10 +106,6 @@ def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
         decay = recipe.weight_decay if is_matrix else 0.0
         groups.append({"part": "head", "params": members, "lr": recipe.learning_rate, "weight_decay": decay})
     return [group for group in groups if group["params"]]
-
-
-def _not_decayed(backbone: Any) -> set[str]:
-    return set(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else set()
 
 
 def warmup_and_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:

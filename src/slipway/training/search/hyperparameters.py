@@ -5,8 +5,6 @@ tries the same values as an uninterrupted one. Only the validation split is used
 """
 
 import csv
-import fcntl
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.search_space import Range, SearchSpace, changed
 from slipway.pages.charts import PLAIN_TEXT
-from slipway.system.files import sha256_bytes
+from slipway.system.files import locked, sha256_bytes
 from slipway.system.targets import MARKERS, check_folder
 from slipway.system.text import to_cell
 from slipway.system.yaml_json import dump_yaml
@@ -72,9 +70,8 @@ def search(spec: Spec, space: SearchSpace, out: Path, *, trials: int, seed: int)
     with _alone(out), _told(out):
         study = _open(spec, space, out, seed=seed)
         while (finished := len(study.get_trials(deepcopy=False, states=FINISHED))) < trials:
-            study.sampler = optuna.samplers.TPESampler(
-                seed=_seed(seed, finished), n_startup_trials=space.pruning_trials
-            )
+            own_seed = int(sha256_bytes(f"{seed} {finished}".encode())[:8], 16)
+            study.sampler = optuna.samplers.TPESampler(seed=own_seed, n_startup_trials=space.pruning_trials)
             trial = study.ask()
             values = {path: _suggest(trial, path, values) for path, values in space.parameters.items()}
             trial.set_user_attr("values", values)
@@ -98,16 +95,13 @@ def told(values: Mapping[str, Any]) -> str:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Hold a lock for the block; it ends with the process, however that ends."""
-    descriptor = os.open(out, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        with locked(out):
+            yield
     except BlockingIOError:
         raise SpecError(
             f"{out}: another process is searching there; wait until it ends, or give another folder"
         ) from None
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -140,10 +134,6 @@ def _open(spec: Spec, space: SearchSpace, out: Path, *, seed: int) -> optuna.Stu
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
     return study
-
-
-def _seed(seed: int, finished: int) -> int:
-    return int(sha256_bytes(f"{seed} {finished}".encode())[:8], 16)
 
 
 def _suggest(trial: optuna.Trial, path: str, values: Range) -> Any:
