@@ -16,6 +16,9 @@ from tests.support.scripts import ROOT, run_verbs
 settings.register_profile("slipway", deadline=None, derandomize=True)
 settings.load_profile("slipway")
 
+# A forked child never collects what its parent left: gRPC would wait there for a thread that only the parent has.
+os.register_at_fork(after_in_child=gc.freeze)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:

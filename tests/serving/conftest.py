@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,8 +188,10 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
 
     yield launch
     for one in launched:
-        for process in [*one.below(), one.process]:
-            process.kill()
+        for process in one.below():
+            with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
+                process.kill()
+        one.process.kill()
         one.process.wait()
         for region in Path("/dev/shm").glob(f"slipway_{one.process.pid}_*"):
             region.unlink(missing_ok=True)

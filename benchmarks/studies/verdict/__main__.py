@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,9 @@ def progress(judge: Callable[[Workload], JudgedServer], servers: list[Workload])
     """Judge the workloads on all cores."""
     from tqdm import tqdm
 
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as processes:
+    # No fork: its child waits for ever where it collects what a thread of gRPC held, which is not there.
+    started_anew = get_context("spawn")
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=started_anew) as processes:
         yield from tqdm(processes.map(judge, servers), total=len(servers), unit=" servers", leave=False, disable=None)
 
 

@@ -38,7 +38,7 @@ class AugmentationRow:
     augmented: tuple[Thumbnail, ...]
 
 
-class Content(NamedTuple):
+class AugmentationContent(NamedTuple):
     """What the page shows."""
 
     images: int
@@ -46,7 +46,7 @@ class Content(NamedTuple):
     minority: list[str]
 
 
-def render(spec: Spec) -> tuple[str, Content]:
+def render(spec: Spec) -> tuple[str, AugmentationContent]:
     """Return the page and its content.
 
     Raises:
@@ -75,7 +75,7 @@ def render(spec: Spec) -> tuple[str, Content]:
             mixed=mixed,
         )
     )
-    return page, Content(len(rows), DRAWS, [dataset.labels[c] for c in sorted(rare)])
+    return page, AugmentationContent(len(rows), DRAWS, [dataset.labels[c] for c in sorted(rare)])
 
 
 def _choose(dataset: Dataset, *, seed: int) -> list[int]:
