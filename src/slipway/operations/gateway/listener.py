@@ -76,7 +76,7 @@ def listener(
     return {
         "name": LISTENER,
         "address": {"socket_address": {"address": host, "port_value": port}},
-        # Beyond it, a copy for the candidate is dropped, and nothing says so.
+        # Envoy neither copies nor repeats a request that is larger (its counter `retry_or_shadow_abandoned`).
         "per_connection_buffer_limit_bytes": settings.max_request_bytes,
         "filter_chains": [chain],
     }
