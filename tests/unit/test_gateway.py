@@ -217,7 +217,7 @@ def test_the_guard_comes_before_the_router_and_something_checks_that_it_ran(tmp_
     names = [
         one["name"].rpartition(".")[2] for one in made["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     ]
-    assert names == ["api_key_auth", "buffer", "local_ratelimit", "lua", "answers", "rbac", "router"]
+    assert names == ["api_key_auth", "buffer", "local_ratelimit", "lua", "rbac", "router"]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def _manager(listener: dict[str, Any]) -> dict[str, Any]:
 DISK = "disk"
 LADDER: Mapping[str, Change] = {
     "tap": _without("tap", "header_mutation"),
-    "guard": _without("lua", "answers", "rbac"),
+    "guard": _without("lua", "rbac"),
     "checks": _without_records,
     "tls": _without_tls,
 }

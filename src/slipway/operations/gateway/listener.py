@@ -8,7 +8,6 @@ from pathlib import Path
 from slipway.contract import Lane, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.operations.gateway.access_logs import METADATA, access_logs
-from slipway.operations.gateway.pass_by import passed_by, where
 from slipway.operations.gateway.placement import HERE, Mounted, Placement
 from slipway.operations.gateway.routes import ROUTES, Node, file_source, watched
 from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings, Tls
@@ -18,10 +17,7 @@ LISTENER = "slipway"
 CERTIFICATE, KEYS = "gateway", "keys.yaml"
 """Name of the certificate where Envoy reads it from a file, and the file of the keys there."""
 KEY_FILTER = "api_key_auth"
-ANSWERS_FILTER = "envoy.filters.http.answers"
 HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
-_GRPC = where("content-type", {"prefix": "application/grpc"})
-"""The guard takes a request for one of gRPC by the same header."""
 MOST_STREAMS = 100
 """Requests at once on one connection: each is held whole."""
 LONGEST_ID_BYTES, LONGEST_DESCRIPTION_BYTES, MOST_BRACKETS = 256, 4096, 400
@@ -228,14 +224,13 @@ def certificate_resource(certificate: Path, key: Path) -> Node:
 
 
 def _filters(settings: GatewaySettings, keys: Node, models: Iterable[str]) -> list[Node]:
-    """A key, the size, the key's rate, the guard, the answers over HTTP, what the guard says, and the way on."""
+    """A key, the size, the key's rate, the guard, what the guard says, and the way on."""
     return [
         keys,
         _filter("buffer", "Buffer", {"max_request_bytes": settings.max_request_bytes}),
         # After the body is there: an answer before would close the connection, and a new one costs more than the body.
         _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),
-        _filter("lua", "Lua", _lua(guard(settings, models))),
-        passed_by(_GRPC, ANSWERS_FILTER, {"@type": f"{HTTP_FILTERS}.lua.v3.Lua", **_lua(_text("answers.lua"))}),
+        _filter("lua", "Lua", {"default_source_code": {"inline_string": guard(settings, models)}}),
         _filter("rbac", "RBAC", _only_checked()),
         *([private_filter(), tap_filter(settings)] if settings.observe else []),
         _filter("router", "Router", {}),
@@ -294,12 +289,4 @@ def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
         limits |= {"share": settings.observe.share, "per_second": settings.observe.per_second / settings.workers}
     lines = [f"local LIMITS = {{{', '.join(f'{name} = {value:.9g}' for name, value in limits.items())}}}"]
     lines += ["local PUBLIC = {}", f'for name in ("{" ".join(models)}"):gmatch("%S+") do PUBLIC[name] = true end']
-    return "\n".join([*lines, _text("guard.lua")])
-
-
-def _lua(text: str) -> Mapping[str, Node]:
-    return {"default_source_code": {"inline_string": text}}
-
-
-def _text(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return "\n".join([*lines, resources.files(__package__).joinpath("guard.lua").read_text(encoding="utf-8")])

@@ -1,6 +1,5 @@
 """The filter that writes the requests which the guard has chosen, and their answers, into the spool of the journal."""
 
-from slipway.operations.gateway.pass_by import passed_by, where
 from slipway.operations.gateway.routes import Node
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.settings import MOST_ANSWER_BYTES, SAMPLED_HEADER, TAP_PREFIX
@@ -33,8 +32,27 @@ def tap_filter(settings: GatewaySettings) -> Node:
 
     Envoy's tap alone copies the body of every request, and looks at its end whether it was to be written.
     """
-    chosen = where(SAMPLED_HEADER, {"safe_regex": {"google_re2": {}, "regex": ".+"}})
-    return passed_by({"not_matcher": chosen}, TAP_FILTER, _tap(settings))
+    skip: Node = {
+        "name": "skip",
+        "typed_config": {"@type": f"{_TYPES}.extensions.filters.common.matcher.action.v3.SkipFilter"},
+    }
+    header: Node = {
+        "name": SAMPLED_HEADER,
+        "typed_config": {
+            "@type": f"{_TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput",
+            "header_name": SAMPLED_HEADER,
+        },
+    }
+    chosen: Node = {"input": header, "value_match": {"safe_regex": {"google_re2": {}, "regex": ".+"}}}
+    not_chosen: Node = {"not_matcher": {"single_predicate": chosen}}
+    return {
+        "name": TAP_FILTER,
+        "typed_config": {
+            "@type": f"{_TYPES}.extensions.common.matching.v3.ExtensionWithMatcher",
+            "xds_matcher": {"matcher_list": {"matchers": [{"predicate": not_chosen, "on_match": {"action": skip}}]}},
+            "extension_config": {"name": TAP_FILTER, "typed_config": _tap(settings)},
+        },
+    }
 
 
 def _tap(settings: GatewaySettings) -> Node:
