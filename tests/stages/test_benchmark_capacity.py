@@ -20,7 +20,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def capacity(images, tmp_path_factory):
-    """Of a server that answers one request at a time, 5 ms each: 200 requests/s at the very most. A coarse search."""
+    """Search coarsely what a server holds that answers one request at a time, each in 5 ms: at most 200 requests/s."""
     output = tmp_path_factory.mktemp("capacity") / "capacity.json"
     with stub_process("--latency-ms", 5, "--at-once", 1) as stub, pytest.MonkeyPatch.context() as patch:
         patch.setattr(capacity_module, "RESOLUTION", 1.5)

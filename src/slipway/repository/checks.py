@@ -13,7 +13,7 @@ from slipway.repository.heads import ServedBase
 
 
 def check_names(names: Collection[str]) -> None:
-    """Raises RepositoryError: there is no classifier, or two have one name."""
+    """Raises RepositoryError: no classifier is given, or two have the same name."""
     if not names:
         raise RepositoryError("no classifier given; a repository serves at least one")
     if len(set(names)) != len(names):

@@ -48,7 +48,7 @@ def plan_repository(
         inputs: other files that were read, besides bundles and engines, and that `out` must not contain.
 
     Raises:
-        RepositoryError: there is no classifier, or two have one name; an engine is not of this lane, did not pass its
+        RepositoryError: no classifier is given, or two have the same name; an engine is of another lane, failed its
             gate, or has other labels or another decoder; class ids changed; the classifiers of a multi ensemble cannot
             share a decode; or the lane's own `check` fails.
         ManifestError: a head of `bases` is missing or damaged.
