@@ -15,7 +15,16 @@ from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
 from slipway.operations.release import judge as release_judge
 from slipway.operations.release.counts import Arm, Counters, Disagreements, Moment, Reading, TrialBlock, blocks_of
-from slipway.operations.release.e_values import MIN_BLOCKS, RATIOS, dispersion_of, log_evidence, share_at
+from slipway.operations.release.e_values import (
+    BURST,
+    MIN_BLOCKS,
+    RATIOS,
+    dispersion_of,
+    log_evidence,
+    share_at,
+    sums,
+    worst_bursts,
+)
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.looks import disagreement_looks, ratio_interval
 
@@ -80,6 +89,24 @@ def test_bursts_that_outlast_a_block_are_seen_in_groups_and_carried_to_the_large
     assert both > 5 * alone
 
 
+def test_sums_leave_out_the_two_minutes_in_which_most_was_counted_beyond_the_expected():
+    rng = np.random.default_rng(3)
+    of, counted = np.full(90, 50.0), rng.poisson(2, 90).astype(float)
+    counted[30:60] += rng.poisson(5, 30)
+    expected = np.full(90, 2.0)
+    excess = counted - expected
+    left = sums(excess, without=worst_bursts(counted, of, expected))
+    for look in range(90):
+        windows = [excess[max(0, end + 1 - BURST) : end + 1].sum() for end in range(look + 1)]
+        assert left[look] == pytest.approx(excess[: look + 1].sum() - max(0.0, *windows))
+
+
+def test_two_minutes_in_which_most_requests_fail_are_no_burst():
+    of = np.full(60, 50.0)
+    for failing, ends in ((20.0, [59]), (30.0, [-1])):
+        assert worst_bursts(np.full(60, failing), of, np.full(60, 0.5))[-1:] == ends
+
+
 def test_nothing_is_known_before_six_blocks_with_traffic():
     of = np.array([0.0, 50, 50, 50, 50, 50, 50])
     assert np.isinf(dispersion_of([(of * 0, of)])).tolist() == [True] * MIN_BLOCKS + [False]
@@ -96,6 +123,36 @@ def test_no_difference_is_fine_and_twice_the_errors_are_worse():
     errors = found.series[0]
     assert errors.ratio_low < 2.5 < errors.ratio_high
     assert "errors: candidate" in found.reason
+
+
+def with_a_burst(share, *, number=BURST):
+    told = blocks(240)
+    for index in range(12, 12 + number):
+        arm = told[index].candidate
+        told[index] = replace(told[index], candidate=replace(arm, errors=int(share * arm.requests)))
+    return told
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_one_burst_of_two_minutes_is_no_verdict_and_the_reason_says_so(share):
+    during = judge(with_a_burst(share)[: 12 + BURST], settings=SETTINGS)
+    assert during.verdict is ReleaseVerdict.TOO_FEW
+    assert "what speaks against it fell into two minutes" in during.reason
+    assert verdict(with_a_burst(share)) is not ReleaseVerdict.WORSE
+
+
+def test_what_outlasts_a_burst_is_worse_and_so_is_what_fails_at_once():
+    assert verdict(with_a_burst(0.1, number=2 * BURST)[: 12 + 2 * BURST]) is ReleaseVerdict.WORSE
+    assert verdict(blocks(6, errors=0.001, ratio=1000)) is ReleaseVerdict.WORSE
+
+
+def test_a_burst_of_slow_requests_is_no_verdict_either():
+    told = [replace(b, candidate=replace(b.candidate, over_budget=5)) for b in blocks(BURST)]
+    found = judge(told, settings=SETTINGS)
+    assert found.verdict is ReleaseVerdict.TOO_FEW
+    assert "over budget" in found.reason
+    assert "two minutes" in found.reason
+    assert verdict(told + told) is ReleaseVerdict.WORSE
 
 
 def test_a_candidate_is_judged_worse_by_its_latency_alone():

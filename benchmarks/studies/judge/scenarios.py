@@ -139,7 +139,7 @@ LABELLED = (
 )
 SHORT, LONG = Bursts(0.01, 0.3, 1), Bursts(0.003, 0.3, 6)
 SHARED = Bursts(0.002, 0.5, 12, shared=True)
-STALLS = Bursts(0.01, 0.5, 1)
+STALLS, LONG_STALLS = Bursts(0.01, 0.5, 1), Bursts(0.003, 0.1, 24)
 SCENARIOS = (
     Scenario("no difference, 1 % errors", "same"),
     Scenario("no difference, 0.1 % errors", "same", errors=0.001),
@@ -158,8 +158,10 @@ SCENARIOS = (
     Scenario("bursts of 5 s, all fail, each arm its own", "same", errors=0.001, bursts=Bursts(0.005, 1.0, 1)),
     Scenario("bursts of 30 s, 30 % fail, each arm its own", "same", bursts=LONG),
     Scenario("bursts of 60 s, 50 % fail, both arms at once", "same", bursts=SHARED),
-    Scenario("bursts of 30 s, 10 % fail, each arm its own", "same", bursts=Bursts(0.003, 0.1, 6), judged=False),
-    Scenario("bursts of 2 min, 10 % fail, each arm its own", "same", bursts=Bursts(0.003, 0.1, 24), judged=False),
+    Scenario("bursts of 30 s, 10 % fail, each arm its own", "same", bursts=Bursts(0.003, 0.1, 6)),
+    Scenario("bursts of 2 min, 10 % fail, each arm its own", "same", bursts=Bursts(0.003, 0.1, 24)),
+    Scenario("bursts of 2 min, 40 % fail, each arm its own", "same", bursts=Bursts(0.001, 0.4, 24)),
+    Scenario("bursts of 5 min, 10 % fail, each arm its own", "same", bursts=Bursts(0.001, 0.1, 60), judged=False),
     Scenario("errors x2 of 1 %, bursts of 5 s, each arm its own", "at the limit", ratio=2, bursts=SHORT),
     Scenario("errors x2 of 1 %, bursts of 30 s, each arm its own", "at the limit", ratio=2, bursts=LONG),
     Scenario("errors x2 of 1 %, bursts of 60 s, both arms at once", "at the limit", ratio=2, bursts=SHARED),
@@ -168,5 +170,6 @@ SCENARIOS = (
     Scenario("slow candidate, 1.5 % over the budget", "worse", slow=0.015, caught_min=60),
     Scenario("1 % over the budget", "at the limit", slow=0.01),
     Scenario("0.9 % over the budget, in stalls of 5 s", "same", slow=0.004, slow_bursts=STALLS),
+    Scenario("0.9 % over the budget, in stalls of 2 min", "same", slow=0.002, slow_bursts=LONG_STALLS),
     Scenario("1.1 % over the budget, in stalls of 5 s", "at the limit", slow=0.006, slow_bursts=STALLS),
 )

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Bursts = npt.NDArray[np.int64]
+"""The last block of the burst that is left out at each look, `[..., blocks]`; -1 for none."""
 Side = Literal["over", "under"]
 
 _NODES = 64
@@ -26,10 +28,20 @@ _MIN_GROUPS = 20
 """Fewest groups of neighbouring blocks whose dispersion counts."""
 _LIKELY, _CERTAIN = 1.5, 3.0
 """Standard errors over 1 from which a dispersion counts, and from which it is carried over to the larger arm."""
+BURST = 24
+"""Blocks (two minutes) of a burst that may hit a release which is as good as the other."""
+_MOST_FAIL = 0.5
+"""Largest share of the events of a burst; where more are counted, something is broken."""
 
 
 def log_evidence(
-    counted: Array, other: Array, share: Array | float, *, side: Side, dispersion: Array | float = 1.0
+    counted: Array,
+    other: Array,
+    share: Array | float,
+    *,
+    side: Side,
+    dispersion: Array | float = 1.0,
+    without: Bursts | None = None,
 ) -> Array:
     """Return the logarithm of the mixture e-value against "the share of `counted` is not on this side of `share`".
 
@@ -49,6 +61,7 @@ def log_evidence(
         side: where the share is shown to be.
         dispersion: variance of the counts in units of an independent count's, at every look, at least 1. Counts are
             divided by it; see `dispersion_of`. Where it is infinite, the e-value is 1.
+        without: the burst whose blocks are left out at each look; see `worst_bursts`.
 
     Returns:
         `[..., blocks]`: the logarithm at every look.
@@ -57,9 +70,40 @@ def log_evidence(
     events = counted + other
     for ratio in RATIOS if side == "over" else 1 / RATIOS:
         terms = counted * np.log(ratio) - events * np.log1p(np.asarray(share) * (ratio - 1))
-        looks = np.logaddexp(looks, np.cumsum(terms, axis=-1) / dispersion)
+        looks = np.logaddexp(looks, sums(terms, without=without) / dispersion)
     evidence: Array = looks - np.log(_NODES)
     return evidence
+
+
+def sums(values: Array, *, without: Bursts | None = None) -> Array:
+    """Return the sums of the blocks up to each look, `[..., blocks]`, without those of a burst."""
+    total: Array = np.cumsum(values, axis=-1)
+    if without is None:
+        return total
+    burst = np.take_along_axis(_last_sums(values), np.maximum(without, 0), axis=-1)
+    return total - np.where(without >= 0, burst, 0.0)
+
+
+def worst_bursts(counted: Array, of: Array, expected: Array) -> Bursts:
+    """Return the two minutes before each look in which most was counted beyond what was expected.
+
+    Args:
+        counted, of: counts of an arm and their exposures, `[..., blocks]`.
+        expected: the counts that are expected under the null hypothesis, `[..., blocks]`.
+    """
+    found, exposed, usual = (_last_sums(values) for values in (counted, of, expected))
+    excess = np.where(found <= _MOST_FAIL * exposed, found - usual, 0.0)
+    most = np.maximum.accumulate(excess, axis=-1)
+    ends = np.where((excess == most) & (excess > 0), np.arange(counted.shape[-1]), -1)
+    bursts: Bursts = np.maximum.accumulate(ends, axis=-1)
+    return bursts
+
+
+def _last_sums(values: Array) -> Array:
+    """The sum of the last `BURST` blocks, or of as many as there are, at each block."""
+    total = np.cumsum(values, axis=-1)
+    total[..., BURST:] -= total[..., :-BURST].copy()
+    return total
 
 
 def share_at(ratio: float, candidate: Array, stable: Array) -> Array:

@@ -206,6 +206,8 @@ def _series(
         ratio_interval(candidate, stable, dispersion=dispersion, alpha=settings.alpha) if stable else (None, None)
     )
     known = math.isfinite(dispersion)
+    burst = looks.in_a_burst.size > 0 and float(looks.in_a_burst[-1]) >= limits_of(name, settings)[0]
+    shown = _shown(verdict, known=known, missing=missing, burst=burst)
     return SeriesEvidence(
         series=name,
         verdict=verdict,
@@ -220,7 +222,7 @@ def _series(
         ratio_low=low,
         ratio_high=high,
         missing_share=missing,
-        reason=f"{_counted(name, (count, of), (other, other_of))}: {_shown(verdict, known=known, missing=missing)}",
+        reason=f"{_counted(name, (count, of), (other, other_of))}: {shown}",
     )
 
 
@@ -240,11 +242,13 @@ def _counted(name: Series, candidate: tuple[int, int], stable: tuple[int | None,
     return f"{name}: candidate {candidate[0]:,} of {candidate[1]:,} requests{beside}"
 
 
-def _shown(verdict: ReleaseVerdict, *, known: bool, missing: float) -> str:
+def _shown(verdict: ReleaseVerdict, *, known: bool, missing: float, burst: bool = False) -> str:
     if verdict is ReleaseVerdict.WORSE:
         return "worse"
     if verdict is ReleaseVerdict.FINE:
         return "acceptable"
     if missing > MAX_MISSING_SHARE:
         return f"too few to tell, since the series is missing in {missing:.0%} of the blocks"
+    if burst:
+        return "too few to tell; what speaks against it fell into two minutes, which may be an accident"
     return "too few to tell" if known else f"too few to tell; each arm needs traffic in {MIN_BLOCKS} blocks"

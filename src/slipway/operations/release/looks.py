@@ -9,7 +9,15 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from slipway.contract.release import JudgeSettings
-from slipway.operations.release.e_values import Array, dispersion_of, log_evidence, share_at
+from slipway.operations.release.e_values import (
+    Array,
+    Bursts,
+    dispersion_of,
+    log_evidence,
+    share_at,
+    sums,
+    worst_bursts,
+)
 
 Series = Literal["errors", "over budget", "disagreements"]
 Counts = tuple[Array, Array]
@@ -24,6 +32,8 @@ RECENT, RECENT_STEP = 120, 12
 """Blocks (ten minutes) that are judged by themselves too, each minute."""
 RECENT_ALPHA = 0.1
 """Their part of the error probability of a false `worse`."""
+REST_PART = 0.4
+"""Part of the evidence (its logarithm) for `worse` that has to be left without the candidate's worst two minutes."""
 _WIDEST = math.log(1000)
 _HALVINGS = 20
 
@@ -35,6 +45,8 @@ class Looks:
     worse: Array
     fine: Array
     dispersion: Array
+    in_a_burst: Array
+    """What would speak for `worse` if one burst were enough."""
 
 
 def limits_of(series: Series, settings: JudgeSettings) -> tuple[float, float]:
@@ -52,33 +64,50 @@ def error_looks(candidate: Counts, stable: Counts, *, settings: JudgeSettings) -
     (errors, of), (others, others_of) = candidate, stable
     both = dispersion_of([candidate, stable])
 
-    def worse_by(candidate: Counts, stable: Counts, dispersion: Array) -> Array:
+    def worse_by(candidate: Counts, stable: Counts, dispersion: Array, without: Bursts | None = None) -> Array:
         (errors, of), (others, others_of) = candidate, stable
-        worse = log_evidence(errors, others, share_at(1, of, others_of), side="over", dispersion=dispersion)
-        expected = settings.error_ratio * np.cumsum(others, axis=-1) * np.cumsum(of, axis=-1)
-        return np.where(np.cumsum(errors, axis=-1) * np.cumsum(others_of, axis=-1) >= expected, worse, 0.0)
+        share = share_at(1, of, others_of)
+        worse = log_evidence(errors, others, share, side="over", dispersion=dispersion, without=without)
+        found, exposed, stable_found, stable_exposed = (
+            sums(values, without=without) for values in (errors, of, others, others_of)
+        )
+        measured = found * stable_exposed >= settings.error_ratio * stable_found * exposed
+        return np.where(measured, worse, 0.0)
 
+    bursts = worst_bursts(errors, of, expected=share_at(1, of, others_of) * (errors + others))
     last, last_stable = _windows(candidate), _windows(stable)
+    whole, rest = worse_by(candidate, stable, both), worse_by(candidate, stable, both, bursts)
     recent = worse_by(last, last_stable, dispersion_of([last, last_stable]))
-    worse = _either(worse_by(candidate, stable, both), recent)
     acceptable = share_at(settings.acceptable_ratio, of, others_of)
     ratio = log_evidence(errors, others, acceptable, side="under", dispersion=both)
     share = share_looks(candidate, limit=settings.negligible_share).fine
-    return Looks(worse, np.maximum(ratio, share), both)
+    return Looks(_either(_lasting(whole, rest), recent), np.maximum(ratio, share), both, whole)
 
 
 def share_looks(candidate: Counts, *, limit: float) -> Looks:
     """E-values of a share against a limit: worse is over it, fine is under it."""
 
-    def worse_by(candidate: Counts, dispersion: Array) -> Array:
+    def worse_by(candidate: Counts, dispersion: Array, without: Bursts | None = None) -> Array:
         counted, of = candidate
-        return log_evidence(counted, of - counted, limit, side="over", dispersion=dispersion)
+        return log_evidence(counted, of - counted, limit, side="over", dispersion=dispersion, without=without)
 
     counted, of = candidate
     alone, last = dispersion_of([candidate]), _windows(candidate)
-    worse = _either(worse_by(candidate, alone), worse_by(last, dispersion_of([last])))
+    whole = worse_by(candidate, alone)
+    rest = worse_by(candidate, alone, worst_bursts(counted, of, expected=limit * of))
+    worse = _either(_lasting(whole, rest), worse_by(last, dispersion_of([last])))
     fine = log_evidence(counted, of - counted, limit, side="under", dispersion=alone)
-    return Looks(worse, fine, alone)
+    return Looks(worse, fine, alone, whole)
+
+
+def _lasting(whole: Array, rest: Array) -> Array:
+    """The evidence of all blocks, as far as those outside of the worst two minutes bear it out.
+
+    An accident that hits one arm is no property of the release, and before the judge has seen several it does not know
+    how often they come. What is returned is at most `whole`, so it is an e-value too.
+    """
+    lasting: Array = np.minimum(whole, np.maximum(rest, 0.0) / REST_PART)
+    return lasting
 
 
 def _windows(counts: Counts) -> Counts:
@@ -129,7 +158,7 @@ def disagreement_looks(lost: Array, won: Array, *, differing: float, compared: f
     ratio = log_evidence(lost, won, acceptable, side="under")
     differing_1, same_1 = np.array([float(differing)]), np.array([float(compared - differing)])
     share = log_evidence(differing_1, same_1, settings.negligible_share, side="under")
-    return Looks(np.where(measured, worse, 0.0), np.maximum(ratio, share), np.ones_like(worse))
+    return Looks(np.where(measured, worse, 0.0), np.maximum(ratio, share), np.ones_like(worse), worse)
 
 
 def ratio_interval(
