@@ -81,7 +81,8 @@ def sums(values: Array, *, without: Bursts | None = None) -> Array:
     if without is None:
         return total
     burst = np.take_along_axis(_last_sums(values), np.maximum(without, 0), axis=-1)
-    return total - np.where(without >= 0, burst, 0.0)
+    left: Array = total - np.where(without >= 0, burst, 0.0)
+    return left
 
 
 def worst_bursts(counted: Array, of: Array, expected: Array) -> Bursts:
