@@ -13,6 +13,7 @@ from nvidia.dali.backend import TensorCPU
 from slipway.contract import Preprocess
 from slipway.steps import batch_limits, guard
 from slipway.steps.dali_graph import preprocess
+from slipway.steps.dali_resize import DaliResize
 from slipway.steps.preprocess import Preprocessor, Rows, _backends, tensor_of
 from tests.support.bad_images import corpus
 from tests.support.geometries import GEOMETRIES, all_images
@@ -46,10 +47,30 @@ def by_dali(config: dict[str, Any]) -> Callable[[bytes], Pixels | None]:
     return run
 
 
+def resizing_by_dali(config: dict[str, Any]) -> Preprocessor:
+    """What a GPU runs, but for the device."""
+    preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=1)
+    preprocessor._resize = DaliResize(config, max_batch_size=BATCH, threads=1, device_id=None)
+    return preprocessor
+
+
 @pytest.fixture(scope="module", params=GEOMETRIES)
 def both(request: pytest.FixtureRequest) -> Sides:
     config = Preprocess.parse(GEOMETRIES[request.param], source="test").model_dump(mode="json")
-    return by_dali(config), Preprocessor(config, max_batch_size=BATCH, threads=1)
+    return by_dali(config), resizing_by_dali(config)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_cpu_resizes_as_dali_does_but_for_rounding_and_the_border(geometry: str) -> None:
+    config = Preprocess.parse(GEOMETRIES[geometry], source="test").model_dump(mode="json")
+    photographs = good_images(20, seed=11)
+    cpu = Preprocessor(config, max_batch_size=20, threads=1)
+    dali = Preprocessor(config, max_batch_size=20, threads=1)
+    dali._resize = DaliResize(config, max_batch_size=20, threads=1, device_id=None)
+    apart = np.abs(cpu.run(photographs)[0].astype(int) - dali.run(photographs)[0])
+    assert 0 < apart.mean() < 0.5
+    if geometry == "crop":  # the border is cut away
+        assert apart.max() == 1
 
 
 def test_every_image_has_the_pixels_of_dali_s_decoder_bit_for_bit_whatever_is_beside_it(both: Sides) -> None:
@@ -180,18 +201,19 @@ def test_a_gpu_that_is_not_there_is_an_error_when_the_step_starts(hardware_jpeg:
 
 
 def test_a_batch_that_failed_halfway_leaves_nothing_to_the_next(
-    small: Preprocessor, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    small = resizing_by_dali(Preprocess(input_height=16, input_width=16).model_dump())
     one, other, third = good_images(3, seed=12)
     expected, _ = small.run([other, third])
-    feed = small._pipeline.feed_input
+    feed = small._resize._pipeline.feed_input
 
     def fail_at_the_second(name: str, *arguments: Any, **options: Any) -> None:
         if name != "images":
             raise RuntimeError("no memory")
         feed(name, *arguments, **options)
 
-    monkeypatch.setattr(small._pipeline, "feed_input", fail_at_the_second)
+    monkeypatch.setattr(small._resize._pipeline, "feed_input", fail_at_the_second)
     with pytest.raises(RuntimeError, match="no memory"):
         small.run([one])
     np.testing.assert_array_equal(small.run([other])[0], expected[:1])
@@ -205,7 +227,7 @@ def test_thin_images_are_resized_in_pieces_with_the_same_pixels(monkeypatch: pyt
     expected = np.concatenate([preprocessor.run([image])[0] for image in thin])
     resized: list[int] = []
     resize = preprocessor._resize
-    monkeypatch.setattr(preprocessor, "_resize", lambda some, sizes: resized.append(len(some)) or resize(some, sizes))
+    monkeypatch.setattr(preprocessor, "_resize", lambda some, *at: resized.append(len(some)) or resize(some, *at))
     monkeypatch.setattr(batch_limits, "MAX_BATCH_PIXELS", 3 * 64 * 64 * 64)
     pixels_nhwc_u8, status_n = preprocessor.run(thin)
     assert not status_n.any()

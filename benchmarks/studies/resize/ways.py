@@ -15,7 +15,7 @@ Resize = Callable[[Pixels, tuple[int, int]], Pixels]
 """Pixels and the size to which they are resized, height and width."""
 Reduce = Callable[[Pixels, int], Pixels]
 """A function that averages blocks of so many whole pixels a side."""
-DALI = "DALI"
+SERVED, DALI = "fast_image_resize", "DALI"
 
 
 def ways(preprocess: Preprocess) -> tuple[dict[str, Resize], dict[str, str]]:
@@ -39,17 +39,32 @@ def ways(preprocess: Preprocess) -> tuple[dict[str, Resize], dict[str, str]]:
     cut = {name: _cut(resize, cut_hw) for name, resize in whole.items()}
     in_two = {f"{name}, average of whole pixels, then DALI": _two_steps(by, dali) for name, by in reduce.items()}
     before = _dali(preprocess, _resized_whole)
-    return {DALI: dali, "DALI, all of the image": before, **cut, **in_two}, left_out
+    served = _served(preprocess)
+    return {SERVED: served, DALI: dali, "DALI, all of the image": before, **cut, **in_two}, left_out
+
+
+def _served(preprocess: Preprocess) -> Resize:
+    """Resize as the preprocess step does on a CPU, from decoded pixels on."""
+    from slipway.steps.cpu_resize import CpuResize
+
+    return _of_step(preprocess, CpuResize(preprocess.model_dump(), threads=1))
 
 
 def _dali(preprocess: Preprocess, graph: Any = None) -> Resize:
-    """Resize with the whole pipeline of the preprocess step; `graph` replaces the step's own graph."""
-    from slipway.steps import dali_graph
-    from slipway.steps import preprocess as step
+    """Resize with DALI on a CPU; `graph` replaces the graph that a GPU runs."""
+    from slipway.steps import dali_resize
+
+    with patch.object(dali_resize, "resize", graph or dali_resize.resize):
+        step = dali_resize.DaliResize(preprocess.model_dump(), max_batch_size=2, threads=1, device_id=None)
+    return _of_step(preprocess, step)
+
+
+def _of_step(preprocess: Preprocess, step: Any) -> Resize:
+    from slipway.steps.preprocess import Preprocessor
     from slipway.steps.scaled_jpeg import Decoded
 
-    with patch.object(step, "resize", graph or dali_graph.resize):
-        preprocessor = step.Preprocessor(preprocess.model_dump(), max_batch_size=2, threads=1)
+    preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=2, threads=1)
+    preprocessor._resize = step
 
     def resize(pixels: Pixels, _: tuple[int, int]) -> Pixels:
         preprocessor._decode_good = lambda *_: [Decoded.whole(pixels)]  # type: ignore[method-assign]
@@ -60,13 +75,11 @@ def _dali(preprocess: Preprocess, graph: Any = None) -> Resize:
     return resize
 
 
-def _resized_whole(images: Any, config: dict[str, Any], new_hw: Any, *, roi_start: Any, roi_end: Any, **at: Any) -> Any:
+def _resized_whole(images: Any, config: dict[str, Any], new_hw: Any, **at: Any) -> Any:
     """Resize with the graph before ADR 0082, which resized pixels that it then cut off."""
     from nvidia.dali import fn, types
 
-    resized = fn.resize(
-        images, size=new_hw, roi_start=roi_start, roi_end=roi_end, interp_type=types.INTERP_LINEAR, antialias=True
-    )
+    resized = fn.resize(images, size=new_hw, interp_type=types.INTERP_LINEAR, antialias=True)
     return fn.crop(resized, crop=(config["input_height"], config["input_width"]), rounding="round", **at)
 
 

@@ -26,7 +26,9 @@ WORKER_CODE = (*BATCHES_CODE, "repository/backends/warmup.py", "steps/cores.py")
 PREPROCESS_CODE = (
     *GUARD,
     "steps/batch_limits.py",
+    "steps/cpu_resize.py",
     "steps/dali_graph.py",
+    "steps/dali_resize.py",
     "steps/preprocess.py",
     "steps/scaled_jpeg.py",
 )
