@@ -22,9 +22,10 @@ from slipway.system.files import sha256_bytes, sha256_file
 from tests.support.cards import H100
 from tests.support.colours import COLOURS, copy_colours
 
-OPENVINO, DALI, NVIMGCODEC = (
-    metadata.version(name) for name in ("openvino", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13")
+OPENVINO, DALI, NVIMGCODEC, RESIZER = (
+    metadata.version(name) for name in ("openvino", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "cykooz-resizer")
 )
+PIXELS = {"cykooz-resizer": RESIZER, "nvidia-dali-cuda130": DALI}
 HERE = Compiler("openvino", OPENVINO)
 TENSORRT = Compiler("tensorrt", "10.15.0.1", H100)
 LABELS = ("blue", "green", "red")
@@ -93,7 +94,7 @@ class Chain:
 
     def __init__(self, folder: Path) -> None:
         self.bundle = copy_colours(folder / "colours", spec={"accuracy": {"prove_classes": False}}).bundle
-        self.engines, versions = folder / "engines", {"openvino": OPENVINO, "nvidia-dali-cuda130": DALI}
+        self.engines, versions = folder / "engines", {"openvino": OPENVINO, **PIXELS}
         write_engine(self.engines / "openvino-fp32", self.bundle, answers(), reference=None, versions=versions)
         self.precision: Any = "bf16"
         self.compiler = HERE
@@ -105,7 +106,7 @@ class Chain:
     def with_plan(self, **plan: Any) -> "Chain":
         self.precision, self.compiler, self.folder = "int8", TENSORRT, self.engines / "tensorrt-int8-sm90"
         settings = {"target": "tensorrt", "precision": "int8", "arithmetic": "typed", "plan": PLAN | plan}
-        versions = {"nvidia-dali-cuda130": DALI}
+        versions = PIXELS
         write_engine(self.folder, self.bundle, answers(), reference=answers(), versions=versions, **settings)
         return self
 
@@ -147,7 +148,7 @@ def other_answers(chain: Chain, rows: Rows) -> None:
 
 
 def older_dali(chain: Chain) -> None:
-    reseal(chain.folder, versions={"openvino": OPENVINO, "nvidia-dali-cuda130": "2.3.0"})
+    reseal(chain.folder, versions={"openvino": OPENVINO, **PIXELS, "nvidia-dali-cuda130": "2.3.0"})
 
 
 def killed(chain: Chain) -> None:
@@ -243,7 +244,7 @@ def write_graph(folder: Path, bundle: Bundle, **measured: Any) -> Path:
         name="colours",
         bundle=bundle.id,
         inputs={"bundle": sha256_file(bundle.path / "manifest.json")},
-        libraries=("nvidia-modelopt", "nvidia-dali-cuda130"),
+        libraries=("nvidia-modelopt", "cykooz-resizer", "nvidia-dali-cuda130"),
         measured={"precision": "int8", "calibration_method": "entropy"} | measured,
     )
     return folder

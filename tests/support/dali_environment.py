@@ -10,8 +10,11 @@ from filelock import FileLock
 
 from slipway.system.home import user_folder
 
-HELPERS = ("astunparse", "gast", "six", "optree", "packaging", "numpy", "nvtx", "makefun", "libcst", "simplejpeg")
-"""The pure part of what DALI requires, and the decoder of large JPEGs. Everything runs on the CPU, without CUDA."""
+HELPERS = (
+    *("astunparse", "gast", "six", "optree", "packaging", "numpy", "nvtx", "makefun", "libcst"),
+    *("simplejpeg", "cykooz-resizer"),
+)
+"""The pure part of what DALI requires, the decoder of large JPEGs and the resize. Everything runs on the CPU."""
 CODECS = {"2.1": "0.7", "2.2": "0.8", "2.3": "0.9", "2.4": "0.9"}
 """Minor version of DALI to the nvImageCodec that its wheel requires."""
 
@@ -22,12 +25,12 @@ def python_with_dali(version: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         python, complete = folder / "bin/python", folder / "complete"
-        if not complete.is_file():
+        if not complete.is_file() or complete.read_text() != str(HELPERS):
             venv.create(folder, with_pip=True, clear=True)
             codec = CODECS[version.rpartition(".")[0]]
             _install(python, f"nvidia-dali-cuda130=={version}", f"nvidia-nvimgcodec-cu13=={codec}.*", "--no-deps")
             _install(python, *HELPERS)
-            complete.touch()
+            complete.write_text(str(HELPERS))
     return python
 
 

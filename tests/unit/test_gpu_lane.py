@@ -244,7 +244,7 @@ def test_the_engine_step_belongs_to_its_plan_alone(tmp_path: Path) -> None:
 
 
 RUNTIMES = {
-    "preprocess": {"numpy", "nvidia", "simplejpeg", "triton_python_backend_utils"},
+    "preprocess": {"numpy", "nvidia", "cykooz_resizer", "simplejpeg", "triton_python_backend_utils"},
     "guard": {"numpy", "triton_python_backend_utils"},
     "decode": {"nvidia"},
 }

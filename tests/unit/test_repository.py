@@ -178,7 +178,7 @@ def test_every_public_tensor_comes_from_post_and_none_is_another_step_s_input(re
 
 
 RUNTIMES = {
-    "preprocess": {"numpy", "nvidia", "simplejpeg", "triton_python_backend_utils"},
+    "preprocess": {"numpy", "nvidia", "cykooz_resizer", "simplejpeg", "triton_python_backend_utils"},
     "engine": {"numpy", "openvino", "triton_python_backend_utils"},
     "post": {"numpy", "triton_python_backend_utils"},
 }

@@ -16,6 +16,7 @@ CODEC = ("nvidia-nvimgcodec-cu13", "nvidia-nvjpeg", "nvidia-nvjpeg2k-cu13", "nvi
 NVCOMP = ("nvidia-libnvcomp-cu13",)  # nvTIFF and DALI load it
 DALI = (
     "simplejpeg",
+    "cykooz-resizer",
     "nvidia-dali-cuda130",
     "astunparse",
     "gast",

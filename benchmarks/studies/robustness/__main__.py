@@ -27,7 +27,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     images = load_images(arguments.images, seed=arguments.seed)
     result = RobustnessResult(
-        **provenance(("tritonclient", "nvidia-pytriton", "openvino", "nvidia-dali-cuda130", "psutil")),
+        **provenance(
+            ("tritonclient", "nvidia-pytriton", "openvino", "cykooz-resizer", "psutil")
+        ),
         seed=arguments.seed,
         distinct_images=len(set(images)),
         client_shares_the_cores=True,

@@ -31,7 +31,7 @@ for each core and batches of up to 2. shared_decode has its cores divided by the
 
 def main(arguments: argparse.Namespace) -> None:
     measured = measure() if arguments.measure else ScaleResult.read(arguments.measured).measured
-    origin = provenance(("nvidia-dali-cuda130", "openvino"))
+    origin = provenance(("cykooz-resizer", "nvidia-dali-cuda130", "openvino"))
     rng = np.random.default_rng(arguments.seed)
     overhead, checked = compared(rng)
     result = ScaleResult(

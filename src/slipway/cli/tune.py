@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 EVIDENCE, EVIDENCE_IS = ("better",), "evidence of slipway tune"
 LIBRARIES = {
-    "cpu": ("grpcio", "hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient"),
+    "cpu": (
+        "grpcio",
+        "hdrhistogram",
+        "cykooz-resizer",
+        "nvidia-dali-cuda130",
+        "nvidia-pytriton",
+        "openvino",
+        "tritonclient",
+    ),
     "gpu": ("grpcio", "hdrhistogram", "tritonclient"),
 }
 """Libraries of the evidence. Those of the gpu lane's server are beside its card, under `gpu`."""

@@ -96,7 +96,7 @@ def choose(bundle: Bundle | Base, engines: Path, *, rounds: int, images_per_roun
     runs = {name: _pipeline(bundle, opened[name]) for name in sorted({contest.reference, *passed})}
     images = [encoded for _, encoded in CalibrationList.load(bundle.path)][:images_per_round]
     times_ms = interleave(runs, images, rounds=rounds)
-    libraries = ("openvino", "nvidia-dali-cuda130")
+    libraries = ("openvino", "cykooz-resizer", "nvidia-dali-cuda130")
     return _write(contest, opened, passed, times_ms, rounds=rounds, images=len(images), libraries=libraries)
 
 

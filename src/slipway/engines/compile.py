@@ -32,7 +32,7 @@ COMPILED: dict[Target, tuple[Precision, ...]] = {
     "onnxruntime": FALLBACKS,
 }
 """Precisions of each target. In OpenVINO an FP16 graph computes in FP32: it tests the weights and is never served."""
-LIBRARIES = ("onnx", "nvidia-dali-cuda130", "scipy", "scikit-learn")
+LIBRARIES = ("onnx", "cykooz-resizer", "nvidia-dali-cuda130", "scipy", "scikit-learn")
 NOTHING = PlanMeasured()
 
 

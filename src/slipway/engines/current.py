@@ -34,8 +34,11 @@ NAMES: dict[Target, str] = {
     "tensorrt_rtx": "TensorRT-RTX",
     "onnxruntime": "ONNX Runtime",
 }
-GRAPH_LIBRARIES = ("nvidia-modelopt", "nvidia-dali-cuda130")
-EVIDENCE_LIBRARIES = ("nvidia-dali-cuda130",)
+GRAPH_LIBRARIES = ("nvidia-modelopt", "cykooz-resizer", "nvidia-dali-cuda130")
+EVIDENCE_LIBRARIES = (
+    "cykooz-resizer",
+    "nvidia-dali-cuda130",
+)
 """Libraries behind an evaluation's pixels. One that is not installed here is not compared."""
 
 

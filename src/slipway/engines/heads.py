@@ -17,7 +17,7 @@ from slipway.evaluation.unknown import fit_class_means
 from slipway.steps.head import Head
 from slipway.system.files import complete_folder, sha256_file
 
-LIBRARIES = ("nvidia-dali-cuda130", "openvino", "scikit-learn", "scipy")
+LIBRARIES = ("cykooz-resizer", "nvidia-dali-cuda130", "openvino", "scikit-learn", "scipy")
 
 
 def build_head_engine(

@@ -24,7 +24,7 @@ from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_file, check_folder
 
 Typed = Literal["int8", "fp8", "fp16"]
-LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "nvidia-dali-cuda130")
+LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "cykooz-resizer", "nvidia-dali-cuda130")
 
 
 def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8", autotune: bool = False) -> Manifest:

@@ -22,7 +22,9 @@ from nvidia.dali.backend import TensorCPU, TensorGPU
 
 from . import guard, scaled_jpeg
 from .batch_limits import measure, pieces
+from .cpu_resize import CpuResize
 from .dali_graph import geometry
+from .dali_resize import DaliResize
 from .scaled_jpeg import Decoded
 
 OPTIONS = ":fancy_upsampling=1"
@@ -82,13 +84,9 @@ class Preprocessor:
         self._placeholder = self._decode_or_raise(guard.PLACEHOLDER)
         self._resize = self._new_resize()
 
-    def _new_resize(self) -> Any:
+    def _new_resize(self) -> CpuResize | DaliResize:
         if self._device_id is None:
-            from .cpu_resize import CpuResize  # not at the top: a GPU's step has no such library
-
             return CpuResize(self._config, threads=self._threads)
-        from .dali_resize import DaliResize
-
         options = {"max_batch_size": self.max_batch_size, "threads": self._threads}
         return DaliResize(self._config, device_id=self._device_id, **options)
 

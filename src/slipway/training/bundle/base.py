@@ -26,7 +26,7 @@ from slipway.training.learn.weights import fill_backbone
 
 UNUSED_CLASSES = 2
 """timm's model is built with a classifier of this size, whose input is the embedding. The graph leaves it out."""
-LIBRARIES = ("onnx", "onnxscript", "openvino", "nvidia-dali-cuda130", "timm", "torch")
+LIBRARIES = ("onnx", "onnxscript", "openvino", "cykooz-resizer", "nvidia-dali-cuda130", "timm", "torch")
 
 
 def write_base(spec: BaseSpec, out: Path) -> Manifest:

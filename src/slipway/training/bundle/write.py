@@ -41,7 +41,7 @@ class Fault(NamedTuple):
 EXPORT = Fault("ONNX and torch", "this backbone does not export faithfully")
 IMAGES_A_CLASS = 50
 """Most training images whose embeddings are averaged into a class mean."""
-LIBRARIES = ("openvino", "nvidia-dali-cuda130", "scikit-learn")
+LIBRARIES = ("openvino", "cykooz-resizer", "nvidia-dali-cuda130", "scikit-learn")
 
 
 def write_bundle(

@@ -19,7 +19,7 @@ from slipway.evaluation.predict import Float, Predictions, ServedNetwork, pixel_
 from slipway.steps.head import Head
 
 FOLDER = "embeddings"
-LIBRARIES = ("nvidia-dali-cuda130", "openvino", "onnxruntime", "simplejpeg")
+LIBRARIES = ("cykooz-resizer", "nvidia-dali-cuda130", "openvino", "onnxruntime", "simplejpeg")
 """Libraries that an embedding depends on, beside the engine."""
 BUSY_S = 60.0
 """Seconds to wait while another process writes to a cache."""

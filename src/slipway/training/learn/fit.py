@@ -32,7 +32,7 @@ from slipway.training.learn.resume import UnfinishedRun
 from slipway.training.learn.tracking import begin, logger_for
 from slipway.training.learn.weighting import repeated
 
-LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
+LIBRARIES = ("torch", "timm", "lightning", "cykooz-resizer", "nvidia-dali-cuda130", "safetensors")
 WEIGHTS = "model.safetensors"
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # our names to Lightning's
 History = list[dict[str, Any]]

@@ -18,7 +18,7 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.origin import versions
 from slipway.training.learn.devices import devices_of
 
-LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130")
+LIBRARIES = ("torch", "timm", "lightning", "cykooz-resizer", "nvidia-dali-cuda130")
 SHOWN = 5  # most differences listed in one error
 IDENTITY, THREADS = "run.json", "threads"
 TRAINED_BY = ("task", "preprocess", "backbone", "recipe")

@@ -89,21 +89,12 @@ def _constant(values: Sequence[int]) -> Any:
     return types.Constant(list(values), dtype=types.INT64)
 
 
-def resize(
-    images: Any, config: Mapping[str, Any], new_hw: Any, *, roi_start: Any = None, roi_end: Any = None, **crop_pos: Any
-) -> Any:
+def resize(images: Any, config: Mapping[str, Any], new_hw: Any, **crop_pos: Any) -> Any:
     """Resize `[h, w, 3]` to `new_hw` (FP32 `[2]`), then cut or pad to the input: `UINT8 [H, W, 3]`.
 
-    `crop_pos_y` and `crop_pos_x` belong to `resize: crop`. `roi_start` and `roi_end`, FP32 `[2]`, are the part of
-    `images` that is resized, by default all of it.
+    `crop_pos_y` and `crop_pos_x` belong to `resize: crop`.
     """
-    roi = {} if roi_end is None else {"roi_start": roi_start, "roi_end": roi_end}
-    how = {
-        "size": new_hw,
-        "interp_type": INTERPOLATION[config["interpolation"]],
-        "antialias": config["antialias"],
-        **roi,
-    }
+    how = {"size": new_hw, "interp_type": INTERPOLATION[config["interpolation"]], "antialias": config["antialias"]}
     crop = (config["input_height"], config["input_width"])
     if config["resize"] == "crop":  # what would be cut off is not resized
         return fn.resize_crop_mirror(images, crop=crop, rounding="round", **how, **crop_pos)

@@ -1,10 +1,11 @@
-"""Encoded images to pixels of the network's size and statuses, image by image: guard, nvImageCodec, then DALI's resize.
+"""Encoded images to pixels of the network's size and statuses, image by image: guard, nvImageCodec, then the resize.
 
 Both lanes, calibration and evaluation call `Preprocessor`. DALI fails a batch for one image that its decoder refuses.
-nvImageCodec, the decoder inside DALI, answers each image by itself, so a bad one costs the others nothing. What follows
-the decoder is the graph of `dali_graph`, and its sizes are computed here, since the decoded images are at hand.
+nvImageCodec, the decoder inside DALI, answers each image by itself, so a bad one costs the others nothing. A CPU
+resizes by `cpu_resize`, a GPU by the graph of `dali_graph`; the sizes are computed here, by the rule of that graph.
 
-This file is copied into model repositories: numpy, DALI, nvImageCodec and the guard alone, Python 3.10 to 3.13.
+This file is copied into model repositories: numpy, DALI, nvImageCodec and the files beside it alone, Python 3.10 to
+3.13.
 """
 
 import base64
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nvidia import nvimgcodec
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import types
 from nvidia.dali.backend import TensorCPU, TensorGPU
 
 from . import guard, scaled_jpeg
 from .batch_limits import measure, pieces
-from .dali_graph import geometry, resize
+from .cpu_resize import CpuResize
+from .dali_graph import geometry
+from .dali_resize import DaliResize
 from .scaled_jpeg import Decoded
 
 OPTIONS = ":fancy_upsampling=1"
@@ -36,8 +39,6 @@ JPEG = base64.b64decode(
 Pixels = npt.NDArray[np.uint8]
 Sizes = npt.NDArray[np.int64]
 """Heights and widths, INT64 `[2, n]`."""
-SIZES = ("new_hw", "roi_start", "roi_end", "crop_pos_y", "crop_pos_x")
-"""The graph's inputs beside the images: see `resize`."""
 
 
 class Preprocessor:
@@ -46,7 +47,7 @@ class Preprocessor:
     Args:
         config: the content of `preprocess.json`; its `decoder`, `mean` and `std` are not read.
         max_batch_size: the most images that one `run` takes.
-        threads: worker threads of the decoder, and of DALI on a CPU.
+        threads: worker threads of the decoder, and of the resize on a CPU.
         device_id: the GPU that decodes and resizes; None is the CPU.
         hardware_jpeg: let a GPU's hardware JPEG decoder decode too, which reports success for a damaged image.
 
@@ -68,7 +69,6 @@ class Preprocessor:
         self._config, self._device_id, self._threads = config, device_id, threads
         # Without antialiasing a resize picks single pixels, and fewer pixels are others.
         self._scales = device_id is None and config["jpeg_scaling"] and config["antialias"]
-        self._sizes = SIZES if config["resize"] == "crop" else SIZES[:3]
         self._least_px = scaled_jpeg.KEPT * scaled_jpeg.SCALES[-1] * min(self.image_shape[:2])
         self._params = nvimgcodec.DecodeParams(
             apply_exif_orientation=config["exif_orientation"],
@@ -82,7 +82,13 @@ class Preprocessor:
             self._decode_or_raise(JPEG)
         self._decoder = self._new_decoder(backends)
         self._placeholder = self._decode_or_raise(guard.PLACEHOLDER)
-        self._pipeline = self._new_pipeline()
+        self._resize = self._new_resize()
+
+    def _new_resize(self) -> CpuResize | DaliResize:
+        if self._device_id is None:
+            return CpuResize(self._config, threads=self._threads)
+        options = {"max_batch_size": self.max_batch_size, "threads": self._threads}
+        return DaliResize(self._config, device_id=self._device_id, **options)
 
     def _new_decoder(self, backends: Sequence[nvimgcodec.Backend]) -> nvimgcodec.Decoder:
         return nvimgcodec.Decoder(
@@ -98,23 +104,6 @@ class Preprocessor:
             where = "the CPU" if self._device_id is None else f"GPU {self._device_id}"
             raise RuntimeError(f"nvImageCodec {nvimgcodec.__version__} cannot decode a good image on {where}")
         return decoded
-
-    def _new_pipeline(self) -> Any:
-        @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
-            batch_size=self.max_batch_size,
-            num_threads=self._threads,
-            device_id=self._device_id,
-            prefetch_queue_depth=1,
-        )
-        def pipeline() -> Any:
-            device = "cpu" if self._device_id is None else "gpu"
-            images = fn.external_source(name="images", device=device, batch=True, no_copy=True, layout="HWC")
-            sizes = {name: fn.external_source(name=name, batch=True, no_copy=True) for name in self._sizes}
-            return resize(images, self._config, **sizes)
-
-        built = pipeline()
-        built.build()
-        return built
 
     def run(self, images: Sequence[bytes]) -> tuple[Pixels, npt.NDArray[np.int32]]:
         """Preprocess up to `max_batch_size` encoded images.
@@ -145,26 +134,22 @@ class Preprocessor:
     def _on_cpu(self, count: int, fitted: Iterable[tuple[slice, Any]]) -> Pixels:
         pixels_nhwc_u8 = np.empty((count, *self.image_shape), np.uint8)
         for rows, pixels in fitted:
-            pixels_nhwc_u8[rows] = pixels.as_cpu().as_array()
+            pixels_nhwc_u8[rows] = pixels if isinstance(pixels, np.ndarray) else pixels.as_cpu().as_array()
         return pixels_nhwc_u8
 
     def _fit(
         self, images: Sequence[bytes], status_n: npt.NDArray[np.int32], declared_n: npt.NDArray[np.int64]
     ) -> Iterator[tuple[slice, Any]]:
-        """Rows of `images` and DALI's tensors of their pixels; what is not decoded becomes CORRUPT in `status_n`.
+        """Rows of `images` and their pixels, as numpy's or DALI's; what is not decoded becomes CORRUPT in `status_n`.
 
         Thin images declare few pixels, and resizing them gives many: those count too.
         """
         for piece in pieces(declared_n):
             decoded = self._decode_good(images[piece], status_n[piece])
             new_2n, position_2n = self._geometry([image.full_hw for image in decoded])
-            roi = ([image.start_hw for image in decoded], [image.end_hw for image in decoded])
-            arrays = map(np.asarray, (new_2n.T, *roi, *position_2n))
-            inputs = {name: array.astype(np.float32) for name, array in zip(self._sizes, arrays, strict=False)}
             for part in pieces(new_2n.prod(axis=0)):
                 rows = slice(piece.start + part.start, piece.start + part.stop)
-                pixels = [image.pixels for image in decoded[part]]
-                yield rows, self._resize(pixels, {name: list(array[part]) for name, array in inputs.items()})
+                yield rows, self._resize(decoded[part], new_2n[:, part], position_2n[:, part])
 
     def _decode_good(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> list[Decoded]:
         decoded = [Decoded.whole(self._placeholder)] * len(images)
@@ -194,22 +179,10 @@ class Preprocessor:
         scale = scaled_jpeg.scale_of(found.hw, (int(new_height), int(new_width)))
         return None if scale == 1 else scaled_jpeg.decode(encoded, scale, found)
 
-    def _resize(self, decoded: Sequence[Any], sizes: Mapping[str, Any]) -> Any:
-        try:
-            # CUDA's default stream orders the decoder's work and this.
-            self._pipeline.feed_input("images", decoded, cuda_stream=None if self._device_id is None else 0)
-            for name, values in sizes.items():
-                self._pipeline.feed_input(name, values)
-            (pixels,) = self._pipeline.run()
-        except BaseException:
-            self._pipeline = self._new_pipeline()  # what was fed would be the next batch's
-            raise
-        return pixels
-
-    def _geometry(self, sizes_hw: Sequence[tuple[int, int]]) -> tuple[Sizes, Sequence[npt.NDArray[np.float64]]]:
-        """`geometry` of images of these sizes: INT64 `[2, n]` and twice `[n]`."""
+    def _geometry(self, sizes_hw: Sequence[tuple[int, int]]) -> tuple[Sizes, npt.NDArray[np.float64]]:
+        """`geometry` of images of these sizes, `[2, n]` each."""
         hw_2n = np.array(sizes_hw, np.int64).reshape(-1, 2).T
-        found: tuple[Sizes, Sequence[npt.NDArray[np.float64]]] = geometry(
+        new_2n, position_2n = geometry(
             hw_2n,
             hw_2n[::-1],
             self._config,
@@ -217,7 +190,7 @@ class Preprocessor:
             smallest=np.minimum,
             constant=lambda values: np.array(values, np.int64)[:, None],
         )
-        return found
+        return new_2n, np.array(position_2n)
 
     def _decode(self, images: Sequence[bytes]) -> list[Any]:
         """RGB `UINT8 [h, w, 3]` of each image on the device, or None for an image that could not be decoded."""
