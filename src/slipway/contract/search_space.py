@@ -15,11 +15,15 @@ class Range(Contract):
     """Values of one field: from `low` to `high` inclusive, or one of `choices`."""
 
     low: int | float | None = None
+    """Least value, which needs `high` too."""
     high: int | float | None = None
+    """Greatest value. Whole numbers are drawn if `low`, `high` and `step` are whole."""
     log: bool = False
     """True samples on a logarithmic scale, as suits learning rates."""
     step: int | float | None = None
+    """Distance between values, from `low` on; not with `log`. By default 1 for whole numbers, else any value is drawn."""
     choices: tuple[Any, ...] | None = None
+    """The values, instead of `low` and `high`: anything that the field takes, even lists."""
 
     @model_validator(mode="after")
     def _a_range_or_choices(self) -> Self:

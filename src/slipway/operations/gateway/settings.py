@@ -76,7 +76,9 @@ class ServerPorts(Contract):
     """The ports of one `slipway serve` on 127.0.0.1."""
 
     grpc: Port = Ports().grpc
+    """Port of the server's gRPC."""
     http: Port = Ports().http
+    """Port of the server's HTTP."""
     status: Port = Ports().status
     """Port of the supervisor, whose `/ready` decides whether the candidate gets requests."""
     metrics: Port | None = None
