@@ -26,7 +26,7 @@ class Preprocess(Contract):
     resize: Literal["crop", "pad"] = "crop"
     """`crop` fills the input and cuts off what is over; `pad` keeps the whole image and fills what is left."""
     crop_fraction: float = Field(default=1.0, gt=0.1, le=1.0)
-    """Part of the resized shorter side that `resize: crop` keeps, like timm's `crop_pct`. The default keeps all of it."""
+    """Part of the resized shorter side that `resize: crop` keeps, like timm's `crop_pct`. The default keeps it all."""
     interpolation: Literal["linear", "cubic"] = "linear"
     """How a resize computes pixels between pixels: `linear` (bilinear) or `cubic` (bicubic)."""
     antialias: bool = True
@@ -34,7 +34,7 @@ class Preprocess(Contract):
     mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
     """Mean of red, green and blue, from 0 to 1, that is subtracted from them. The default is ImageNet's."""
     std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
-    """Standard deviation of red, green and blue, above 0 and at most 1, that they are divided by. The default is ImageNet's."""
+    """Standard deviation of red, green and blue, at most 1, that they are divided by. The default is ImageNet's."""
     pad_value: int = Field(default=0, ge=0, le=255)
     """Value from 0 to 255 of the pixels that `resize: pad` adds, and of the corners of a rotated training image."""
     exif_orientation: bool = True

@@ -21,7 +21,7 @@ class Range(Contract):
     log: bool = False
     """True samples on a logarithmic scale, as suits learning rates."""
     step: int | float | None = None
-    """Distance between values, from `low` on; not with `log`. By default 1 for whole numbers, else any value is drawn."""
+    """Distance between values, from `low` on; not with `log`. The default is 1 for whole numbers, else none."""
     choices: tuple[Any, ...] | None = None
     """The values, instead of `low` and `high`: anything that the field takes, even lists."""
 

@@ -212,7 +212,7 @@ class LatencyGate(Contract):
     p99_ms: float = Field(default=50.0, gt=0.0)
     """Limit on P99, in ms. It is only recorded: `slipway gate --limit-ms` and a gateway's `budgets_ms` set theirs."""
     rate_per_s: float = Field(default=20.0, gt=0.0)
-    """Mean requests per second at which `p99_ms` is to hold. It is only recorded: `slipway gate --rate` sets its own."""
+    """Mean requests per second with which `p99_ms` holds. It is only recorded: `slipway gate --rate` sets its own."""
 
 
 def check_optimal_batch(tensorrt: TensorRT, serving: Serving) -> None:
