@@ -1,5 +1,6 @@
 """`slipway serve --gateway`: both start and stop together, and neither takes the other with it."""
 
+import argparse
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
+from slipway.cli import serve
 from slipway.client import Client, Options
+from slipway.contract import ServingError
 from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE, Launched
 from tests.support.gateways import KEYS, needs_envoy, write_gateway
@@ -97,6 +100,12 @@ def test_a_gateway_that_cannot_start_ends_the_launcher_before_anything_is_served
     assert done.returncode == 1
     assert "budgets_ms: cats: the repository has no such classifier; it has colours" in done.stderr
     assert "starting" not in done.stderr
+
+
+def test_a_gateway_needs_a_server_that_listens_here(tmp_path: Path) -> None:
+    arguments = argparse.Namespace(gateway=tmp_path / "gateway.yaml", host="192.0.2.1")
+    with pytest.raises(ServingError, match=r"; give --host 127\.0\.0\.1 or 0\.0\.0\.0, or leave --gateway out"):
+        serve._gateway(arguments, Ports(), event=print)
 
 
 def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tmp_path: Path) -> None:

@@ -154,6 +154,12 @@ def test_two_turns_at_once_are_refused(turn: TurnFolder) -> None:
     assert called == []
 
 
+def test_without_a_turn_there_is_none_to_end(turn: TurnFolder) -> None:
+    done = turn.done("end", "--reason", "the labels were wrong")
+    assert done.returncode == 1
+    assert "no turn to end; one begins with slipway turn run gateway/gateway.yaml fleet.yaml shades" in done.stderr
+
+
 @pytest.mark.nightly
 def test_a_turn_that_is_given_up_leaves_its_run_and_the_next_one_takes_another_name(turn: TurnFolder) -> None:
     turn.add_rows()

@@ -125,7 +125,7 @@ def test_files_of_tls_are_checked_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"tls\.key: others than its owner"):
         read_settings(path)
     (tmp_path / "tls/certificate.pem").write_text("no PEM")
-    with pytest.raises(SpecError, match="has no certificate in PEM"):
+    with pytest.raises(SpecError, match="has no certificate in PEM; name a file with"):
         read_settings(path)
     (tmp_path / "tls/certificate.pem").unlink()
     with pytest.raises(SpecError, match=r"tls\.certificate: .* cannot be read: No such file"):

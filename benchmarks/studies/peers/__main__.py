@@ -34,7 +34,7 @@ on the INT8 graph; 32 answers must be those that Triton gives. Each `<peer>_skil
 skilled team writes: OpenCV and OpenVINO, no guard. `tutorial` has PIL and ONNX Runtime on the FP32 network.
 `slipway_default` is what `layout: auto` chooses, without a search.
 
-`pool` is no server: two worker processes that have the images already, which is what the work alone allows.
+`pool` is not a server: two worker processes that have the images already, which is what the work alone allows.
 
 1. Each stack searches its best batch (--batches, of waiting images), with each worker kept to a core of its own and
    without: the same budget for each, ours too.

@@ -158,7 +158,10 @@ def _gateway(arguments: argparse.Namespace, ports: Ports, *, event: Callable[...
     from slipway.operations.gateway.process import Gateway
 
     if arguments.host not in (HOST, "0.0.0.0"):
-        raise ServingError(f"--gateway asks the server on {HOST}, and --host {arguments.host} has it listen elsewhere")
+        raise ServingError(
+            f"--gateway asks the server on {HOST}, and --host {arguments.host} has it listen elsewhere; give --host "
+            f"{HOST} or 0.0.0.0, or leave --gateway out"
+        )
     plan = GatewayPlan.open(arguments.gateway, served=ServedRepository(arguments.repository, ports))
     plan.check()
     return Gateway(plan, event=event)

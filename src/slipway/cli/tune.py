@@ -129,7 +129,10 @@ def open_target(path: Path, name: str | None) -> TuningTarget:
     if fleet.lane == "gpu":
         require_gpu_and_server(fleet_path)
     if members := [multi for multi, members in fleet.multi.items() if name in members]:
-        raise SpecError(f"{fleet_path}: {name} shares its decode in {', '.join(members)}, whose serving must be equal")
+        raise SpecError(
+            f"{fleet_path}: {name} shares its decode in {', '.join(members)}, whose serving must be equal; take it out "
+            "of multi: to tune it, or set serving of all of them alike"
+        )
     with_serving(text, name, TRIAL[fleet.lane])  # raises before the search if the file cannot be changed
     alone = fleet.classifiers[name].model_copy(update={"keep": ()})
     (classifier,) = open_fleet(

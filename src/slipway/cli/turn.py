@@ -242,7 +242,9 @@ def end(arguments: argparse.Namespace) -> None:
     with only_operator(turn.settings.folder, f"end of the turn of {turn.classifier}", file=LOCK):
         record = turn.record
         if record is None:
-            raise SpecError(f"{turn.classifier}: no turn is open")
+            names = (turn.gateway, turn.fleet_file, turn.classifier)
+            run = command("slipway turn run", *names)
+            raise SpecError(f"{turn.classifier}: there is no turn to end; one begins with {run}")
         record = record.end("ended", reason=f"{getpass.getuser()}: {arguments.reason}")
         record.keep(turn.folder)
     print(f"{turn.classifier}: the turn to {record.run} is over; its run stays there")

@@ -244,7 +244,10 @@ def _check_certificate(source: Path, certificate: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{source}: tls.certificate: {certificate} cannot be read: {_reason(error)}") from None
     if "-----BEGIN CERTIFICATE-----" not in text:
-        raise SpecError(f"{source}: tls.certificate: {certificate} has no certificate in PEM")
+        raise SpecError(
+            f"{source}: tls.certificate: {certificate} has no certificate in PEM; name a file with the lines "
+            "-----BEGIN CERTIFICATE-----"
+        )
 
 
 def key_files(team: TeamKey) -> dict[str, str]:
@@ -298,7 +301,9 @@ def read_secret(path: Path, *, what: str, source: Path) -> str:
 def _reason(error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{error.strerror}; take it from where you keep secrets, or make a new one (docs/keys.md)"
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; name another file, or change its permissions"
+    return "not UTF-8 text; name a text file, which a certificate or key in PEM is"
 
 
 def budget_edges_ms(settings: GatewaySettings) -> list[float]:
