@@ -261,7 +261,7 @@ def parser() -> argparse.ArgumentParser:
         choices=PEERS,
         default=tuple(PEERS),
         metavar="NAME",
-        help=f"peers to measure, of {', '.join(PEERS)}",
+        help=f"peers to measure, of {', '.join(PEERS)}; default: all",
     )
     add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not; default: 1 2")
     add_effort(parser, rounds=6, search_rounds=2)
