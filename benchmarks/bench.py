@@ -11,6 +11,7 @@ from pathlib import Path
 
 from slipway.contract import SlipwayError
 from slipway.serving import Ports, serve
+from slipway.system.arguments import Parser
 from slipway.system.process import child, run
 
 ROOT = Path(__file__).parents[1]
@@ -57,10 +58,10 @@ def served(name: str, arguments: argparse.Namespace, out: Path, *, url: str, pid
     """Ask the running server everything that the report shows."""
     asked = (name, "--url", url, "--images", arguments.images)
     gate = ("benchmarks/gate.py", *asked, "--pid", pid, "--rate", arguments.rate)
-    step("latency", *gate, "--requests-per-block", 1200, "--output", out / "gate.json", allowed=VERDICTS)
-    step("capacity", *gate, "--find-capacity", "--output", out / "capacity.json", allowed=VERDICTS)
+    step("latency", *gate, "--requests-per-block", 1200, "--out", out / "gate.json", allowed=VERDICTS)
+    step("capacity", *gate, "--find-capacity", "--out", out / "capacity.json", allowed=VERDICTS)
     load = ("--concurrency", 4, "--distinct-images", 256)
-    step("every step at its most", "benchmarks/perf_analyzer.py", *asked, *load, "--output", out / "perf_analyzer.json")
+    step("every step at its most", "benchmarks/perf_analyzer.py", *asked, *load, "--out", out / "perf_analyzer.json")
 
 
 def study(name: str) -> tuple[str, str]:
@@ -84,13 +85,13 @@ def step(title: str, *command: object, allowed: tuple[int, ...] = (0,)) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice")
     add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
-    add("--rate", type=float, default=50.0, metavar="PER_S", help="at which P99 is judged (%(default)g)")
-    add("--price", default="cpu-2", help="a row of src/slipway/cli/prices.yaml (%(default)s)")
-    add("--out", type=Path, metavar="FOLDER", help="folder for the result files and the report (default: RUN/bench)")
+    add("--rate", type=float, default=50.0, metavar="PER_S", help="rate at which P99 is judged")
+    add("--price", default="cpu-2", help="a row of src/slipway/cli/prices.yaml")
+    add("--out", type=Path, metavar="FOLDER", help="folder for the result files and the report; default: RUN/bench")
     return parser
 
 

@@ -57,7 +57,7 @@ def test_both_start_and_stop_and_a_killed_envoy_comes_back(launch: Callable[...,
     (path.parent / "cars.key").chmod(0o644)
     code, said = reload(launched)
     assert code == 1
-    assert re.search(r"unchanged; the gateway goes on as before: .*cars.key.*600", said), said
+    assert re.search(r"unchanged; the gateway keeps its old settings: .*cars.key.*600", said), said
     assert launched.events("gateway_not_updated")
     (path.parent / "cars.key").chmod(0o600)
     assert reload(launched)[0] == 0
@@ -120,7 +120,7 @@ def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tm
         wait_for_words(process, log, "it forwards 2 models")
         path.write_text(path.read_text() + "nope: 1\n")
         process.send_signal(signal.SIGUSR1)
-        wait_for_words(process, log, "goes on as before")
+        wait_for_words(process, log, "keeps its old settings")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert not below.is_running()

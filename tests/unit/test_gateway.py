@@ -392,6 +392,5 @@ def test_the_verb_makes_what_is_missing_and_checks_a_file(tmp_path: Path) -> Non
 
 def test_the_study_explains_itself(tmp_path: Path) -> None:
     assert (
-        "--requests 1000 --output benchmarks/results/gateway.json"
-        in run_study("gateway", "--help", cwd=tmp_path).stdout
+        "--requests 1000 --out benchmarks/results/gateway.json" in run_study("gateway", "--help", cwd=tmp_path).stdout
     )

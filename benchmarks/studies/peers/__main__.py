@@ -26,7 +26,7 @@ CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
 LIGHT_PER_S = 20.0
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  python -m benchmarks.studies.peers --output benchmarks/results/peers.json      50 minutes on two cores
+  python -m benchmarks.studies.peers --out benchmarks/results/peers.json      50 minutes on two cores
   python -m benchmarks.studies.peers --peers fastapi litserve --quick            two of them, fewer and shorter rounds
 
 Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, DALI, OpenVINO
@@ -261,9 +261,9 @@ def parser() -> argparse.ArgumentParser:
         choices=PEERS,
         default=tuple(PEERS),
         metavar="NAME",
-        help=f"peers to measure, of {', '.join(PEERS)}",
+        help=f"peers to measure, of {', '.join(PEERS)}; default: all",
     )
-    add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not (default: 1 2)")
+    add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not; default: 1 2")
     add_effort(parser, rounds=6, search_rounds=2)
     return parser
 

@@ -195,10 +195,10 @@ def parser() -> argparse.ArgumentParser:
         default=EXAMPLE,
         help="repository of the cpu lane; default: model_repository/example",
     )
-    add("--images", type=int, default=200_000, metavar="N", help="damaged ones; good ones come on top (%(default)s)")
-    add("--concurrency", type=int, default=4, metavar="N", help="requests at a time (%(default)s)")
-    add("--timeout-s", type=float, default=60.0, help="seconds after which a request counts as lost (%(default)g)")
-    add("--seed", type=int, default=0, help="seed of the images, the damage and the requests (%(default)s)")
+    add("--images", type=int, default=200_000, metavar="N", help="damaged ones; good ones come on top")
+    add("--concurrency", type=int, default=4, metavar="N", help="requests at a time")
+    add("--timeout-s", type=float, default=60.0, help="seconds after which a request counts as lost")
+    add("--seed", type=int, default=0, help="seed of the images, the damage and the requests")
     add("--log", type=Path, metavar="FILE", help="keep the server's own log")
     return parser
 

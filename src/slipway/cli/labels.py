@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from slipway.contract import SpecError
-from slipway.system.arguments import count
-from slipway.system.json_line import add_actions, print_json
+from slipway.system.arguments import Parser, count
+from slipway.system.json_line import add_actions, print_json, verb_parser
 from slipway.system.text import command, few, shown
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def dataset(arguments: argparse.Namespace, on: Opened) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     known = {
         "select": (select, "choose new rows for labels, within the day's budget"),
         "sheet": (sheet, "write the chosen images to a folder, with a CSV file for their labels"),
@@ -193,9 +193,9 @@ def parser() -> argparse.ArgumentParser:
         "status": (status, "show labelled and undecided rows, and how often each annotator is right"),
         "dataset": (dataset, "write the data set with the labelled images in it"),
     }
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
-    shared.add_argument("--classifier", metavar="NAME", help="default: the only one of the repository")
+    shared.add_argument("--classifier", metavar="NAME", help="default: the only classifier of the repository")
     made = add_actions(parser, "labels", known, shared)
     made["select"].add_argument(
         "--labels", type=count, metavar="N", help="labels to spend now; default: what is left of the day"
@@ -237,6 +237,4 @@ def _dataset_options(command: argparse.ArgumentParser) -> None:
         "--root", type=Path, metavar="FOLDER", help="folder that the paths of a CSV file start from; default: its own"
     )
     command.add_argument("--out", type=Path, required=True, metavar="NEW", help="folder to write")
-    command.add_argument(
-        "--least", type=count, default=20, metavar="N", help="fewest images of a new class; default: %(default)s"
-    )
+    command.add_argument("--least", type=count, default=20, metavar="N", help="fewest images of a new class")

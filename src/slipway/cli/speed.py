@@ -90,9 +90,9 @@ def parser() -> argparse.ArgumentParser:
     price = parser.add_mutually_exclusive_group()
     price.add_argument("--price", metavar="NAME", help="a machine of the price table")
     price.add_argument("--price-per-hour", type=positive, metavar="X", help="price of an hour of the machine")
-    add("--currency", default="USD", help="currency of --price-per-hour (%(default)s)")
-    add("--prices", type=Path, default=PRICES, metavar="YAML", help="the table (default: src/slipway/cli/prices.yaml)")
-    add("--utilisation", type=share, default=0.5, metavar="SHARE", help="share of busy time (%(default)g)")
+    add("--currency", default="USD", help="currency of --price-per-hour")
+    add("--prices", type=Path, default=PRICES, metavar="YAML", help="the table; default: src/slipway/cli/prices.yaml")
+    add("--utilisation", type=share, default=0.5, metavar="SHARE", help="share of busy time")
     return parser
 
 

@@ -2,10 +2,11 @@
 
 import random
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from slipway.errors import ServingError
@@ -21,6 +22,16 @@ _BELOW_EPHEMERAL = range(20_000, 32_768)
 CONNECTION_AGE_MS = 300_000
 HTTP_BODY_BYTES = 160 * 2**20
 """Largest HTTP body that a newer server reads. Slipway's clients send images of up to 128 MiB."""
+
+SPOKEN: Mapping[str, str] = MappingProxyType(
+    {
+        "http": "Triton's HTTP",
+        "grpc": "Triton's gRPC",
+        "metrics": "Triton's metrics, by HTTP for Prometheus",
+        "status": "the supervisor, by HTTP",
+    }
+)
+"""What each of `Ports` is for, with its protocol."""
 
 
 @dataclass(frozen=True)
