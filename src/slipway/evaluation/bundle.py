@@ -17,7 +17,7 @@ from slipway.contract.evidence.evaluation import (
     UnknownFigures,
     WithoutLabels,
 )
-from slipway.evaluation.fit import answer, given
+from slipway.evaluation.fit_decision import answer, given
 from slipway.evaluation.intervals import share_interval
 from slipway.evaluation.labels import evaluate_labels, label_reliability
 from slipway.evaluation.metrics import evaluate
