@@ -25,9 +25,9 @@ from slipway.training.data.dataset import check_decodable
 from slipway.training.data.loader import Loading, eval_loader, train_loader
 from slipway.training.data.order import rare_classes, steps_per_epoch
 from slipway.training.learn.callbacks import WholeCheckpoints, make
+from slipway.training.learn.check_training import CheckedTraining, get_ready
 from slipway.training.learn.devices import devices_of, is_first, process_of
 from slipway.training.learn.module import Training
-from slipway.training.learn.ready import CheckedTraining, get_ready
 from slipway.training.learn.resume import UnfinishedRun
 from slipway.training.learn.tracking import begin, logger_for
 from slipway.training.learn.weighting import repeated
