@@ -11,13 +11,13 @@ from slipway.cli import turn_build, up
 from slipway.cli.turn_status import READY
 from slipway.contract import Fleet, Lane
 from slipway.contract.evidence.gate import OldTest
-from slipway.engines.old_test import answering, compare_on_old_test
+from slipway.engines.old_test_split import answering, compare_on_old_test
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.record import read_record
 from slipway.operations.release.trial import Trial
 from slipway.operations.turn.proposal import Proposal
-from slipway.training.data.grown import Grown
+from slipway.training.data.grow_dataset import Grown
 from tests.support import turn_fixtures
 from tests.support.scripts import refused
 from tests.support.shades import INT8

@@ -98,7 +98,7 @@ def require_kept(turn: Turn, record: TurnRecord, found: OldTest) -> TurnRecord |
 
 def why_gate(old_run: Path, run: Path, engine: str | None) -> str | None:
     """Return the reason to compare on the old test split; None if the engines that answer now were compared already."""
-    from slipway.engines.old_test import answering  # not at the top: --help needs no library
+    from slipway.engines.old_test_split import answering  # not at the top: --help needs no library
 
     if not (run / FILE_NAME).is_file():
         return "not compared yet"
