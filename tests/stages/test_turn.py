@@ -11,7 +11,7 @@ from slipway.cli import turn_build, up
 from slipway.cli.turn_status import READY
 from slipway.contract import Fleet, Lane
 from slipway.contract.evidence.gate import OldTest
-from slipway.engines.old_test_split import answering, compare_on_old_test
+from slipway.engines.old_test_split import compare_on_old_test, open_run
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.record import read_record
@@ -221,7 +221,7 @@ def test_a_loss_on_the_old_test_split_ends_in_words(turn: TurnFolder, monkeypatc
 def test_the_old_test_split_is_compared_image_by_image(turn: TurnFolder) -> None:
     turn.add_rows()
     turn.done("run", "--approved-by", "A. Lee")
-    old, new = (answering(turn.folder / run, INT8) for run in ("runs/shades", "runs/shades-2"))
+    old, new = (open_run(turn.folder / run, INT8) for run in ("runs/shades", "runs/shades-2"))
     same = compare_on_old_test(old, old)
     assert (same.overall.lost, same.overall.gained, same.verdict) == (0, 0, "pass")
     found = compare_on_old_test(old, new)
