@@ -23,6 +23,7 @@ TARGETS = {"steps": 0.80, "shared_decode": 0.80, "fused": 0.88}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
   python -m benchmarks.studies.efficiency --output benchmarks/results/efficiency.json       30 minutes on two cores
+  git worktree add ../former 52eae4e6 && python -m benchmarks.studies.efficiency --former ../former
   python -m benchmarks.studies.efficiency --quick                                           fewer, shorter rounds
   python -m benchmarks.studies.efficiency --run runs/digits --images runs/digits/data       a classifier of your own
 
@@ -31,7 +32,8 @@ many worker processes, which run the same step files with the same threads on im
 is what the work alone allows; what Triton does not reach of it is the cost of serving. All are pinned, each instance to
 cores of its own. In steps and shared_decode half of the processes decode, and half run the engine. Each side first
 searches the batch that suits it best. A fifth side is steps with its defaults, which is what serving.layout meant until
-auto: two processes of each step, unpinned, and batches of up to 8.
+auto: two processes of each step, unpinned, and batches of up to 8. With --former, a sixth side is the default of an
+earlier revision: assembled, launched and served by its own code, from a checkout of it.
 
 In every round each side climbs the same grid of rates (10 % from one to the next), in turns, on the same seeded Poisson
 arrivals. It holds a rate where at most one request in a hundred takes over 50 ms and 99 % of the rate is achieved. Its
@@ -45,6 +47,7 @@ nothing."""
 
 def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.effort import effort_of
+    from benchmarks.studies.former import commit_of
     from slipway.contract.evidence.studies import EfficiencyResult
 
     effort = effort_of(arguments)
@@ -55,6 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
         "client_shares_the_cores": True,
         **vars(effort),
         "targets": TARGETS,
+        "former_commit": commit_of(arguments.former) if arguments.former else None,
         "classifiers": classifiers,
     }
     with tempfile.TemporaryDirectory(prefix="slipway-efficiency-") as folder:
@@ -79,6 +83,8 @@ def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Cla
     from slipway.repository import pick_engines
 
     if arguments.run:
+        if arguments.former:
+            raise SpecError("--former is for networks with random weights, which it makes again; leave out --run")
         if not arguments.images:
             raise SpecError("--run asks for --images too: a folder of images for this classifier")
         chosen = pick_engines(Bundle.open(arguments.run / "bundle"), arguments.run / "engines", lane="cpu")
@@ -100,7 +106,7 @@ def efficiency(
     time."""
     from benchmarks.studies.climbing import Bench
     from benchmarks.studies.efficiency.load import one_by_one
-    from benchmarks.studies.efficiency.sides import AUTO, PLAIN, POOL, all_sides
+    from benchmarks.studies.efficiency.sides import AUTO, FORMER, PLAIN, POOL, all_sides
     from benchmarks.studies.memory.measure import proportional_mib
     from slipway.benchmark.tuning import NONE, ratio
     from slipway.contract import GateError
@@ -111,7 +117,7 @@ def efficiency(
     given = classifier.serving.model_copy(update=settings)
     serving = settle(given, cores=arguments.workers * arguments.threads, classifiers=1)
     bench = Bench(len(images), effort)
-    with all_sides(classifier, images, serving, work, batches=arguments.batches) as candidates:
+    with all_sides(classifier, images, serving, work, batches=arguments.batches, former=arguments.former) as candidates:
         connects = {
             kind: {name: side.connect for name, side in of_kind.items()} for kind, of_kind in candidates.items()
         }
@@ -135,6 +141,7 @@ def efficiency(
         "memory_mib": memory_mib,
         "distinct_images": len(set(images)),
         "auto_to_plain": ratio(rungs[AUTO], to=rungs[PLAIN]).plain(),
+        "auto_to_former": ratio(rungs[AUTO], to=rungs[FORMER]).plain() if FORMER in rungs else None,
         "share_of_pool": {kind: ratio(rungs[kind], to=rungs[POOL]).plain() for kind in TARGETS},
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
         "tail": {kind: tail.plain() for kind, tail in tails.items()},
@@ -156,9 +163,13 @@ def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[st
             spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
             line += f": {share['mean']:.2f} of the pool {spread}"
         yield f"{line}; {found['memory_mib'][side]:.0f} MiB"
-    gain = found["auto_to_plain"]
-    spread = f"({gain['least']:.2f} to {gain['most']:.2f})"
-    yield f"what auto chooses, fused, holds {gain['mean']:.2f} times as much as steps with its defaults {spread}"
+    for former, gain in (
+        ("steps with its defaults", found["auto_to_plain"]),
+        ("the former default", found["auto_to_former"]),
+    ):
+        if gain:
+            spread = f"({gain['least']:.2f} to {gain['most']:.2f})"
+            yield f"what auto chooses, fused, holds {gain['mean']:.2f} times as much as {former} {spread}"
     for side, tail in found["tail"].items():
         yield f"  {side:13} {tail_line(Tail(**tail), found['serving']['instances'])}"
     processor_ms = {side: spent["server"] + spent["client"] for side, spent in found["processor_ms"].items()}
@@ -205,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
     )
+    add("--former", type=Path, metavar="CHECKOUT", help="an earlier revision, whose default is a side too")
     add_effort(parser, rounds=6, search_rounds=2)
     return parser
 

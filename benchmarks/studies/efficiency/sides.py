@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.climbing import SETTLE_S
+from benchmarks.studies.former import FormerServer, assemble_formerly, served_formerly
 from slipway.benchmark.figures import step_time
 from slipway.benchmark.pool import Pool, PoolConnection, Work, WorkerAnswer
 from slipway.benchmark.processes import give_way, snapshot
@@ -20,10 +21,11 @@ from slipway.contract.serving import CpuServing, Serving
 from slipway.repository import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.plan import plan
-from slipway.serving import Ports, serve
+from slipway.serving import Ports, Server, serve
 
-POOL, AUTO, PLAIN = "pool", "fused", "steps_default"
-"""`AUTO` is what `serving.layout: auto` chooses for one classifier, `PLAIN` what `layout: steps` alone means."""
+POOL, AUTO, PLAIN, FORMER = "pool", "fused", "steps_default", "former_default"
+"""`AUTO` is what `serving.layout: auto` chooses for one classifier, `PLAIN` what `layout: steps` alone means, and
+`FORMER` the default of an earlier revision, by its own code."""
 HALVED = ("steps", "shared_decode")
 """Layouts in which half of the processes decode, and half run the engine."""
 PLAIN_SERVING = {"layout": "steps", "threads": 1, "instances": 2, "pinned": False, "preferred_batch_size": 0}
@@ -52,7 +54,13 @@ class Side:
 
 @contextmanager
 def all_sides(
-    classifier: Classifier, images: Sequence[bytes], serving: Serving, work: Path, *, batches: Sequence[int]
+    classifier: Classifier,
+    images: Sequence[bytes],
+    serving: Serving,
+    work: Path,
+    *,
+    batches: Sequence[int],
+    former: Path | None,
 ) -> Iterator[dict[str, dict[str, Side]]]:
     """Start and warm up the pool and each side of Triton, one for each size of batch. The pool has `instances` as
     workers.
@@ -77,7 +85,12 @@ def all_sides(
             for kind in HALVED:
                 add(kind, name, {**batched, "layout": kind, "instances": half, "preprocess_instances": half})
             add(AUTO, name, {**batched, "layout": AUTO})
-        add(PLAIN, f"batches up to {serving.max_batch_size}", {**PLAIN_SERVING, "preprocess_instances": 2})
+        largest = f"batches up to {serving.max_batch_size}"
+        add(PLAIN, largest, {**PLAIN_SERVING, "preprocess_instances": 2})
+        if former:
+            repository = assemble_formerly(former, classifier.name, work)
+            server = stack.enter_context(served_formerly(former, repository, log=work / "former.log"))
+            sides[FORMER] = {largest: side_of(server, server.pid, classifier.name, images)}
         yield sides
 
 
@@ -86,9 +99,13 @@ def serve_alone(stack: ExitStack, classifier: Classifier, images: Sequence[bytes
     # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
     plan(contents([classifier], lane="cpu", multi={}), folder).write()
     server = stack.enter_context(serve(folder, ports=Ports.free(), log=folder.with_suffix(".log")))
-    give_way(server.process.pid)
-    connect = partial(HttpConnection, server.grpc_url, http_url=server.http_url, model=classifier.name, images=images)
-    return Side(connect, server.process.pid)
+    return side_of(server, server.process.pid, classifier.name, images)
+
+
+def side_of(server: Server | FormerServer, pid: int, model: str, images: Sequence[bytes]) -> Side:
+    give_way(pid)
+    connect = partial(HttpConnection, server.grpc_url, http_url=server.http_url, model=model, images=images)
+    return Side(connect, pid)
 
 
 def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -> Work:

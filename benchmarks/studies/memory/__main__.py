@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.studies.memory.result import Memory, MemoryResult
     from slipway.contract.evidence.studies import Share
 
-AUTO, STEPS, BEFORE = "auto", "steps", "before"
+AUTO, STEPS, FORMER = "auto", "steps", "former"
 SMALL, LARGE = "images", "photographs"
 FIGURES = ("total_mib", "held_mib", "peaks_mib")
 IMAGES, PHOTOGRAPHS, TIMES, AT_ONCE = 250, 6, 4, 8
@@ -26,7 +27,7 @@ LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient
 EPILOG = """examples:
   make demo                                                                             makes the classifier
   python -m benchmarks.studies.memory --output benchmarks/results/memory.json           4 minutes on two cores
-  python -m benchmarks.studies.memory --before FOLDER      with a repository that an earlier release assembled
+  python -m benchmarks.studies.memory --former CHECKOUT    with an earlier revision's server, after `make demo` there
 
 Each round starts every server in turn, asks for 250 images, eight at a time, and for photographs of 12 million pixels,
 and reads what its processes take after each. It counts page frames, so other work on the machine changes nothing, and
@@ -34,6 +35,7 @@ the study has to run as root."""
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.former import commit_of
     from benchmarks.studies.memory.result import MemoryResult
     from benchmarks.studies.resize.photographs import jpeg, pictures
     from slipway.benchmark.gate import load_images
@@ -45,10 +47,14 @@ def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="slipway-memory-") as folder:
         repositories, name = assembled(arguments, Path(folder))
         serving = {side: how(repository, name) for side, repository in repositories.items()}
+        if arguments.former:
+            repositories[FORMER] = arguments.former / "model_repository/cpu"
+            serving[FORMER] = f"the default of {commit_of(arguments.former)}"
         memory: dict[str, dict[str, list[Memory]]] = {side: {kind: [] for kind in sent} for side in repositories}
         for number in range(arguments.rounds):
             for side, repository in repositories.items():
-                for kind, taken in served(repository, name, sent, Path(folder)):
+                former = arguments.former if side == FORMER else None
+                for kind, taken in served(repository, name, sent, Path(folder), former=former):
                     memory[side][kind].append(taken)
                     print(f"round {number + 1}, {side}, {kind}: {taken.total_mib:.0f} MiB", flush=True)
     result = MemoryResult(
@@ -77,7 +83,7 @@ def assembled(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Pa
         settings = chosen.serving.model_copy(update={"layout": side, **change})
         found[side] = folder / side
         assemble([replace(chosen, settings=settings)], found[side])
-    return found | ({BEFORE: arguments.before} if arguments.before else {}), chosen.name
+    return found, chosen.name
 
 
 def how(repository: Path, name: str) -> str:
@@ -88,15 +94,25 @@ def how(repository: Path, name: str) -> str:
     return str(serving[name])
 
 
-def served(repository: Path, name: str, sent: dict[str, list[bytes]], folder: Path) -> "Iterator[tuple[str, Memory]]":
-    """Measure the memory of a new server after each kind of image."""
+def served(
+    repository: Path, name: str, sent: dict[str, list[bytes]], folder: Path, *, former: Path | None
+) -> "Iterator[tuple[str, Memory]]":
+    """Measure the memory of a new server after each kind of image; `former` is the checkout whose code serves."""
+    from benchmarks.studies.former import served_formerly
     from benchmarks.studies.memory.measure import memory_of
     from slipway.serving import Ports, serve
 
-    with serve(repository, ports=Ports.free(), log=folder / "server.log") as server:
+    log = folder / "server.log"
+    with ExitStack() as stack:
+        if former:
+            before = stack.enter_context(served_formerly(former, repository, log=log))
+            url, pid = before.grpc_url, before.pid
+        else:
+            server = stack.enter_context(serve(repository, ports=Ports.free(), log=log))
+            url, pid = server.grpc_url, server.process.pid
         for kind, images in sent.items():
-            asyncio.run(ask_all(server.grpc_url, name, images))
-            yield kind, memory_of(server.process.pid)
+            asyncio.run(ask_all(url, name, images))
+            yield kind, memory_of(pid)
 
 
 async def ask_all(url: str, name: str, images: Sequence[bytes]) -> None:
@@ -142,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     runs = Path("runs/digits")
     add("--run", type=Path, default=runs, metavar="RUN", help="a folder with bundle/ and engines/ (%(default)s)")
     add("--images", type=Path, default=runs / "data", metavar="FOLDER", help="image files below it (%(default)s)")
-    add("--before", type=Path, metavar="FOLDER", help="a repository of the same classifier, to be compared too")
+    add("--former", type=Path, metavar="CHECKOUT", help="an earlier revision, whose demo's server is measured too")
     add("--rounds", type=int, default=5, metavar="N", help="starts of each server (%(default)s)")
     add("--seed", type=int, default=0, help="seed of the order of the images and of the noise (%(default)s)")
     return parser

@@ -77,6 +77,10 @@ class Efficient(Part):
 
     batches: dict[str, str]
     share_of_pool: dict[str, Share]
+    auto_to_plain: Share
+    """Capacity of what `serving.layout: auto` chooses, relative to `steps` with its defaults."""
+    auto_to_former: Share | None = None
+    """Capacity of what `auto` chooses, relative to the default of `former_commit`."""
     capacity_per_s: dict[str, tuple[float, ...]]
     one_by_one_ms: dict[str, dict[str, float]]
     processor_ms: dict[str, dict[str, float]]
@@ -90,6 +94,8 @@ class EfficiencyResult(ServedResult):
 
     limit_ms: float
     targets: dict[str, float]
+    former_commit: str | None = None
+    """The earlier revision whose default was a side too."""
     classifiers: dict[str, Efficient] = Field(min_length=1)
 
     @property
