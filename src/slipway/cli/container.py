@@ -14,8 +14,8 @@ from slipway.contract.base_bundle import open_network
 from slipway.contract.installed import Installed, differences
 from slipway.contract.nvidia_releases import NEWEST, release
 from slipway.contract.shared_rules import listed
-from slipway.serving.command import SPOKEN
 from slipway.serving.container import FALLBACK_START_S, INNER_PORTS, MODELS, TRITON_USER, ULIMITS, shm_bytes, tmp_bytes
+from slipway.serving.ports import SPOKEN
 from slipway.system.arguments import add_action, parsed, port
 from slipway.system.json_line import add_json, print_json, verb_parser
 from slipway.system.text import command as shell_line

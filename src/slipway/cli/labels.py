@@ -13,8 +13,8 @@ from slipway.system.text import command, few, shown
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
     from slipway.operations.journal.store import Store
-    from slipway.operations.labels.given import Written
-    from slipway.operations.labels.served import LabelledClassifier
+    from slipway.operations.labels.add_labels import Written
+    from slipway.operations.labels.labelled_classifier import LabelledClassifier
 
 EPILOG = """example:
   slipway labels select gateway.yaml
@@ -52,7 +52,7 @@ class Opened(NamedTuple):
 def main(arguments: argparse.Namespace) -> None:
     from slipway.operations.gateway.settings import read_settings  # not at the top: --help needs no library
     from slipway.operations.journal.store import Store
-    from slipway.operations.labels.served import LabelledClassifier
+    from slipway.operations.labels.labelled_classifier import LabelledClassifier
 
     settings = read_settings(arguments.settings)
     if settings.observe is None:
@@ -94,7 +94,7 @@ def select(arguments: argparse.Namespace, on: Opened) -> None:
 
 
 def add(arguments: argparse.Namespace, on: Opened) -> None:
-    from slipway.operations.labels.given import check_annotator, read_given, write_given
+    from slipway.operations.labels.add_labels import check_annotator, read_given, write_given
     from slipway.operations.labels.truth import KNOWN
 
     annotator = KNOWN if arguments.known else check_annotator(arguments.annotator)
@@ -169,7 +169,7 @@ def status(arguments: argparse.Namespace, on: Opened) -> None:
 
 def dataset(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels.harvest import harvest
-    from slipway.training.data.grown import grow, open_old
+    from slipway.training.data.grow_dataset import grow, open_old
 
     old = open_old(arguments.data, root=arguments.root)
     images, left_out = harvest(on.store, on.served.classifier)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from slipway.serving.command import Ports
+from slipway.serving.ports import Ports
 from slipway.system.arguments import port, seconds
 from slipway.system.json_line import print_json, verb_parser
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from slipway.errors import ServingError
 from slipway.oci.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
 from slipway.serving.binary import ignored_variables, installed_server
-from slipway.serving.command import HOST, SPOKEN, Ports
 from slipway.serving.messages import Messages
+from slipway.serving.ports import HOST, SPOKEN, Ports
 from slipway.system.arguments import Parser, parsed, port, seconds
 from slipway.system.json_line import add_json
 

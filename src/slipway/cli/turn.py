@@ -201,10 +201,10 @@ def _is_rolled_back(turn: "Turn", record: "TurnRecord") -> bool:
 
 def gate(arguments: argparse.Namespace) -> int:
     from slipway.contract.evidence.gate import FILE_NAME
-    from slipway.engines.old_test import answering, compare_on_old_test
+    from slipway.engines.old_test_split import compare_on_old_test, open_run
     from slipway.system.targets import write_file
 
-    old, new = (answering(one, arguments.engine) for one in (arguments.old_run, arguments.run_folder))
+    old, new = (open_run(one, arguments.engine) for one in (arguments.old_run, arguments.run_folder))
     found = compare_on_old_test(old, new)
     write_file(arguments.run_folder / FILE_NAME, found.to_json())
     for line in found.lines():

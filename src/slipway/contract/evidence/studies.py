@@ -1,4 +1,4 @@
-"""The study results that the benchmark page shows. A study may record more fields than these."""
+"""The study results that the speed page shows. A study may record more fields than these."""
 
 from typing import Any, Literal
 

@@ -21,8 +21,8 @@ from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.journal.folders import in_memory
 from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
-from slipway.serving.command import HOST
 from slipway.serving.endpoint import Renewed
+from slipway.serving.ports import HOST
 from slipway.serving.supervisor import Event, pause_s
 from slipway.system.text import command
 from slipway.system.timed_http import TimedConnection

@@ -15,7 +15,7 @@ from slipway.contract.typed_file import Contract
 from slipway.operations.journal.settings import Observe
 from slipway.operations.labels.settings import Labels
 from slipway.operations.watch.settings import WatchSettings
-from slipway.serving.command import HOST, Ports
+from slipway.serving.ports import HOST, Ports
 from slipway.system.home import user_folder
 from slipway.system.text import few
 
