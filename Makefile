@@ -58,7 +58,7 @@ doctor: setup ## check which parts of REPOSITORY would load on this machine: mak
 study-%: setup ## a study of benchmarks/studies: make study-soak, make study-training ARGS="folds noise"
 	$(BIN)/python -m benchmarks.studies.$* $(ARGS)
 
-bench: perf_analyzer $(RUN)/engines/choice.json ## the README's figures of speed: P99, capacity, steps and a report, in RUN/bench (15 minutes)
+bench: perf_analyzer $(RUN)/engines/choice.json ## the README's figures of speed: P99, capacity, steps and the speed page, in RUN/bench (15 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
 
 gpu-proof: ## the proofs that need a GPU, or some of them: PROOFS="codec dali" (12 minutes; docs/gpu-proof.md)

@@ -18,6 +18,7 @@ from pathlib import Path
 from packaging.metadata import Metadata
 
 from slipway import __version__
+from slipway.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
 BESIDE_THE_PACKAGE = {"PKG-INFO", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore"}
@@ -81,7 +82,9 @@ def check_installed(wheel: Path, *, environment: Path) -> None:
     run("uv", "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, wheel)
     (site_packages,) = environment.glob("lib/python*/site-packages")
     (site_packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    run(environment / "bin/slipway", "--help")
+    run(environment / "bin/slipway", "--version")
+    for verb in VERBS:
+        run(environment / "bin/slipway", verb, "--help")
     run(environment / "bin/slipway", "lint", ROOT / "model_repository/example")
     said = run(python, "-c", CLIENT)
     if said != f"{__version__} {site_packages / 'slipway/__init__.py'}\n":

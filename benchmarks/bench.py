@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every figure of a classifier's speed on one machine, and the report of them: the published ones come from here."""
+"""Every figure of a classifier's speed on one machine, and their speed page: the published ones come from here."""
 
 import argparse
 import os
@@ -11,11 +11,12 @@ from pathlib import Path
 
 from slipway.contract import SlipwayError
 from slipway.serving import Ports, serve
+from slipway.system.arguments import Parser
 from slipway.system.process import child, run
 
 ROOT = Path(__file__).parents[1]
 VERDICTS = (0, 1, 3, 4)
-"""Exit codes of the gate that let the benchmark continue: the report shows what failed."""
+"""Exit codes of the gate that let the benchmark continue: the speed page shows what failed."""
 EPILOG = """examples:
   make bench                                                      digits of `make demo`, into runs/digits/bench
   benchmarks/bench.py runs/pets --images data/pets/test           a classifier of your own
@@ -49,18 +50,18 @@ def main(arguments: argparse.Namespace) -> None:
     )
     files = [out / f"{name}.json" for name in ("gate", "capacity", "perf_analyzer", "verdict")]
     price = ("--engine", chosen.engine.path, "--price", arguments.price)
-    step("report", "benchmarks/speed.py", *files, *price, "--out", out / "report.html")
+    step("speed page", "benchmarks/speed.py", *files, *price, "--out", out / "report.html")
     print(f"\n{time.monotonic() - started:.0f} s; look at {out}/report.html")
 
 
 def served(name: str, arguments: argparse.Namespace, out: Path, *, url: str, pid: int) -> None:
-    """Ask the running server everything that the report shows."""
+    """Ask the running server everything that the speed page shows."""
     asked = (name, "--url", url, "--images", arguments.images)
     gate = ("benchmarks/gate.py", *asked, "--pid", pid, "--rate", arguments.rate)
-    step("latency", *gate, "--requests-per-block", 1200, "--output", out / "gate.json", allowed=VERDICTS)
-    step("capacity", *gate, "--find-capacity", "--output", out / "capacity.json", allowed=VERDICTS)
+    step("latency", *gate, "--requests-per-block", 1200, "--out", out / "gate.json", allowed=VERDICTS)
+    step("capacity", *gate, "--find-capacity", "--out", out / "capacity.json", allowed=VERDICTS)
     load = ("--concurrency", 4, "--distinct-images", 256)
-    step("every step at its most", "benchmarks/perf_analyzer.py", *asked, *load, "--output", out / "perf_analyzer.json")
+    step("every step at its most", "benchmarks/perf_analyzer.py", *asked, *load, "--out", out / "perf_analyzer.json")
 
 
 def study(name: str) -> tuple[str, str]:
@@ -84,13 +85,13 @@ def step(title: str, *command: object, allowed: tuple[int, ...] = (0,)) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice")
     add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
-    add("--rate", type=float, default=50.0, metavar="PER_S", help="at which P99 is judged (%(default)g)")
-    add("--price", default="cpu-2", help="a row of src/slipway/cli/prices.yaml (%(default)s)")
-    add("--out", type=Path, metavar="FOLDER", help="folder for the result files and the report (default: RUN/bench)")
+    add("--rate", type=float, default=50.0, metavar="PER_S", help="rate at which P99 is judged")
+    add("--price", default="cpu-2", help="a row of src/slipway/cli/prices.yaml")
+    add("--out", type=Path, metavar="FOLDER", help="folder for the result files and the page; default: RUN/bench")
     return parser
 
 

@@ -54,13 +54,25 @@ def add_options(parser: Any) -> None:
     add("--model", env_var="SLIPWAY_MODEL", required=True, help="The ensemble to ask: the classifier's name")
     images = {"env_var": "SLIPWAY_IMAGES", "include_in_web_ui": False}  # read once, before the page exists
     add("--images", required=True, metavar="FOLDER", help="Image files below it are sent", **images)
-    add("--grpc-url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
-    add("--http-url", default="127.0.0.1:8000", help="host:port of Triton's HTTP (%(default)s)")
-    add("--clients", type=int, default=4, metavar="N", help="Users at the end; half are Grpc, half Http (%(default)s)")
-    add("--duration-s", type=float, default=60.0, metavar="S", help="Of the whole load (%(default)g)")
+    add("--grpc-url", default="127.0.0.1:8001", help="host:port of Triton's gRPC; default: %(default)s")
+    add("--http-url", default="127.0.0.1:8000", help="host:port of Triton's HTTP; default: %(default)s")
+    add(
+        "--clients",
+        type=int,
+        default=4,
+        metavar="N",
+        help="Users at the end, half Grpc, half Http; default: %(default)s",
+    )
+    add("--duration-s", type=float, default=60.0, metavar="S", help="Of the whole load; default: %(default)g")
     add("--ramp-steps", type=int, default=1, metavar="N", help="Reach --clients in N equal steps; 1 is a soak")
-    add("--deadline-s", type=float, default=5.0, metavar="S", help="After which a request is given up (%(default)g)")
-    add("--seed", type=int, default=0, help="Of the draw and the order of the images (%(default)s)")
+    add(
+        "--deadline-s",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="Limit of a request; default: %(default)g",
+    )
+    add("--seed", type=int, default=0, help="Of the draw and the order of the images; default: %(default)s")
 
 
 def read_images(environment: Any, **_: Any) -> None:

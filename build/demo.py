@@ -37,7 +37,7 @@ def main(_: argparse.Namespace) -> None:
         step(
             "latency gate",
             f"slipway gate digits --url {server.grpc_url} --images {RUN}/data --rate 50 --minutes 2 "
-            f"--pid {server.process.pid} --output {GATE}",
+            f"--pid {server.process.pid} --out {GATE}",
             allowed=(0, FAILED, TOO_FEW, LATE),
         )
     step("page of the latencies", f"slipway speed {GATE} --out {RUN}/latency.html")

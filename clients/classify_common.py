@@ -64,9 +64,14 @@ def parse_arguments(about: str, *, port: int) -> argparse.Namespace:
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="an image file, or a folder of them")
     add("--model", required=True, help="the classifier's name")
-    add("--url", default=f"127.0.0.1:{port}", help="host:port of tritonserver (%(default)s)")
-    add("--batch-size", type=int, default=8, help="images per request, capped at the model's limit (%(default)s)")
-    add("--timeout-s", type=float, default=10.0, help="deadline of each request, 0.01 s or more (%(default)s)")
+    add("--url", default=f"127.0.0.1:{port}", help="host:port of tritonserver; default: %(default)s")
+    add(
+        "--batch-size",
+        type=int,
+        default=8,
+        help="most images per request; default: %(default)s",
+    )
+    add("--timeout-s", type=float, default=10.0, help="deadline of each request, 0.01 s or more; default: %(default)s")
     add("--json", action="store_true", help="JSON lines in place of the table")
     add("--full", action="store_true", help='with --json: also "probability" of each class and "embedding", if any')
     args = parser.parse_args()

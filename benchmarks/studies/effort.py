@@ -28,13 +28,13 @@ def add_effort(parser: argparse.ArgumentParser, *, rounds: int, search_rounds: i
         "--limit-ms",
         type=float,
         default=50.0,
-        help="limit on P99 (%(default)g); it must be under 1000, the deadline of a request",
+        help="limit on P99; it must be under 1000, the deadline of a request",
     )
     add("--quick", action="store_true", help="measure only 2 rounds of 200 requests, to notice a large change")
-    add("--rounds", type=int, metavar="N", help=f"counted rounds, after an uncounted pilot (default: {rounds})")
-    add("--requests", type=int, metavar="N", help="counted requests per block; a tenth more warm up (default: 300)")
-    add("--start", type=float, default=60.0, metavar="PER_S", help="rate at which the pilots begin (%(default)g)")
-    add("--seed", type=int, default=0, help="seed of the arrivals and the order of the images (%(default)s)")
+    add("--rounds", type=int, metavar="N", help=f"counted rounds, after an uncounted pilot; default: {rounds}")
+    add("--requests", type=int, metavar="N", help="counted requests per block; a tenth more warm up; default: 300")
+    add("--start", type=float, default=60.0, metavar="PER_S", help="rate at which the pilots begin")
+    add("--seed", type=int, default=0, help="seed of the arrivals and the order of the images")
 
 
 def effort_of(arguments: argparse.Namespace) -> Effort:

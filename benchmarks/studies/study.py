@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.system.arguments import Parser
 from slipway.system.targets import file_option, write_file
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def provenance(libraries: Iterable[str]) -> dict[str, Any]:
 
 
 def finish(result: "Contract", arguments: argparse.Namespace) -> None:
-    """Write the result where `--output` says, and the JSON line last."""
+    """Write the result where `--out` says, and the JSON line last."""
     if arguments.out:
         write_file(arguments.out, result.to_json())
         print(f"written to {arguments.out}", flush=True)
@@ -49,11 +50,9 @@ def study_parser(
     Args:
         result: the published result file, for a study that always writes one.
     """
-    parser = argparse.ArgumentParser(description=doc, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=doc, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--out",
-        "--output",
-        dest="out",
         type=file_option(keys, what="a result of this study"),
         default=result,
         metavar="FILE",
@@ -67,8 +66,8 @@ def simulation_parser(doc: str | None, *, epilog: str, runs_of: str, result: Pat
     """Make the parser of a study that simulates; `runs_of` names the object of `--runs`."""
     parser = study_parser(doc, epilog=epilog, keys=(key,), result=result)
     add = parser.add_argument
-    add("--runs", type=int, default=1000, metavar="N", help=f"number of runs of {runs_of} (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of everything that is drawn (%(default)s)")
+    add("--runs", type=int, default=1000, metavar="N", help=f"number of runs of {runs_of}")
+    add("--seed", type=int, default=0, help="seed of everything that is drawn")
     return parser
 
 

@@ -9,7 +9,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from slipway.system.arguments import port
+from slipway.system.arguments import Parser, port
 from slipway.system.process import run
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +74,9 @@ def secret(path: Path, *, size: int) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT / "runs/label-studio", help="folder; default: %(default)s")
-    parser.add_argument("--port", type=port, default=8080, help="default: %(default)s")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT / "runs/label-studio", help="folder of its data")
+    parser.add_argument("--port", type=port, default=8080, help="port of its page")
     parser.add_argument(
         "--prepare", action="store_true", help="make the empty database that a first start copies, and end"
     )

@@ -13,6 +13,7 @@ from benchmarks.studies.scale.result import ScaleResult
 from slipway.contract import DataError
 from slipway.contract.evidence.studies import PeersResult
 from slipway.pages.charts import DIM, PAGE, SERIES, TEXT, TONES, VARIABLES, Chart, axes, styled, svg
+from slipway.system.arguments import Parser
 from slipway.system.process import run
 
 HERE = Path(__file__).parent
@@ -179,8 +180,8 @@ def screenshot(page: Path, out: Path, *, height: int, width: int = 1000) -> None
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=ROOT / "runs/digits", help="run of the demo (%(default)s)")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=ROOT / "runs/digits", help="run of the demo")
     parser.add_argument("--drawn", action="store_true", help="only the pictures that need neither a run nor chromium")
     return parser
 

@@ -37,7 +37,7 @@ def test_efficientnet_b4_answers_100_requests_a_second_within_50_ms(
         (images / f"{index:03d}.jpg").write_bytes(encoded)
     command = [sys.executable, str(ROOT / "benchmarks/gate.py"), os.environ.get(MODEL, "efficientnet_b4")]
     command += ["--url", needs_triton, "--images", str(images), "--rate", "100", "--limit-ms", "50"]
-    command += ["--requests-per-block", "3000", "--output", str(output)]
+    command += ["--requests-per-block", "3000", "--out", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert output.is_file(), done.stderr[-2000:]
     shutil.copyfile(output, RESULT)

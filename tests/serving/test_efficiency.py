@@ -185,7 +185,7 @@ def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, i
 def test_tune_measures_with_the_gate_and_leaves_a_run_alone_when_dry(run: Path, images: Path, tmp_path: Path) -> None:
     evidence = tmp_path / "evidence.json"
     options = ("--start", "400", "--limit-ms", "900", "--minutes", "0", "--requests", "459", "--dry-run")
-    done = run_script("benchmarks/tune.py", run, "--images", images, *options, "--output", evidence, cwd=tmp_path)
+    done = run_script("benchmarks/tune.py", run, "--images", images, *options, "--out", evidence, cwd=tmp_path)
     result = json.loads(evidence.read_text())
     assert "KEPT: nothing better was found" in done.stdout
     assert not result["search"]["complete"]

@@ -1,5 +1,6 @@
 """`slipway serve --gateway`: both start and stop together, and neither takes the other with it."""
 
+import argparse
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
+from slipway.cli import serve
 from slipway.client import Client, Options
+from slipway.contract import ServingError
 from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE, Launched
 from tests.support.gateways import KEYS, needs_envoy, write_gateway
@@ -54,7 +57,7 @@ def test_both_start_and_stop_and_a_killed_envoy_comes_back(launch: Callable[...,
     (path.parent / "cars.key").chmod(0o644)
     code, said = reload(launched)
     assert code == 1
-    assert re.search(r"unchanged; the gateway goes on as before: .*cars.key.*600", said), said
+    assert re.search(r"unchanged; the gateway keeps its old settings: .*cars.key.*600", said), said
     assert launched.events("gateway_not_updated")
     (path.parent / "cars.key").chmod(0o600)
     assert reload(launched)[0] == 0
@@ -99,6 +102,12 @@ def test_a_gateway_that_cannot_start_ends_the_launcher_before_anything_is_served
     assert "starting" not in done.stderr
 
 
+def test_a_gateway_needs_a_server_that_listens_here(tmp_path: Path) -> None:
+    arguments = argparse.Namespace(gateway=tmp_path / "gateway.yaml", host="192.0.2.1")
+    with pytest.raises(ServingError, match=r"; give --host 127\.0\.0\.1 or 0\.0\.0\.0, or leave --gateway out"):
+        serve._gateway(arguments, Ports(), event=print)
+
+
 def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tmp_path: Path) -> None:
     path = write_gateway(tmp_path / "gateway", tls=False, repository=str(EXAMPLE))
     command = [sys.executable, "-m", "slipway", "gateway", str(path)]
@@ -111,7 +120,7 @@ def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tm
         wait_for_words(process, log, "it forwards 2 models")
         path.write_text(path.read_text() + "nope: 1\n")
         process.send_signal(signal.SIGUSR1)
-        wait_for_words(process, log, "goes on as before")
+        wait_for_words(process, log, "keeps its old settings")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert not below.is_running()

@@ -23,7 +23,7 @@ from slipway.contract import Decision
 from slipway.operations.gateway import routes
 from slipway.operations.journal.collector import FILES
 from slipway.operations.journal.retention import prune
-from slipway.operations.journal.settings import SERVERS, Servers
+from slipway.operations.journal.settings import SERVERS, ArmPorts
 from slipway.operations.journal.spool import read_dropped, tap_files
 from slipway.operations.journal.status import last_rows
 from slipway.operations.journal.store import Store
@@ -154,7 +154,7 @@ def test_another_bundle_behind_the_gateway_claims_no_parity(
     with journal() as one, one.client() as client:
         client.classify(RED)
         until(lambda: tap_files(one.settings.spool))
-        (one.settings.folder / SERVERS).write_text(Servers(grpc={"stable": other.ports.grpc}).to_json())
+        (one.settings.folder / SERVERS).write_text(ArmPorts(grpc={"stable": other.ports.grpc}).to_json())
         one.empty()
         (row,) = last_rows(one.settings, last=9, classifier=None)
         assert row["parity"] == "other_bundle"

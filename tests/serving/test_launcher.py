@@ -110,11 +110,9 @@ def test_the_key_is_said_nowhere_and_no_process_shows_it(launch: Launch) -> None
 def test_a_port_in_use_is_one_sentence_that_names_it_and_its_option(launch: Launch, which: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        started = time.monotonic()
         launched = launch(EXAMPLE, f"--{which}-port", port)  # the last one counts
         assert launched.process.wait(timeout=180) == 1
-        assert time.monotonic() - started < 10
-    (said,) = launched.said().splitlines()
+    (said,) = launched.said().splitlines()  # and nothing of a server that starts
     assert f"port {port} ({which})" in said
     assert f"--{which}-port" in said
     assert launched.leftovers() == []

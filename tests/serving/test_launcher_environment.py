@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from slipway.serving import Ports
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 from tests.support.asking import asking, wait_until
 from tests.support.scripts import run_slipway
 from tests.support.v2_requests import RED

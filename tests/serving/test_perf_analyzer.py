@@ -52,7 +52,7 @@ def test_the_make_target_makes_the_wheels_binary_start(installed: str) -> None:
 
 def test_the_ensemble_and_every_step_are_measured_in_a_closed_loop(run: Run, tmp_path: Path) -> None:
     short = ("--duration-s", "1", "--warm-up-s", "0.3")
-    done = run("--concurrency", "2", *short, "--output", tmp_path / "result.json", "--json")
+    done = run("--concurrency", "2", *short, "--out", tmp_path / "result.json", "--json")
     assert done.returncode == 0, done.stderr
     result = PerfAnalyzerResult.read(tmp_path / "result.json")
     assert json.loads(done.stdout.splitlines()[-1]) == json.loads(result.to_json())

@@ -27,7 +27,7 @@ def capacity(images, tmp_path_factory):
         patch.setattr(capacity_module, "MAX_CONFIRMATIONS", 1)
         patch.setattr(capacity_module, "SEARCH_BUDGET_S", 15.0)
         line = f"stub --images {images} --url {stub.url} --find-capacity --rate 240 --limit-ms 100 --blocks 2"
-        sizes = "--requests-per-block 460 --warm-up-requests 20 --minutes 0.01 --output"
+        sizes = "--requests-per-block 460 --warm-up-requests 20 --minutes 0.01 --out"
         code = gate.main(gate.parser().parse_args([*line.split(), *sizes.split(), str(output)]))
         return code, CapacityResult.read(output)
 

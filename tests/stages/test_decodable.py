@@ -14,7 +14,7 @@ from slipway.training import train
 from slipway.training.data import dataset as checks
 from slipway.training.data.dataset import check_decodable
 from slipway.training.data.loader import Loading, eval_loader
-from slipway.training.learn import fit
+from slipway.training.learn import train as training
 from tests.support.bad_images import corpus
 from tests.support.colour_training import small_spec, write_colours
 from tests.support.image_files import encode
@@ -78,7 +78,7 @@ def test_training_stops_before_its_first_epoch(fault: str, tmp_path: Path, monke
     def first_epoch(*_: Any, **__: Any) -> None:
         pytest.fail("training has begun")
 
-    monkeypatch.setattr(fit, "_fit", first_epoch)
+    monkeypatch.setattr(training, "_fit", first_epoch)
     data, message = FAULTS[fault]
     root = write_colours(tmp_path / "data")
     (root / "red/bad.png").write_bytes(data)

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from slipway.contract import ExportError
-from slipway.evaluation.fit import fit_temperature
+from slipway.evaluation.fit_decision import fit_temperature
 from slipway.evaluation.predict import Float
 from slipway.onnx_graph import load, output_sizes, save
 from slipway.steps.engine_openvino import Engine

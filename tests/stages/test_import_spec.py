@@ -63,7 +63,7 @@ def test_what_is_missing_is_asked_for_by_name(
     ("values", "options", "message"),
     [
         ({"backbone": {"name": "resnet999"}}, {}, "backbone.name: timm has no 'resnet999'; similar names: "),
-        ({"backbone": {"name": "resnet50.nobody"}}, {}, "backbone.name: resnet50.nobody: Invalid pretrained tag"),
+        ({"backbone": {"name": "resnet50.nobody"}}, {}, "resnet50.nobody: Invalid .* Write resnet50 alone, or one"),
         ({"recipes": {}}, {}, "recipes: unknown key; the valid keys here are accuracy, backbone"),
         ({"preprocess": {"input_width": 32}}, {}, "preprocess.input_height: required"),
         ({"data": 5}, {}, "data: keys with values are needed; given 5"),

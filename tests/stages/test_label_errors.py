@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.evaluation.fit import fit_temperature
+from slipway.evaluation.fit_decision import fit_temperature
 from slipway.training.data.dataset import scan
 from slipway.training.search import cross_validation
 from slipway.training.search.cross_validation import OutOfFold, cross_validate, fit_noisy_temperature, write_table

@@ -18,8 +18,8 @@ from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW
 from slipway.contract.spec import AccuracyGate, DecisionPolicy, ThresholdPolicy
 from slipway.engines.predictions_csv import flips, gate_rows, make_rows
 from slipway.evaluation.bundle import evaluate_label_bundle
-from slipway.evaluation.fit import answer, fit_labels, fit_thresholds, refit_decision
-from slipway.evaluation.fit import given as given_by
+from slipway.evaluation.fit_decision import answer, fit_labels, fit_thresholds, refit_decision
+from slipway.evaluation.fit_decision import given as given_by
 from slipway.evaluation.gate import compare_labels
 from slipway.evaluation.labels import evaluate_labels, label_reliability, weighted_average_precision
 from slipway.evaluation.metrics import evaluate

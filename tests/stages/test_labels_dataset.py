@@ -12,9 +12,9 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.spec import Data
 from slipway.operations.journal.store import sha256_of
 from slipway.training.data.dataset import scan
-from slipway.training.data.grown import Grown, open_old
+from slipway.training.data.grow_dataset import Grown, open_old
 from slipway.training.data.joining import split_by_hash
-from slipway.training.learn.fit import train
+from slipway.training.learn.train import train
 from tests.support.colour_training import small_spec
 from tests.support.image_files import encode
 from tests.support.labelled_journals import LabelledJournal, labelled_journal

@@ -13,7 +13,7 @@ from sklearn import metrics
 
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.evaluation.fit import fit_temperature
+from slipway.evaluation.fit_decision import fit_temperature
 from slipway.evaluation.metrics import evaluate, mean_average_precision, top_k_accuracy
 from slipway.evaluation.predict import pixel_batches, predict
 from slipway.evaluation.reliability import expected_calibration_error

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slipway.benchmark.page import read_files
-from slipway.benchmark.page import render as render_benchmark
+from slipway.benchmark.page import render as render_speed
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.evaluation import read_bundle_evaluation
 from slipway.pages.charts import LIGHT, SERIES, VARIABLES, Svg, axes, limit, logarithmic, styled, svg
@@ -169,7 +169,7 @@ def pages(folder: Path) -> dict[str, str]:
     return {
         "report": render(opened(make_served(folder / "built"))),
         "evaluation": render_evaluation(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task)),
-        "benchmark": render_benchmark(results),
+        "speed": render_speed(results),
     }
 
 
@@ -179,7 +179,7 @@ def test_a_browser_paints_the_pages_without_a_complaint(tmp_path: Path, width: i
     colours = {
         "report": ("#12734a", "#5fd09a"),
         "evaluation": ("#3d5a80", "#93b4dd"),
-        "benchmark": ("#1a66b0", "#6fb1f2"),
+        "speed": ("#1a66b0", "#6fb1f2"),
     }
     for name, text in pages(tmp_path).items():
         page = tmp_path / f"{name}.html"

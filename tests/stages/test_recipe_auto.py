@@ -11,7 +11,7 @@ from slipway.contract import Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.recipe import Recipe
 from slipway.training import train
-from slipway.training.learn import fit, preset
+from slipway.training.learn import preset
 from slipway.training.learn.preset import resolve_preset
 from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
 
@@ -136,4 +136,4 @@ def test_arithmetic_that_the_device_lacks_is_an_error(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
     with pytest.raises(SpecError, match=rf"recipe\.precision: {precision} given, .*{remedy}"):
-        fit.train(make_spec(write_digits(tmp_path / "data"), precision=precision), tmp_path / "run")
+        train(make_spec(write_digits(tmp_path / "data"), precision=precision), tmp_path / "run")

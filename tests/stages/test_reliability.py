@@ -12,7 +12,7 @@ from slipway.contract import Decision
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.evidence.evaluation import BundleEvaluation, ScoreChoice
 from slipway.evaluation.bundle import evaluate_bundle
-from slipway.evaluation.fit import fit_platt, fit_temperature
+from slipway.evaluation.fit_decision import fit_platt, fit_temperature
 from slipway.evaluation.intervals import f1_interval, share_interval
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.reliability import expected_calibration_error, reliability

@@ -18,7 +18,7 @@ import torch
 from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.recipe import Compute
 from slipway.training import train
-from slipway.training.learn import fit
+from slipway.training.learn import train as training
 from slipway.training.learn.module import Training
 from tests.support import small_training as fixtures
 from tests.support.damage import Payload
@@ -154,7 +154,7 @@ def test_a_run_that_had_stopped_early_does_not_go_on_when_it_is_resumed(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "save_file", full)
+        patch.setattr(training, "save_file", full)
         with pytest.raises(StorageError, match=r"No space left on device(.|\n)*run\.resume; continue with --resume"):
             train(stopping, tmp_path / "run")
     epochs = len(torch.load(tmp_path / "run.resume/last.ckpt", weights_only=True)["slipway"]["history"])

@@ -116,7 +116,7 @@ def test_another_search_in_the_folder_and_somebody_s_files_are_left_alone(
 
 WRONG = {
     "a field that is none": ({"recipe.lr": {"low": 1, "high": 2}}, r"recipe\.lr: unknown key; the valid keys here are"),
-    "a part that is none": ({"recipes.epochs": {"low": 1, "high": 2}}, r"recipes\.epochs: the spec has no such field"),
+    "a part that is none": ({"recipes.epochs": {"low": 1, "high": 2}}, r"; similar fields: recipe\.epochs"),
     "a value that is refused": ({"recipe.epochs": {"low": 0, "high": 2}}, r"recipe\.epochs: .*given 0"),
     "a choice that is refused": ({"backbone.name": {"choices": [""]}}, r"backbone\.name"),
     "one end": ({"recipe.epochs": {"low": 3}}, "give low and high, or choices"),

@@ -38,7 +38,7 @@ FILES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "evaluate": ("<title>a: evaluation</title>", lambda out: check_page(out, kind="evaluation")),
     "report": ("<title>a: build report</title>", lambda out: check_page(out, kind="build report")),
     "augmentation": ("<title>a: what training sees</title>", lambda out: check_page(out, kind="augmentation")),
-    "benchmark report": ("<title>Benchmark report: a</title>", lambda out: check_page(out, kind="benchmark report")),
+    "speed page": ("<title>Speed: a</title>", lambda out: check_page(out, kind="speed page")),
     "make_parity": ("path,label,split\n", parity_to),
     "clean": ("path,label,split\n", lambda out: write_clean(spec(), ABSENT, out)),
     "failed search": ('{"steps": []}', quantize_beside),

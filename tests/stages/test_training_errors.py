@@ -24,7 +24,7 @@ from slipway.system.process import run
 from slipway.training import train
 from slipway.training.bundle.calibration import write_calibration
 from slipway.training.bundle.write import compare_outputs
-from slipway.training.learn import fit
+from slipway.training.learn import train as training
 from tests.support.bad_images import corpus
 from tests.support.colours import COLOURS, contents, copy_colours
 from tests.support.image_files import encode
@@ -193,7 +193,7 @@ def test_ctrl_c_while_training_leaves_nothing_and_ends_with_130(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit, "_fit", interrupted)
+    monkeypatch.setattr(training, "_fit", interrupted)
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec(tmp_path)))
     assert call("training/train.py", "spec.yaml", "--out", "runs/checkpoint") == 130
     assert "interrupted; nothing half-written is left" in capsys.readouterr().err

@@ -11,13 +11,13 @@ from slipway.cli import turn_build, up
 from slipway.cli.turn_status import READY
 from slipway.contract import Fleet, Lane
 from slipway.contract.evidence.gate import OldTest
-from slipway.engines.old_test import answering, compare_on_old_test
+from slipway.engines.old_test_split import compare_on_old_test, open_run
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.record import read_record
 from slipway.operations.release.trial import Trial
 from slipway.operations.turn.proposal import Proposal
-from slipway.training.data.grown import Grown
+from slipway.training.data.grow_dataset import Grown
 from tests.support import turn_fixtures
 from tests.support.scripts import refused
 from tests.support.shades import INT8
@@ -154,6 +154,12 @@ def test_two_turns_at_once_are_refused(turn: TurnFolder) -> None:
     assert called == []
 
 
+def test_without_a_turn_there_is_none_to_end(turn: TurnFolder) -> None:
+    done = turn.done("end", "--reason", "the labels were wrong")
+    assert done.returncode == 1
+    assert "no turn to end; one begins with slipway turn run gateway/gateway.yaml fleet.yaml shades" in done.stderr
+
+
 @pytest.mark.nightly
 def test_a_turn_that_is_given_up_leaves_its_run_and_the_next_one_takes_another_name(turn: TurnFolder) -> None:
     turn.add_rows()
@@ -221,7 +227,7 @@ def test_a_loss_on_the_old_test_split_ends_in_words(turn: TurnFolder, monkeypatc
 def test_the_old_test_split_is_compared_image_by_image(turn: TurnFolder) -> None:
     turn.add_rows()
     turn.done("run", "--approved-by", "A. Lee")
-    old, new = (answering(turn.folder / run, INT8) for run in ("runs/shades", "runs/shades-2"))
+    old, new = (open_run(turn.folder / run, INT8) for run in ("runs/shades", "runs/shades-2"))
     same = compare_on_old_test(old, old)
     assert (same.overall.lost, same.overall.gained, same.verdict) == (0, 0, "pass")
     found = compare_on_old_test(old, new)

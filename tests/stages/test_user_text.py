@@ -114,14 +114,15 @@ def test_no_script_prints_a_command_with_a_path_that_is_not_quoted() -> None:
 
 
 UNNAMED = {
-    "backup.py: slipway journal backup", "old_test.py: slipway labels dataset", "projects.py: slipway labels push",
-    "run.py: slipway watch run", "store.py: slipway journal run", "turn_release.py: slipway labels push",
-    "turn_release.py: slipway labels pull", "release_compare.py: slipway labels push",
-    "release_compare.py: slipway labels pull",
+    "backup.py: slipway journal backup", "old_test_split.py: slipway labels dataset",
+    "projects.py: slipway labels push", "run.py: slipway watch run", "store.py: slipway journal run",
+    "turn_release.py: slipway labels push", "turn_release.py: slipway labels pull",
+    "release_compare.py: slipway labels push", "release_compare.py: slipway labels pull",
 }  # fmt: skip
 """Verbs without the user's file: names of a process or of what a file came from, and parts of a command."""
 UNKNOWN = {
-    "grown.py: slipway labels select", "store.py: slipway journal rows", "test_split.py: slipway watch reference",
+    "grow_dataset.py: slipway labels select", "store.py: slipway journal rows",
+    "test_split.py: slipway watch reference",
 }  # fmt: skip
 """Verbs to run where the user's file is not known."""
 

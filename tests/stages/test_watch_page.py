@@ -142,7 +142,9 @@ def test_charts_are_drawn_again_after_half_a_minute_or_when_an_alarm_comes(monke
 def test_the_page_may_be_asked_by_several_at_once_and_is_cheap_when_nothing_is_new() -> None:
     facts = [alarmed(f"c{number}") for number in range(4)]
     live = LivePage(lambda: facts)
+    began = time.perf_counter()
     assert "nobody watches now" in live(), "the facts are of 2001"
+    drawn_s = time.perf_counter() - began
     threads = [threading.Thread(target=live) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -151,7 +153,7 @@ def test_the_page_may_be_asked_by_several_at_once_and_is_cheap_when_nothing_is_n
     began = time.perf_counter()
     for _ in range(100):
         live()
-    assert (time.perf_counter() - began) / 100 < 0.05
+    assert time.perf_counter() - began < drawn_s
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")

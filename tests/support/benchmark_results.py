@@ -1,4 +1,4 @@
-"""Result files for the benchmark report: of a simulated server, judged by the gate's own code, and the studies' own."""
+"""Result files for the speed page: of a simulated server, judged by the gate's own code, and the studies' own."""
 
 import shutil
 from collections.abc import Sequence

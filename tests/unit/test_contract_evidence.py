@@ -1,6 +1,7 @@
 """Evidence is written once and read back by the same models; what the project published is read by them too."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from slipway import __version__
 from slipway.contract import Manifest, ManifestError
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.gate import Ungated
+from slipway.contract.evidence.history import EpochRow, history_text, read_history
 from slipway.contract.evidence.latency import CapacityResult, LatencyResult, PerfAnalyzerResult
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.evidence.studies import (
@@ -127,3 +129,13 @@ def test_every_result_says_where_it_comes_from() -> None:
     assert origin.versions["slipway"] == __version__  # of this code, whenever it was installed
     assert origin.machine.cores >= 1
     assert origin.machine.cpu
+
+
+def test_a_history_keeps_the_order_of_its_keys_and_every_digit(tmp_path: Path) -> None:
+    known = {"epoch": 0, "phase": "head", "learning_rate": 0.001, "backbone_learning_rate": 0.0}
+    rows = [{**known, "val_loss": loss, "val_map": 1.0, "train_loss": -0.0} for loss in (0.12345678901234566, math.inf)]
+    text = history_text(EpochRow.parse(row, source="here") for row in rows)
+    assert text == json.dumps(rows, indent=2) + "\n"
+    (tmp_path / "history.json").write_text(text)
+    assert [row.plain() for row in read_history(tmp_path / "history.json")] == rows
+    assert read_history(tmp_path / "history.json")[0]["val_map"] == 1.0

@@ -260,7 +260,7 @@ def test_a_bundle_resealed_under_its_old_id_is_refused(bundle: Path) -> None:
 
 def test_thresholds_have_to_match_the_labels(tmp_path: Path) -> None:
     decision = {"task": "multilabel", "top_k": 1, "thresholds": [0.5, 0.5, 0.5]}
-    with pytest.raises(ManifestError, match="3 thresholds for 2 labels"):
+    with pytest.raises(ManifestError, match="3 thresholds for 2 labels; build it again"):
         Bundle.open(make_bundle(tmp_path / "bundle", decision=decision))
 
 

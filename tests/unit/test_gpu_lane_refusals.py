@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
         one(decoder="cpu"),
         "plan: evaluated with decoder cpu, but the gpu lane decodes with mixed; compile it again",
     ),
-    "labels": (with_another_label, "4 labels for 3 logits of .*plan"),
+    "labels": (with_another_label, "4 labels for 3 logits of .*plan; give an engine that was compiled from"),
     "smaller batch": (
         one(plan={"batch_sizes": [1, 4, 4]}),
         r"plan: the plan takes batches of 1 to 4 images, but the spec serves 1 to 32 \(serving.gpu.max_batch_size\)",

@@ -16,8 +16,9 @@ from slipway.contract import ServingError, Spec, SpecError
 from slipway.lint.gpu_lane import pool_bytes
 from slipway.repository import assemble
 from slipway.serving.binary import TritonBinary
-from slipway.serving.command import Ports, command
+from slipway.serving.command import command
 from slipway.serving.contents import Contents
+from slipway.serving.ports import Ports
 from slipway.serving.reload import plan
 from slipway.steps import guard
 from tests.support.colours import COLOURS, configs, import_step, open_colours

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from slipway.operations.gateway.settings import read_settings
+from slipway.operations.labels.labelled_classifier import LabelledClassifier
 from slipway.operations.labels.locks import only_one
-from slipway.operations.labels.served import LabelledClassifier
 from slipway.operations.labels.studio import LOCK, Pulled, Pushed, connect, pull, push, unlabelled
 from tests.support.journals import until
 from tests.support.labelled_journals import LabelledJournal, labelled_journal

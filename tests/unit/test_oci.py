@@ -70,6 +70,7 @@ def test_building_again_changes_nothing(example: Built) -> None:
     assert contents(example[0].folder) == before
 
 
+@pytest.mark.nightly
 def test_the_example_is_built_in_a_tenth_of_a_second(tmp_path: Path) -> None:
     """The bar is the processor time of the best of five builds, so other work on the machine does not count."""
     taken_s = []

@@ -17,7 +17,7 @@ from slipway.oci.documents import Descriptor
 from slipway.oci.reference import RegistryReference
 from slipway.oci.registry import Registry
 from slipway.operations.gateway.new_secrets import self_signed
-from slipway.operations.labels.rest import Rest
+from slipway.operations.labels.label_studio_rest import Rest
 from slipway.operations.labels.settings import LabelStudio
 from tests.support.slow_sockets import Handle, a_byte_at_a_time, listening, says_nothing
 

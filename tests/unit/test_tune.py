@@ -267,7 +267,7 @@ def test_a_winner_of_the_search_that_is_no_better_when_compared_is_not_taken(fle
         (("", ""), [], "--classifier is not given; the classifiers are digits, letters, pets, cars"),
         (("", ""), ["--classifier", "birds"], "--classifier birds; the classifiers are"),
         (("lane: cpu", "lane: gpu"), ["--classifier", "digits"], r"this machine shows none \(.*\); tune there"),
-        (("lane: cpu", "multi: {page: [digits, cars]}"), ["--classifier", "digits"], "shares its decode in page"),
+        (("lane: cpu", "multi: {page: [digits, cars]}"), ["--classifier", "digits"], "must be equal; take it out"),
         (("", ""), ["--classifier", "digits", "--requests", "458"], "give 459 or more"),
         (("", ""), ["--classifier", "digits", "--limit-ms", "0"], "limit_ms"),
     ],

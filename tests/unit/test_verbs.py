@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,13 @@ def test_help_lists_every_verb_below_its_stage(
         below = said.partition(f"\n{stage}:\n")[2].partition("\n\n")[0]
         assert re.findall(r"^  ([\w-]+) ", below, flags=re.M) == list(verbs)
     assert max(map(len, said.splitlines())) <= 100
+
+
+def test_the_version_is_the_one_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"slipway {metadata.version('slipway')}\n"
 
 
 @pytest.mark.parametrize("words", [[], ["frobnicate"], ["--verbose"]])
@@ -94,9 +103,9 @@ WRITES = {
     "evaluate": ("bundle", "--out"),
     "report": ("bundle", "--engines", "engines", "--out"),
     "augmentations": ("spec", "--out"),
-    "gate": ("digits", "--images", "images", "--output"),
-    "perf-analyzer": ("digits", "--images", "images", "--rate", "1", "--output"),
-    "tune": ("fleet.yaml", "--images", "images", "--output"),
+    "gate": ("digits", "--images", "images", "--out"),
+    "perf-analyzer": ("digits", "--images", "images", "--rate", "1", "--out"),
+    "tune": ("fleet.yaml", "--images", "images", "--out"),
 }
 
 
@@ -162,6 +171,31 @@ def test_every_verb_has_its_result_as_json(name: str) -> None:
     assert all("--json" in one.format_usage() for one in usage)
 
 
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield from parsers(one)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_the_same_form_of_help(name: str) -> None:
+    """Positionals in capitals, a sentence for each argument, its default at the end of it, and `--out` for results."""
+    for parser in parsers(importlib.import_module(VERBS[name].module).parser()):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                continue
+            assert action.help, action
+            if not action.option_strings and not action.choices:
+                assert action.metavar == str(action.metavar).upper(), action
+            if action.default not in (None, False, [], argparse.SUPPRESS):
+                assert "; default: " in action.help, action
+            assert "(default:" not in action.help
+            assert " (%(default)" not in action.help
+            assert "--output" not in action.option_strings
+
+
 @pytest.fixture(scope="module")
 def completion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("completion") / "slipway.bash"
@@ -195,7 +229,7 @@ def test_bash_completes_the_choices_of_an_option_and_a_command_of_a_verb(complet
 def test_bash_completes_files_where_an_argument_is_a_path(completion: Path, tmp_path: Path) -> None:
     (tmp_path / "flowers.yaml").touch()
     assert proposed(completion, "slipway", "train", "flo", cwd=tmp_path) == {"flowers.yaml"}
-    assert proposed(completion, "slipway", "gate", "--output", "flo", cwd=tmp_path) == {"flowers.yaml"}
+    assert proposed(completion, "slipway", "gate", "--out", "flo", cwd=tmp_path) == {"flowers.yaml"}
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -187,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--fast", action="store_true", help="the first third of the compiled ones, with fewer images and rounds")
     add("--only", nargs="+", metavar="NAME", help=f"networks, of {', '.join({**COMPILED, **TRAINED})}")
-    add("--work", type=Path, default=Path("runs/backbones"), help="folder for graphs; default: %(default)s")
+    add("--work", type=Path, default=Path("runs/backbones"), help="folder for graphs")
     add(
         "--page",
         type=file_option("# Backbones", what="a page of the study backbones"),

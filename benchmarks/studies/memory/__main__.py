@@ -26,7 +26,7 @@ TARGET = 0.6
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
   make demo                                                                             makes the classifier
-  python -m benchmarks.studies.memory --output benchmarks/results/memory.json           4 minutes on two cores
+  python -m benchmarks.studies.memory --out benchmarks/results/memory.json           4 minutes on two cores
   python -m benchmarks.studies.memory --former CHECKOUT    with an earlier revision's server, after `make demo` there
 
 Each round starts every server in turn, asks for 250 images, eight at a time, and for photographs of 12 million pixels,
@@ -156,11 +156,11 @@ def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("ratios",))
     add = parser.add_argument
     runs = Path("runs/digits")
-    add("--run", type=Path, default=runs, metavar="RUN", help="a folder with bundle/ and engines/ (%(default)s)")
-    add("--images", type=Path, default=runs / "data", metavar="FOLDER", help="image files below it (%(default)s)")
+    add("--run", type=Path, default=runs, metavar="RUN", help="a folder with bundle/ and engines/")
+    add("--images", type=Path, default=runs / "data", metavar="FOLDER", help="image files below it")
     add("--former", type=Path, metavar="CHECKOUT", help="an earlier revision, whose demo's server is measured too")
-    add("--rounds", type=int, default=5, metavar="N", help="starts of each server (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of the order of the images and of the noise (%(default)s)")
+    add("--rounds", type=int, default=5, metavar="N", help="starts of each server")
+    add("--seed", type=int, default=0, help="seed of the order of the images and of the noise")
     return parser
 
 

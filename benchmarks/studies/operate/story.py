@@ -10,7 +10,7 @@ from benchmarks.studies.operate.box import Box, wait_until
 from benchmarks.studies.operate.digits import NEW, Scans, shuffled, spoil_data, write_data
 from benchmarks.studies.operate.files import write_first, write_fleet, write_gateway, write_head
 from benchmarks.studies.operate.labelling import PERSON, Labelling
-from benchmarks.studies.operate.stream import Answered, Stream
+from benchmarks.studies.operate.stream import SentImage, Stream
 from slipway.contract import Manifest, SlipwayError
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.accuracy import Estimate
@@ -31,7 +31,7 @@ WORSE, STOPS_FOR_A_PERSON = 1, 2
 class Told:
     """All that the story observed."""
 
-    answers: list[Answered]
+    answers: list[SentImage]
     marks_s: dict[str, float]
     """Seconds since the first request at which each stage began."""
     drift: Drift

@@ -13,8 +13,8 @@ GIVEN_UP_S = 10.0
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One request, and its answer."""
+class SentImage:
+    """An image that was sent, and the answer to it."""
 
     sent_s: float
     """Seconds since the stream began."""
@@ -39,7 +39,7 @@ class Stream:
         self._url, self._model, self._options = url, model, Options(key=key, concurrency=64, deadline_s=GIVEN_UP_S)
         self._rate_per_s = rate_per_s
         self.images = images
-        self.answers: list[Answered] = []
+        self.answers: list[SentImage] = []
         self.truth: dict[str, str] = {}
         """The true digit by the id of the request, of all that were sent."""
         self._ended = threading.Event()
@@ -58,7 +58,7 @@ class Stream:
     def now_s(self) -> float:
         return time.monotonic() - self._started_s
 
-    def since(self, start_s: float) -> list[Answered]:
+    def since(self, start_s: float) -> list[SentImage]:
         """Return the requests that were sent at `start_s` or later."""
         return [one for one in self.answers if one.sent_s >= start_s]
 
@@ -90,4 +90,4 @@ class Stream:
         except ClientError:
             pass  # counts as an answer without a label
         ms = (time.monotonic() - sent) * 1000
-        self.answers.append(Answered(sent - self._started_s, request_id, digit, label, bundle, ms))
+        self.answers.append(SentImage(sent - self._started_s, request_id, digit, label, bundle, ms))

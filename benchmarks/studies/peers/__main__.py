@@ -26,7 +26,7 @@ CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
 LIGHT_PER_S = 20.0
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  python -m benchmarks.studies.peers --output benchmarks/results/peers.json      50 minutes on two cores
+  python -m benchmarks.studies.peers --out benchmarks/results/peers.json      50 minutes on two cores
   python -m benchmarks.studies.peers --peers fastapi litserve --quick            two of them, fewer and shorter rounds
 
 Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, DALI, OpenVINO
@@ -34,7 +34,7 @@ on the INT8 graph; 32 answers must be those that Triton gives. Each `<peer>_skil
 skilled team writes: OpenCV and OpenVINO, no guard. `tutorial` has PIL and ONNX Runtime on the FP32 network.
 `slipway_default` is what `layout: auto` chooses, without a search.
 
-`pool` is no server: two worker processes that have the images already, which is what the work alone allows.
+`pool` is not a server: two worker processes that have the images already, which is what the work alone allows.
 
 1. Each stack searches its best batch (--batches, of waiting images), with each worker kept to a core of its own and
    without: the same budget for each, ours too.
@@ -261,9 +261,9 @@ def parser() -> argparse.ArgumentParser:
         choices=PEERS,
         default=tuple(PEERS),
         metavar="NAME",
-        help=f"peers to measure, of {', '.join(PEERS)}",
+        help=f"peers to measure, of {', '.join(PEERS)}; default: all",
     )
-    add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not (default: 1 2)")
+    add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not; default: 1 2")
     add_effort(parser, rounds=6, search_rounds=2)
     return parser
 

@@ -27,7 +27,7 @@ SHRINK_PX = 512
 TARGET = 0.6
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "simplejpeg", "tritonclient")
 EPILOG = """example:
-  python -m benchmarks.studies.photographs --output benchmarks/results/photographs.json    7 minutes on two idle cores
+  python -m benchmarks.studies.photographs --out benchmarks/results/photographs.json    7 minutes on two idle cores
 
 Targets: with 10 % photographs P99 stays within 50 ms at 0.6 of the rate of small images or more; a photograph alone
 takes under 50 ms at P99 on one core."""
@@ -180,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("share_of_small",))
     add = parser.add_argument
     add_effort(parser, rounds=6, search_rounds=1)
-    add("--alone", type=int, default=500, metavar="N", help="photographs sent one after the other (%(default)s)")
+    add("--alone", type=int, default=500, metavar="N", help="photographs sent one after the other")
     return parser
 
 

@@ -32,7 +32,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Latencies:
     """Latencies in ms and the classifier of each, `[requests, boxes]`; a refused request has the deadline."""
 
     latency_ms: Array
@@ -51,7 +51,7 @@ def shape() -> tuple[float, ...]:
     return tuple(values / values.mean())
 
 
-def served(traffic: Traffic, rng: np.random.Generator, *, requests: int, discipline: Discipline) -> Answers:
+def served(traffic: Traffic, rng: np.random.Generator, *, requests: int, discipline: Discipline) -> Latencies:
     """Serve `requests` requests at each box, after a warm-up."""
     count = requests + WARM_UP
     boxes = len(traffic.rates_per_s)
@@ -64,7 +64,7 @@ def served(traffic: Traffic, rng: np.random.Generator, *, requests: int, discipl
     work_ms = relative * traffic.service_ms[np.arange(boxes), classifier]
     serve = _queued if discipline == "queue" else _divided
     latency_ms = serve(arrival_ms, work_ms, traffic.cores)
-    return Answers(np.minimum(latency_ms[WARM_UP:], DEADLINE_MS), classifier[WARM_UP:])
+    return Latencies(np.minimum(latency_ms[WARM_UP:], DEADLINE_MS), classifier[WARM_UP:])
 
 
 def _queued(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
@@ -119,17 +119,17 @@ def _divided(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
     return latency_ms
 
 
-def p99_ms(answers: Answers) -> Array:
+def p99_ms(latencies: Latencies) -> Array:
     """Return P99 of all requests of each box."""
-    return np.asarray(np.percentile(answers.latency_ms, 99, axis=0))
+    return np.asarray(np.percentile(latencies.latency_ms, 99, axis=0))
 
 
-def worst_p99_ms(answers: Answers, *, at_least: int = 1000) -> Array:
+def worst_p99_ms(latencies: Latencies, *, at_least: int = 1000) -> Array:
     """Return the highest P99 in each box, over the classifiers that have enough requests."""
-    worst = np.zeros(answers.latency_ms.shape[1])
+    worst = np.zeros(latencies.latency_ms.shape[1])
     for box in range(len(worst)):
-        for one in np.unique(answers.classifier[:, box]):
-            own = answers.latency_ms[answers.classifier[:, box] == one, box]
+        for one in np.unique(latencies.classifier[:, box]):
+            own = latencies.latency_ms[latencies.classifier[:, box] == one, box]
             if len(own) >= at_least:
                 worst[box] = max(worst[box], float(np.percentile(own, 99)))
     return worst

@@ -27,7 +27,7 @@ LIBRARIES = ("nvidia-dali-cuda130", "openvino", "pillow", "simplejpeg", "torch")
 OTHERS = ("opencv-python-headless", "pyvips", "pyvips-binary")
 """Libraries that the lock file does not have."""
 EPILOG = """examples:
-  PYTHONPATH=/tmp/resizers python -m benchmarks.studies.resize --output benchmarks/results/resize.json    4 minutes
+  PYTHONPATH=/tmp/resizers python -m benchmarks.studies.resize --out benchmarks/results/resize.json    4 minutes
   python -m benchmarks.studies.resize --rounds 5 --shrink-rounds 1"""
 
 
@@ -112,10 +112,10 @@ def summary(result: "ResizeResult") -> Iterator[str]:
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("cases",))
     add = parser.add_argument
-    add("--rounds", type=int, default=WAYS, metavar="N", help="interleaved rounds of the ways to resize (%(default)s)")
-    add("--shrink-rounds", type=int, default=SHRINK_ROUNDS, metavar="N", help="rounds of shrinking (%(default)s)")
-    add("--shrink-px", type=int, default=512, metavar="N", help="pixels that the shorter side keeps (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of the noise (%(default)s)")
+    add("--rounds", type=int, default=WAYS, metavar="N", help="interleaved rounds of the ways to resize")
+    add("--shrink-rounds", type=int, default=SHRINK_ROUNDS, metavar="N", help="rounds of shrinking")
+    add("--shrink-px", type=int, default=512, metavar="N", help="pixels that the shorter side keeps")
+    add("--seed", type=int, default=0, help="seed of the noise")
     return parser
 
 

@@ -11,7 +11,7 @@ from benchmarks.studies.study import finish, provenance, study_parser
 
 EPILOG = """example:
   python -m benchmarks.studies.robustness runs/digits --images data/digits/test \
-      --output benchmarks/results/robustness.json
+      --out benchmarks/results/robustness.json
   python -m benchmarks.studies.robustness runs/digits --images data/digits/test --only overload
 
 RUN has bundle/ and engines/ with a choice, as make demo leaves them. Every part starts a launcher of its own and
@@ -50,9 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder with bundle/ and engines/")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; default: all")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the schedules and the order of the images (%(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the schedules and the order of the images")
     return parser
 
 

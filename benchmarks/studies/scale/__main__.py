@@ -168,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
     add: Any = parser.add_argument
     add("--measure", action="store_true", help="measure the times first, in 2 minutes on an idle machine")
     add("--measured", type=Path, default=RESULT, metavar="JSON", help="otherwise: the result with the times to take")
-    add("--seed", type=int, default=0, help="seed of arrivals and images (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of arrivals and images")
     return parser
 
 

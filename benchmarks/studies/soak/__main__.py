@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import local
 from typing import Any
 
-from benchmarks.studies.soak.requests import Answer, Asker, Request, corpus, make_requests, taken
+from benchmarks.studies.soak.requests import Asker, ImageAnswer, Request, corpus, make_requests, taken
 from benchmarks.studies.soak.result import Memory, Options, Repository, Sample, SoakResult
 from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 from slipway.system.process import run
@@ -80,7 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def soak(
-    server: Any, model: str, requests: Iterator[Request], expected: Sequence[Answer], arguments: argparse.Namespace
+    server: Any, model: str, requests: Iterator[Request], expected: Sequence[ImageAnswer], arguments: argparse.Namespace
 ) -> Found:
     """Send every request, `concurrency` at a time, and look at the server's memory in between."""
     from tqdm import tqdm
@@ -88,7 +88,7 @@ def soak(
     found, mine, sent, started = Found(), local(), 0, time.monotonic()
     protocols = iter(["grpc", "http"] * arguments.concurrency)
 
-    def send(request: Request) -> list[Answer] | str:
+    def send(request: Request) -> list[ImageAnswer] | str:
         if not hasattr(mine, "asker"):
             mine.asker = Asker(server, next(protocols), timeout_s=arguments.timeout_s)
         asker: Asker = mine.asker
@@ -113,7 +113,7 @@ def soak(
     return found
 
 
-def compare(found: Found, request: Request, answers: list[Answer] | str, expected: Sequence[Answer]) -> None:
+def compare(found: Found, request: Request, answers: list[ImageAnswer] | str, expected: Sequence[ImageAnswer]) -> None:
     """Check every image of one request; a good one must have the answer that it got alone."""
     if isinstance(answers, str) or len(answers) != len(request.images):
         found.failures.append(f"request {request.number} of {len(request.images)} images: {answers}")
@@ -151,7 +151,7 @@ def name_of(process: Any) -> str:
     return f"{step[0] if step else process.name()} {process.pid}"
 
 
-def judged(found: Found, expected: Sequence[Answer]) -> list[str]:
+def judged(found: Found, expected: Sequence[ImageAnswer]) -> list[str]:
     """Return the reason against a pass; empty if the run passes."""
     reasons = [f"{len(found.failures)} failures; the first: {found.failures[0]}"] if found.failures else []
     if unknown := sorted(set(found.status) - KNOWN_STATUS):
@@ -195,10 +195,10 @@ def parser() -> argparse.ArgumentParser:
         default=EXAMPLE,
         help="repository of the cpu lane; default: model_repository/example",
     )
-    add("--images", type=int, default=200_000, metavar="N", help="damaged ones; good ones come on top (%(default)s)")
-    add("--concurrency", type=int, default=4, metavar="N", help="requests at a time (%(default)s)")
-    add("--timeout-s", type=float, default=60.0, help="seconds after which a request counts as lost (%(default)g)")
-    add("--seed", type=int, default=0, help="seed of the images, the damage and the requests (%(default)s)")
+    add("--images", type=int, default=200_000, metavar="N", help="damaged ones; good ones come on top")
+    add("--concurrency", type=int, default=4, metavar="N", help="requests at a time")
+    add("--timeout-s", type=float, default=60.0, help="seconds after which a request counts as lost")
+    add("--seed", type=int, default=0, help="seed of the images, the damage and the requests")
     add("--log", type=Path, metavar="FILE", help="keep the server's own log")
     return parser
 

@@ -13,7 +13,7 @@ LARGEST = (8000, 8000)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ImageAnswer:
     """The answer to one image."""
 
     status: int
@@ -21,7 +21,7 @@ class Answer:
     scores: tuple[float, ...]
     class_ids: tuple[int, ...]
 
-    def same_as(self, other: "Answer") -> bool:
+    def same_as(self, other: "ImageAnswer") -> bool:
         near = all(abs(a - b) < 1e-3 for a, b in zip(self.scores, other.scores, strict=True))
         return near and (self.status, self.labels) == (other.status, other.labels)
 
@@ -62,14 +62,14 @@ class Asker:
             self.client = self.module.InferenceServerClient(server.http_url, network_timeout=timeout_s)
             self.options = {}
 
-    def ask(self, model: str, images: Sequence[bytes]) -> list[Answer]:
+    def ask(self, model: str, images: Sequence[bytes]) -> list[ImageAnswer]:
         import numpy as np
 
         tensor = self.module.InferInput("IMAGE", [len(images), 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[image] for image in images], np.object_))
         result = self.client.infer(model, [tensor], **self.options)
         columns = [result.as_numpy(name).tolist() for name in ("STATUS", "LABEL", "SCORE", "CLASS_ID")]
-        return [Answer(status, *map(tuple, rest)) for (status,), *rest in zip(*columns, strict=True)]
+        return [ImageAnswer(status, *map(tuple, rest)) for (status,), *rest in zip(*columns, strict=True)]
 
 
 def corpus(seed: int) -> tuple[list[bytes], list[Any], bytes]:

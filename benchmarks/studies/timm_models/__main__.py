@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from benchmarks.studies.study import provenance
 from benchmarks.studies.timm_models.result import Checked, TimmResult, Tried
+from slipway.system.arguments import Parser
 from slipway.system.process import run
 
 ROOT = Path(__file__).parents[3]
@@ -238,12 +239,19 @@ def line(name: str, rows: Sequence[Tried]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", metavar="PATTERN", default="*", help="models whose name matches, such as 'levit*'")
     parser.add_argument("--sample", action="store_true", help="one model of each family")
     parser.add_argument("--fresh", action="store_true", help="begin anew, whatever the result file has")
-    parser.add_argument("--out", type=Path, default=RESULT, help="the result file, which is also what a run resumes")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page that is rendered from it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULT,
+        help=f"result file, which a run continues; default: {RESULT.relative_to(ROOT)}",
+    )
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, help=f"page that is rendered from it; default: {PAGE.relative_to(ROOT)}"
+    )
     return parser
 
 

@@ -128,13 +128,13 @@ def cell(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=NAMES, result=RESULT)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="studies to run; default: all")
     parser.add_argument("--list", action="store_true", help="say which there are, and run none")
     parser.add_argument(
         "--page",
         type=file_option("# Experiments", what="a page of experiments.py"),
         default=PAGE,
-        help="default: docs/experiments.md",
+        help="page of the studies; default: docs/experiments.md",
     )
     return parser
 

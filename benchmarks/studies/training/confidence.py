@@ -12,7 +12,7 @@ from benchmarks.studies.study import PHOTOGRAPHS, scikit_image
 from benchmarks.studies.training.result import Found, Target
 from slipway.contract import Bundle, DataError, Spec
 from slipway.contract.decision import Score
-from slipway.contract.evidence.evaluation import EVALUATION, Answered, BeforeAndAfter, BundleEvaluation
+from slipway.contract.evidence.evaluation import EVALUATION, BeforeAndAfter, BundleEvaluation, UnknownEffect
 from slipway.contract.typed_file import Evidence
 
 HELD_OUT, EPOCHS = "9", 10
@@ -67,7 +67,7 @@ def measure(scratch: Path) -> Found:
 
 
 def targets(
-    reliability: BeforeAndAfter, known: Answered, photographs: Foreign, held_out: HeldOut
+    reliability: BeforeAndAfter, known: UnknownEffect, photographs: Foreign, held_out: HeldOut
 ) -> tuple[Target, ...]:
     told = [
         f"{r.ece:.4f} ({r.ece_interval[0]:.4f} to {r.ece_interval[1]:.4f})"

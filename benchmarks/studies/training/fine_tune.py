@@ -5,7 +5,6 @@ classes and 1,078 images; it has never seen the test split either. All ways have
 and augmentation; two seeds draw the images, the head and the order.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from benchmarks.studies.training.result import Found, Target
 from slipway.contract import Spec
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import CheckpointMeasured
+from slipway.contract.evidence.history import HISTORY, read_history
 from slipway.contract.typed_file import Evidence
 from slipway.evaluation.predict import predict
 from slipway.training import train
@@ -78,13 +78,13 @@ def _row(scratch: Path, way: str, seed: int) -> Row:
     spec = _spec("parity", data=data, backbone=backbone, recipe={**WAYS[way], "seed": seed})
     manifest = train(spec, out, resume=True)
     assert manifest  # only a second process gets None
-    history = json.loads((out / "history.json").read_text(encoding="utf-8"))
+    history = read_history(out / HISTORY)
     trained = manifest.read_measured(CheckpointMeasured)
     return Row(
         way=way,
         seed=seed,
         macro_f1=_test(out),
-        phases=tuple(dict.fromkeys(row["phase"] for row in history)),
+        phases=tuple(dict.fromkeys(row.phase for row in history)),
         epochs=trained.epochs,
         best_epoch=trained.best_epoch,
         phase=trained.phase,

@@ -22,7 +22,7 @@ from slipway.contract.typed_file import Evidence
 IMAGES, SIDE_PX, QUALITY, INPUT_PX, BATCH, CLASSES = 512, 512, 90, 224, 32, 4
 ROUNDS, THREADS, WORKERS = 5, 2, (0, 1, 2)
 ASKED = 1.3
-SIDES = {"pillow": "ImageFolder as it comes", "torchvision": "ImageFolder with torchvision.io's decoder"}
+SIDES = {"pillow": "ImageFolder out of the box", "torchvision": "ImageFolder with torchvision.io's decoder"}
 Augment = dict[str, Any]
 """Part `recipe.augment` of a spec."""
 RECIPES: dict[str, Augment] = {

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from slipway import __version__
 from slipway.system.process import end_at_ctrl_c, run, to_stderr
 
 PROG = "slipway"
@@ -71,17 +72,20 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "index": Verb("slipway.cli.index", "find images like others, and near-duplicates, by a base's embedding"),
         },
         "after deployment": {
-            "gateway": Verb("slipway.cli.gateway", "stand Envoy in front: TLS, keys, rates, and nothing but inference"),
+            "gateway": Verb(
+                "slipway.cli.gateway", "run Envoy in front of the server: TLS, keys, rates, and nothing but inference"
+            ),
             "release": Verb(
                 "slipway.cli.release", "try a candidate beside the server, judge it, promote it or go back"
             ),
             "journal": Verb("slipway.cli.journal", "keep a sample of requests and answers, for the watch and labels"),
             "watch": Verb(
-                "slipway.cli.watch", "tell drift and accuracy from the journal, with alarms that mean something"
+                "slipway.cli.watch",
+                "tell drift and accuracy from the journal, with a stated rate of false alarms",
             ),
             "labels": Verb("slipway.cli.labels", "have images of the journal labelled, and grow the data set by them"),
             "explain": Verb("slipway.cli.explain", "show why a row of the journal was answered as it was"),
-            "turn": Verb("slipway.cli.turn", "train a classifier again on what it met, and try the result"),
+            "turn": Verb("slipway.cli.turn", "retrain a classifier on newly labelled images, and try the result"),
             "render": Verb("slipway.cli.render", "write files of other tools for a gateway: deployments, monitoring"),
             "plan-fleet": Verb("slipway.cli.plan_fleet", "say how many machines the given rates need, and the cost"),
         },
@@ -108,6 +112,7 @@ def main() -> None:
         epilog=_listed(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="see below; slipway VERB --help explains one")
     given = sys.argv[1:2]
     similar = difflib.get_close_matches(given[0], VERBS, n=3) if given and given[0] not in VERBS else []

@@ -10,7 +10,7 @@ from slipway.contract import Bundle, Fleet
 from slipway.contract.lane import NO_PLAN, STAND_IN
 from slipway.contract.serving import auto_layout
 from slipway.system.arguments import count
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command, few
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _say_folders(plan: "RepositoryPlan") -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("source", type=Path, help="fleet file (.yaml), or folder that slipway export wrote")
     engines = parser.add_mutually_exclusive_group()
     engines.add_argument("--engines", type=Path, help="folder of engine folders; the lane's choice is taken")
@@ -167,5 +167,4 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, help="repository to write; default: model_repository/LANE")
     parser.add_argument("--dry-run", action="store_true", help="print the changes, and write nothing")
-    add_json(parser)
     return parser

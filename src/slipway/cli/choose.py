@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--engines", type=Path, required=True, help="folder of engine folders, gets the choice")
-    parser.add_argument("--target", choices=("openvino", "tensorrt"), default="openvino", help="default: %(default)s")
-    parser.add_argument("--rounds", type=count, default=15, help="rounds of the comparison; default: %(default)s")
-    parser.add_argument("--images", type=count, default=40, help="images, or calls, per round; default: %(default)s")
+    parser.add_argument("--target", choices=("openvino", "tensorrt"), default="openvino", help="engines to compare")
+    parser.add_argument("--rounds", type=count, default=15, help="rounds of the comparison")
+    parser.add_argument("--images", type=count, default=40, help="images, or calls, per round")
     return parser

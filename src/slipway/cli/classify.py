@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from slipway.client import Client, ClientError, Options, Result, find_images
 from slipway.contract import SlipwayError, SpecError
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import from_cell, shown, to_cell
 
 FIELDS = ("file", "status", "status_name", "label", "score", "class_id", "candidates", "bundle", "model", "error")
@@ -66,22 +66,19 @@ def main(args: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="folder with the images")
     add("--model", required=True, help="the classifier's name")
     add("--out", required=True, type=Path, metavar="CSV", help="table of the answers; continued if it exists")
-    add("--url", default="grpc://127.0.0.1:8001", help="grpc[s]://host:port or http[s]://host:port (%(default)s)")
-    add("--batch-size", type=int, metavar="N", help="images per request (default: as many as the model takes)")
-    add("--concurrency", type=int, default=4, metavar="N", help="requests under way at once (%(default)s)")
-    add("--deadline-s", type=float, default=30.0, metavar="S", help="seconds per request, 0.01 or more (%(default)s)")
-    add("--reconnect-s", type=float, default=120.0, metavar="S", help="seconds to wait for a lost server (%(default)s)")
+    add("--url", default="grpc://127.0.0.1:8001", help="grpc[s]://host:port or http[s]://host:port")
+    add("--batch-size", type=int, metavar="N", help="images per request; default: as many as the model takes")
+    add("--concurrency", type=int, default=4, metavar="N", help="requests under way at once")
+    add("--deadline-s", type=float, default=30.0, metavar="S", help="seconds per request, 0.01 or more")
+    add("--reconnect-s", type=float, default=120.0, metavar="S", help="seconds to wait for a lost server")
     add("--shrink-px", type=int, metavar="N", help="shrink large JPEGs, to N pixels or more on the shorter side")
     add("--key-file", type=Path, metavar="FILE", help="file with the key of a gateway")
     add("--certificate", type=Path, metavar="PEM", help="certificate to trust with grpcs:// and https://")
-    add_json(parser)
     return parser
 
 

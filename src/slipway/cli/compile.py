@@ -151,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--graphs", type=Path, required=True, help="folder of graphs, for example runs/digits/graphs")
     parser.add_argument("--out", type=Path, required=True, help="folder for engines, for example runs/digits/engines")
-    parser.add_argument("--target", choices=get_args(Target), default="openvino")
+    parser.add_argument("--target", choices=get_args(Target), default="openvino", help="engine to build")
     parser.add_argument(
         "--timing-cache",
         type=Path,

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 import shtab
 
 from slipway.cli import PROG, VERBS
+from slipway.system.json_line import verb_parser
 
 SHELLS = ("bash", "zsh", "fish")
 EPILOG = """where the script belongs (make the folder if it is missing; bash needs the package bash-completion):
@@ -25,6 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def script(shell: str) -> str:
     root = argparse.ArgumentParser(prog=PROG)
+    root.add_argument("--version", action="version")
     verbs = root.add_subparsers()
     for name, verb in VERBS.items():
         of_verb: argparse.ArgumentParser = importlib.import_module(verb.module).parser()
@@ -50,6 +52,6 @@ def _returned(function: Callable[..., Any]) -> tuple[Any, ...]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
     return parser

@@ -15,8 +15,9 @@ from slipway.contract.installed import Installed, differences
 from slipway.contract.nvidia_releases import NEWEST, release
 from slipway.contract.shared_rules import listed
 from slipway.serving.container import FALLBACK_START_S, INNER_PORTS, MODELS, TRITON_USER, ULIMITS, shm_bytes, tmp_bytes
+from slipway.serving.ports import SPOKEN
 from slipway.system.arguments import add_action, parsed, port
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import add_json, print_json, verb_parser
 from slipway.system.text import command as shell_line
 
 EPILOG = """example, at the root of a clone:
@@ -182,7 +183,7 @@ def inside(path: Path) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     commands = parser.add_subparsers(prog="slipway container", required=True, metavar="build | compile | serve")
     building = add_action(commands, "build", "build an image, at the root of a clone")
     building.add_argument(
@@ -197,12 +198,12 @@ def parser() -> argparse.ArgumentParser:
     serving = add_action(commands, "serve", "serve a repository on 127.0.0.1, in the image of its lane")
     serving.add_argument("repository", type=Path, help="folder that slipway assemble wrote")
     for name, inner in INNER_PORTS.items():
-        serving.add_argument(f"--{name}-port", type=port, default=inner, help="local port; default: %(default)s")
-    serving.add_argument("--name", default="slipway", help="name of the container; default: %(default)s")
+        serving.add_argument(f"--{name}-port", type=port, default=inner, help=f"local port of {SPOKEN[name]}")
+    serving.add_argument("--name", default="slipway", help="name of the container")
     serving.add_argument("--shm-size", help="option --shm-size of docker; default: what the repository needs, in bytes")
     serving.set_defaults(command_of=serve_command, failure=ServingError)
     for command in (compiling, serving):
-        command.add_argument("--gpus", default="all", help="option --gpus of docker; default: %(default)s")
+        command.add_argument("--gpus", default="all", help="option --gpus of docker")
     for command in (building, compiling, serving):
         command.add_argument(
             "--release",

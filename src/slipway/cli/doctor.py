@@ -42,7 +42,5 @@ def main(arguments: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("repository", type=Path, help="folder that slipway assemble wrote")
-    parser.add_argument(
-        "--timeout-s", type=seconds, default=120.0, help="seconds for a step to load; default: %(default)s"
-    )
+    parser.add_argument("--timeout-s", type=seconds, default=120.0, help="seconds for a step to load")
     return parser

@@ -281,7 +281,13 @@ def _say_next(folder: Path, made: set[Target | None]) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("run", type=Path, nargs="+", help="folder with bundle/ or base/, for example runs/digits")
-    parser.add_argument("--target", choices=get_args(Target), nargs="+", default=["openvino"], help="default: openvino")
+    parser.add_argument(
+        "--target",
+        choices=get_args(Target),
+        nargs="+",
+        default=["openvino"],
+        help="engines to build; default: openvino",
+    )
     parser.add_argument(
         "--timing-cache",
         type=Path,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   slipway serve model_repository/cpu            # in another terminal
   slipway gate digits --images runs/digits/data --rate 50 --limit-ms 50
-  slipway gate digits --images runs/digits/data --find-capacity --output capacity.json
+  slipway gate digits --images runs/digits/data --find-capacity --out capacity.json
 
 Requests follow a seeded Poisson schedule, whether or not the server keeps up, and each is timed from the moment when it
 was due: a stall counts for every request that it delayed. Failures count as over the limit.
@@ -30,7 +30,7 @@ exit status: 0 pass (with --find-capacity: confirmed); 1 fail, or nothing could 
 requests to tell; 4 generator late"""
 
 EXIT_CODES = {"pass": 0, "fail": 1, "too few requests to tell": 3, "generator late": 4}
-NOT_OPTIONS = ("find_capacity", "output", "json")
+NOT_OPTIONS = ("find_capacity", "out", "json")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -42,9 +42,9 @@ def main(arguments: argparse.Namespace) -> int:
     except SpecError as error:
         parser().error(str(error))
     result = capacity(options) if arguments.find_capacity else gate(options)
-    if arguments.output:
-        write_file(arguments.output, result.to_json())
-        print(f"written to {arguments.output}")
+    if arguments.out:
+        write_file(arguments.out, result.to_json())
+        print(f"written to {arguments.out}")
     print_json(arguments, result.model_dump(mode="json"))
     return EXIT_CODES[result.verdict]
 
@@ -89,23 +89,23 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", metavar="MODEL", help="the ensemble to ask: the classifier's name")
     add("--images", type=Path, required=True, metavar="FOLDER", help="folder of images to send, searched recursively")
-    add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
-    add("--rate", type=float, default=50.0, dest="rate_per_s", metavar="PER_S", help="requests per s (%(default)g)")
-    add("--limit-ms", type=float, default=50.0, help="the limit on P99 (%(default)g)")
+    add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC")
+    add("--rate", type=float, default=50.0, dest="rate_per_s", metavar="PER_S", help="requests per s")
+    add("--limit-ms", type=float, default=50.0, help="the limit on P99")
     add("--find-capacity", action="store_true", help="search for the highest rate that passes, starting at --rate")
-    add("--blocks", type=int, default=3, help="independent blocks before the first verdict; more follow (%(default)s)")
+    add("--blocks", type=int, default=3, help="independent blocks before the first verdict; more follow")
     add(
         "--requests-per-block",
         type=int,
         default=1000,
         metavar="N",
-        help="least number of counted requests per block (%(default)s); more of them catch rarer stalls",
+        help="least number of counted requests per block; more of them catch rarer stalls",
     )
     add(
         "--minutes",
         type=float,
         default=5.0,
-        help="longest duration without a verdict, but never less than the first --blocks take (%(default)g); with\n"
+        help="longest duration without a verdict, but never less than the first --blocks take; with\n"
         "--find-capacity, of the confirmation",
     )
     add(
@@ -113,16 +113,16 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=100,
         metavar="N",
-        help="uncounted requests before each block (%(default)s)",
+        help="uncounted requests before each block",
     )
-    add("--deadline-ms", type=float, default=1000.0, help="time after which a request is abandoned (%(default)g)")
-    add("--generators", type=int, metavar="N", help="sending processes (default: by rate and cores, printed)")
-    add("--seed", type=int, default=0, help="seed of the schedules and the order of the images (%(default)s)")
+    add("--deadline-ms", type=float, default=1000.0, help="time after which a request is abandoned")
+    add("--generators", type=int, metavar="N", help="sending processes; default: by rate and cores, printed")
+    add("--seed", type=int, default=0, help="seed of the schedules and the order of the images")
     add("--pid", type=int, dest="server_pid", help="process id of a local tritonserver, to report its CPU and memory")
     add(
-        "--output",
+        "--out",
         type=file_option(("generator", "passed_per_s"), what="a result of slipway gate"),
-        metavar="FILE.json",
+        metavar="FILE",
         help="file for the whole result, raw histograms included",
     )
     return parser

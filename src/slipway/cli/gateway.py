@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.contract import SlipwayError, SpecError
 from slipway.operations.gateway.new_secrets import new_key, self_signed
 from slipway.serving.messages import Messages
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.process import told_to_end
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _reload(gateway: "Gateway", messages: Messages) -> None:
     try:
         gateway.reload()
     except (SlipwayError, OSError) as error:
-        messages.say(f"the gateway goes on as before: {error}")
+        messages.say(f"the gateway keeps its old settings: {error}")
 
 
 def described(plan: "GatewayPlan") -> dict[str, Any]:
@@ -129,7 +129,7 @@ def sentence(plan: "GatewayPlan") -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("settings", type=Path, nargs="?", metavar="FILE", help="the gateway's settings, in YAML")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -143,5 +143,4 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="with --self-signed: name or address of this host for clients; repeatable; default: localhost, 127.0.0.1",
     )
-    add_json(parser)
     return parser

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from slipway.contract import OciImageError
 from slipway.oci.reference import LayoutReference, RegistryReference
 from slipway.system.arguments import add_action, parsed
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import add_json, print_json, verb_parser
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def signed_line(key: Path | None, signed: int) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     names = "build | verify | unpack | sbom | sign | push | pull"
     commands = parser.add_subparsers(prog="slipway image", required=True, metavar=names)
 
@@ -224,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = add("build", build, "write a repository as an image into a layout")
     one.add_argument("repository", type=Path, help="folder that slipway assemble wrote")
-    add_image(one, "folder to write, and the tag; default of the tag: latest")
+    add_image(one, "folder to write, and its tag; default: latest")
     one = add("verify", verify, "check every byte of an image, and its signature")
     add_image(one)
     add_checks(one)
@@ -246,6 +246,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--lane", choices=("cpu", "gpu"), help="lane that it must be of")
     one = add("pull", pull, "write an image of a registry into a layout")
     add_registry(one)
-    add_image(one, "folder to write, and the tag; default tag: the one in the registry")
+    add_image(one, "folder to write, and its tag; default: the tag in the registry")
     add_checks(one)
     return parser

@@ -11,7 +11,7 @@ from slipway.client import Client, Options, Result, find_images
 from slipway.contract import SpecError
 from slipway.contract.shared_rules import IMAGE_SUFFIXES
 from slipway.system.arguments import above_zero, add_action, count
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import add_json, print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
 
@@ -33,7 +33,7 @@ embedding, so any of them will do. like embeds the given images, and first one i
 changed, the index was built with another base or engine; build it again.
 
 Similarity is the cosine of two embeddings, less the mean of the index: 1 for the same image, about 0 for any two. It
-says how alike images are to the network. Look at some pairs before you choose --least (default: {LEAST:g}).
+says how alike images are to the network. Look at some pairs before you choose --least, which is {LEAST:g} by default.
 
 The search is exact: it compares with every image, so its recall is 1."""
 
@@ -131,7 +131,7 @@ def _similarity(text: str) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     commands = parser.add_subparsers(prog="slipway index", required=True, metavar="build | like | duplicates")
     building = add_action(commands, "build", "ask a server for the embedding of each image of a folder")
     building.add_argument("folder", type=Path, help="folder with the images")
@@ -141,15 +141,15 @@ def parser() -> argparse.ArgumentParser:
     asking = add_action(commands, "like", "find the images of an index that are like others")
     asking.add_argument("index", type=Path, help="folder that build wrote")
     asking.add_argument("image", type=Path, nargs="+", help="an image")
-    asking.add_argument("--count", type=count, default=10, help="number of images to find; default: %(default)s")
+    asking.add_argument("--count", type=count, default=10, help="number of images to find")
     asking.add_argument("--model", help="the classifier's name; default: the one that built the index")
     asking.set_defaults(run=like)
     comparing = add_action(commands, "duplicates", "find images of an index that are alike")
     comparing.add_argument("index", type=Path, help="folder that build wrote")
-    comparing.add_argument("--least", type=_similarity, default=LEAST, help="least similarity; default: %(default)s")
+    comparing.add_argument("--least", type=_similarity, default=LEAST, help="least similarity")
     comparing.set_defaults(run=duplicates)
     for one in (building, asking):
-        one.add_argument("--url", default=URL, help="grpc://host:port or http://host:port; default: %(default)s")
+        one.add_argument("--url", default=URL, help="grpc://host:port or http://host:port")
     for one in (building, asking, comparing):
         add_json(one)
     return parser

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.arguments import count
-from slipway.system.json_line import add_actions, print_json
+from slipway.system.arguments import Parser, count
+from slipway.system.json_line import add_actions, print_json, verb_parser
 from slipway.system.process import told_to_end
 from slipway.system.text import command
 
@@ -167,7 +167,7 @@ def _progress(what: str) -> "Iterator[Progress]":
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     known = {
         "run": (run, "empty the spool into the journal, until Ctrl-C"),
         "status": (status, "say how much there is, and whether replays agree"),
@@ -177,11 +177,11 @@ def parser() -> argparse.ArgumentParser:
         "backup": (backup, "copy the journal to a folder, while it is written"),
         "restore": (restore, "write the journal of a backup where there is none"),
     }
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
     made = add_actions(parser, "journal", known, shared)
     made["run"].add_argument("--once", action="store_true", help="end when the spool is empty")
-    made["rows"].add_argument("--last", type=count, default=20, help="number of rows; default: %(default)s")
+    made["rows"].add_argument("--last", type=count, default=20, help="number of rows")
     made["rows"].add_argument("--classifier", help="rows of this classifier only")
     made["forget"].add_argument("id", nargs="+", help="number of a row, SHA-256 of an image, or id of a request")
     made["backup"].add_argument("folder", type=Path, help="new folder, or a backup to bring up to date")

@@ -82,8 +82,8 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("spec", type=Path, help="YAML file, see training/configs/")
     add("--out", type=Path, required=True, help="folder to write, for example runs/digits/label_errors")
-    add("--folds", type=int, default=5, help="number of folds; default: %(default)s")
-    add("--seed", type=int, default=0, help="seed of the folds; default: %(default)s")
+    add("--folds", type=int, default=5, help="number of folds")
+    add("--seed", type=int, default=0, help="seed of the folds")
     add("--clean", type=Path, metavar="FILE", help="write a table for data.csv, following the column action")
     add("--reviewed", type=Path, metavar="CSV", help="your edited suspects.csv, for --clean; nothing is trained")
     return parser

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from slipway.contract import SpecError
-from slipway.system.arguments import count
-from slipway.system.json_line import add_actions, print_json
+from slipway.system.arguments import Parser, count
+from slipway.system.json_line import add_actions, print_json, verb_parser
 from slipway.system.text import command, few, shown
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
     from slipway.operations.journal.store import Store
-    from slipway.operations.labels.given import Written
-    from slipway.operations.labels.served import LabelledClassifier
+    from slipway.operations.labels.add_labels import Written
+    from slipway.operations.labels.labelled_classifier import LabelledClassifier
 
 EPILOG = """example:
   slipway labels select gateway.yaml
@@ -52,7 +52,7 @@ class Opened(NamedTuple):
 def main(arguments: argparse.Namespace) -> None:
     from slipway.operations.gateway.settings import read_settings  # not at the top: --help needs no library
     from slipway.operations.journal.store import Store
-    from slipway.operations.labels.served import LabelledClassifier
+    from slipway.operations.labels.labelled_classifier import LabelledClassifier
 
     settings = read_settings(arguments.settings)
     if settings.observe is None:
@@ -94,7 +94,7 @@ def select(arguments: argparse.Namespace, on: Opened) -> None:
 
 
 def add(arguments: argparse.Namespace, on: Opened) -> None:
-    from slipway.operations.labels.given import check_annotator, read_given, write_given
+    from slipway.operations.labels.add_labels import check_annotator, read_given, write_given
     from slipway.operations.labels.truth import KNOWN
 
     annotator = KNOWN if arguments.known else check_annotator(arguments.annotator)
@@ -169,7 +169,7 @@ def status(arguments: argparse.Namespace, on: Opened) -> None:
 
 def dataset(arguments: argparse.Namespace, on: Opened) -> None:
     from slipway.operations.labels.harvest import harvest
-    from slipway.training.data.grown import grow, open_old
+    from slipway.training.data.grow_dataset import grow, open_old
 
     old = open_old(arguments.data, root=arguments.root)
     images, left_out = harvest(on.store, on.served.classifier)
@@ -183,7 +183,7 @@ def dataset(arguments: argparse.Namespace, on: Opened) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     known = {
         "select": (select, "choose new rows for labels, within the day's budget"),
         "sheet": (sheet, "write the chosen images to a folder, with a CSV file for their labels"),
@@ -193,9 +193,9 @@ def parser() -> argparse.ArgumentParser:
         "status": (status, "show labelled and undecided rows, and how often each annotator is right"),
         "dataset": (dataset, "write the data set with the labelled images in it"),
     }
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
-    shared.add_argument("--classifier", metavar="NAME", help="default: the only one of the repository")
+    shared.add_argument("--classifier", metavar="NAME", help="default: the only classifier of the repository")
     made = add_actions(parser, "labels", known, shared)
     made["select"].add_argument(
         "--labels", type=count, metavar="N", help="labels to spend now; default: what is left of the day"
@@ -237,6 +237,4 @@ def _dataset_options(command: argparse.ArgumentParser) -> None:
         "--root", type=Path, metavar="FOLDER", help="folder that the paths of a CSV file start from; default: its own"
     )
     command.add_argument("--out", type=Path, required=True, metavar="NEW", help="folder to write")
-    command.add_argument(
-        "--least", type=count, default=20, metavar="N", help="fewest images of a new class; default: %(default)s"
-    )
+    command.add_argument("--least", type=count, default=20, metavar="N", help="fewest images of a new class")

@@ -23,12 +23,12 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=Path("runs/digits/data"), help="folder to write; default: %(default)s")
+    add("--out", type=Path, default=Path("runs/digits/data"), help="folder to write")
     add(
         "--imbalance",
         type=int,
         metavar="N",
         help="write split folders; in train, the digits 1, 3, 5, 7 and 9 get 1/N of the images of the others",
     )
-    add("--seed", type=int, default=0, help="seed of sizes, tones and qualities; default: %(default)s")
+    add("--seed", type=int, default=0, help="seed of sizes, tones and qualities")
     return parser

@@ -16,9 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/pages/data"), help="folder to write; default: %(default)s"
-    )
-    parser.add_argument("--pages", type=int, default=3000, help="number of pages, at least 100; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing; default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("runs/pages/data"), help="folder to write")
+    parser.add_argument("--pages", type=int, default=3000, help="number of pages, at least 100")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing")
     return parser

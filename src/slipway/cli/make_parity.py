@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
     add("checkpoint", type=Path, help="checkpoint of training/configs/digits.yaml")
-    add("--out", type=Path, default=Path("runs/parity/data.csv"), help="table to write; default: %(default)s")
-    add("--images-per-digit", type=int, default=6, help="training images per digit; default: %(default)s")
-    add("--seed", type=int, default=0, help="seed of the choice of images; default: %(default)s")
+    add("--out", type=Path, default=Path("runs/parity/data.csv"), help="table to write")
+    add("--images-per-digit", type=int, default=6, help="training images per digit")
+    add("--seed", type=int, default=0, help="seed of the choice of images")
     return parser

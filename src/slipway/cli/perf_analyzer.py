@@ -11,7 +11,7 @@ EPILOG = """example:
   make perf_analyzer                                        # once: links the libraries that its wheel lacks
   slipway serve model_repository/cpu            # in another terminal
   slipway perf-analyzer digits --images runs/digits/data --concurrency 4
-  slipway perf-analyzer digits --images runs/digits/data --rate 50 --output benchmarks/results/perf_analyzer.json
+  slipway perf-analyzer digits --images runs/digits/data --rate 50 --out benchmarks/results/perf_analyzer.json
 
 The ensemble gets the images, and each step gets the output of the steps before it. Each model is measured alone. The
 columns "queue" to "output" are the server's own figures per request; those of an ensemble are the sums over its steps.
@@ -23,7 +23,7 @@ A single failed or rejected request ends the run, since perf_analyzer does not c
 
 exit status: 0 measured; 1 not measured; 2 wrong usage"""
 
-NOT_MEASURED = ("output", "json")
+NOT_MEASURED = ("out", "json")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -38,9 +38,9 @@ def main(arguments: argparse.Namespace) -> None:
         parser().error(str(error))
     result = run_perf_analyzer(options)
     print(table(result))
-    if arguments.output:
-        write_file(arguments.output, result.to_json())
-        print(f"written to {arguments.output}")
+    if arguments.out:
+        write_file(arguments.out, result.to_json())
+        print(f"written to {arguments.out}")
     print_json(arguments, result.model_dump(mode="json"))
 
 
@@ -52,21 +52,21 @@ def parser() -> argparse.ArgumentParser:
     load = parser.add_mutually_exclusive_group(required=True)
     load.add_argument("--concurrency", type=int, metavar="N", help="requests always under way: a closed loop")
     load.add_argument("--rate", type=float, dest="rate_per_s", metavar="PER_S", help="Poisson arrivals per second")
-    add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
-    add("--duration-s", type=float, default=6.0, metavar="S", help="seconds to measure each model (%(default)g)")
+    add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC")
+    add("--duration-s", type=float, default=6.0, metavar="S", help="seconds to measure each model")
     add(
         "--warm-up-s",
         type=float,
         default=1.0,
         metavar="S",
-        help="uncounted seconds of warm-up before that (%(default)g)",
+        help="uncounted seconds of warm-up before that",
     )
-    add("--distinct-images", type=int, default=64, metavar="N", help="largest number of images to use (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of the choice of images (%(default)s)")
+    add("--distinct-images", type=int, default=64, metavar="N", help="largest number of images to use")
+    add("--seed", type=int, default=0, help="seed of the choice of images")
     add(
-        "--output",
+        "--out",
         type=file_option(("histogram",), what="a result of slipway perf-analyzer"),
-        metavar="FILE.json",
+        metavar="FILE",
         help="file for the whole result, raw histograms included",
     )
     return parser

@@ -46,6 +46,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
-    parser.add_argument("fleet", type=Path, metavar="FLEET.yaml", help="the fleet file")
-    parser.add_argument("demand", type=Path, metavar="DEMAND.yaml", help="rates, machines, and files of measurements")
+    parser.add_argument("fleet", type=Path, help="the fleet file")
+    parser.add_argument("demand", type=Path, help="rates, machines, and files of measurements")
     return parser

@@ -87,6 +87,6 @@ def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder, for example runs/digits/graphs/int8")
-    parser.add_argument("--precision", choices=("int8", "fp8", "fp16"), default="int8", help="default: int8")
+    parser.add_argument("--precision", choices=("int8", "fp8", "fp16"), default="int8", help="precision of the graph")
     parser.add_argument("--autotune", action="store_true", help="INT8 or FP8 only where TensorRT is faster on this GPU")
     return parser

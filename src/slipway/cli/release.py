@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import ServingError, SlipwayError, SpecError, StorageError
-from slipway.system.arguments import count, percent, rate
-from slipway.system.json_line import add_actions, print_json
+from slipway.system.arguments import Parser, count, percent, rate
+from slipway.system.json_line import add_actions, print_json, verb_parser
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _open(arguments: argparse.Namespace) -> "Trial":
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     known = {
         "candidate": (candidate, "write the candidate's repository, and open the release"),
         "status": (status, "show weights, what answers, the counts of both arms, and the verdict so far"),
@@ -273,16 +273,16 @@ def parser() -> argparse.ArgumentParser:
         "promote": (promote, "let the stable server serve the candidate's repository"),
         "rollback": (rollback, "set the weight to 0, and undo a promotion"),
     }
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("gateway", type=Path, help="the gateway's settings, gateway.yaml")
+    shared = Parser(add_help=False)
+    shared.add_argument("gateway", type=Path, metavar="FILE", help="the gateway's settings, gateway.yaml")
     made = add_actions(parser, "release", known, shared)
     one = made["candidate"]
     one.add_argument("fleet", type=Path, help="fleet file whose release: names the candidate")
     one.add_argument("--out", type=Path, help="repository to write; default: the stable one's name, with -candidate")
     one = made["compare"]
-    one.add_argument("--images", type=count, default=1000, help="latest images of the journal; default: %(default)s")
-    one.add_argument("--per-second", type=rate, default=10, help="images each second at most; default: %(default)s")
-    one.add_argument("--ask", type=count, default=50, help="questions that may be open at once; default: %(default)s")
+    one.add_argument("--images", type=count, default=1000, help="latest images of the journal")
+    one.add_argument("--per-second", type=rate, default=10, help="images each second at most")
+    one.add_argument("--ask", type=count, default=50, help="questions that may be open at once")
     one.add_argument(
         "--training-unknown", action="store_true", help="compare a candidate without a data set, such as an import"
     )

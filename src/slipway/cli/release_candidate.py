@@ -29,8 +29,7 @@ def write_candidate(gateway: Path, fleet_file: Path, out: Path | None) -> Releas
     check_own_folder(stable)
     candidate = (out or stable.with_name(f"{stable.name}-candidate")).resolve()
     tried = fleet.with_candidate()
-    if fleet.release is None:  # with_candidate has refused that
-        raise SpecError(f"{fleet_file}: release: not given")
+    assert fleet.release is not None  # with_candidate has refused that
     names = tuple(sorted(fleet.release.candidate))
     if candidate in (stable, former_repository(stable)):
         raise SpecError(f"--out {candidate}: the stable repository or the one before it; give another folder")

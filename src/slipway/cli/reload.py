@@ -2,9 +2,9 @@
 
 import argparse
 
-from slipway.serving.command import Ports
+from slipway.serving.ports import Ports
 from slipway.system.arguments import port, seconds
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 EPILOG = """example:
   slipway assemble fleet.yaml && slipway reload
@@ -30,11 +30,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
-    add("--status-port", type=port, default=Ports().status, help="--status-port of slipway serve; default: %(default)s")
-    add("--timeout-s", type=seconds, default=120.0, help="seconds for the load; waits twice that; default: %(default)s")
-    add_json(parser)
+    add("--status-port", type=port, default=Ports().status, help="--status-port of slipway serve")
+    add("--timeout-s", type=seconds, default=120.0, help="seconds for the load; waits twice that")
     return parser

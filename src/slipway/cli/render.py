@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.cli.render_deployments import add_deployments
 from slipway.system.arguments import add_action
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import add_json, print_json, verb_parser
 
 ALERTMANAGER = "127.0.0.1:9093"
 EPILOG = """example:
@@ -48,7 +48,7 @@ def monitoring(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     kinds = parser.add_subparsers(prog="slipway render", required=True, metavar="KIND")
     command = add_action(kinds, "monitoring", "write the files of Prometheus, Alertmanager and Grafana")
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "--alertmanager",
         metavar="HOST:PORT",
         default=ALERTMANAGER,
-        help="address of Alertmanager for Prometheus; default: %(default)s",
+        help="address of Alertmanager for Prometheus",
     )
     command.set_defaults(run=monitoring)
     add_json(command)

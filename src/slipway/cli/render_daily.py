@@ -6,7 +6,7 @@ from pathlib import Path
 from slipway.cli.turn_run import active_run
 from slipway.contract import Fleet, Lane, SpecError
 from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.labels.served import with_several_labels
+from slipway.operations.labels.labelled_classifier import with_several_labels
 from slipway.operations.rendering.systemd import Daily
 from slipway.system.text import few
 

@@ -184,14 +184,12 @@ def add_deployments(kinds: Actions) -> None:
     command = _command(kinds, "kubernetes", kubernetes, "write a kustomize base and overlays")
     _add_cluster(command)
     command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
-    command.add_argument(
-        "--queue-ms", type=_positive, default=10.0, metavar="MS", help="queue time that adds pods; default: %(default)g"
-    )
+    command.add_argument("--queue-ms", type=_positive, default=10.0, metavar="MS", help="queue time that adds pods")
     command.add_argument(
         "--monitoring-namespace",
         default="monitoring",
         metavar="NAME",
-        help="namespace of Prometheus; default: %(default)s",
+        help="namespace of Prometheus",
     )
     command.add_argument(
         "--key",
@@ -201,10 +199,10 @@ def add_deployments(kinds: Actions) -> None:
     )
     command = _command(kinds, "kserve", kserve, "write an InferenceService, its runtime, and a route")
     _add_cluster(command)
-    command.add_argument("--name", default="slipway", help="InferenceService's name; default: %(default)s")
+    command.add_argument("--name", default="slipway", help="InferenceService's name")
     command.add_argument("--host", required=True, metavar="NAME", help="name of the host that clients ask")
     command.add_argument(
-        "--gateway", default="kserve/kserve-ingress-gateway", metavar="NAMESPACE/NAME", help="default: %(default)s"
+        "--gateway", default="kserve/kserve-ingress-gateway", metavar="NAMESPACE/NAME", help="Gateway of the route"
     )
     command.add_argument(
         "--gateway-pods-namespace",
@@ -216,21 +214,21 @@ def add_deployments(kinds: Actions) -> None:
     _add_box(command)
     command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
     command.add_argument("--server-image", metavar=DIGEST, help="default: the image that slipway container build makes")
-    command.add_argument("--weight", type=percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
+    command.add_argument("--weight", type=percent, default=0, metavar="N", help="candidate's share in %%")
     command = _command(kinds, "systemd", systemd, "write units for one box: servers, gateway, journal, watch, timers")
     _add_box(command)
     command.add_argument(
         "--program",
         default="/opt/slipway/bin/slipway",
         metavar="FILE",
-        help="slipway on that box; default: %(default)s",
+        help="slipway on that box",
     )
     command.add_argument("--settings-at", metavar="FILE", help="path of FILE on that box; default: its path here")
     command.add_argument(
         "--fleet", type=Path, metavar="FLEET", help="fleet file: a timer looks for reasons for a turn each day"
     )
     command.add_argument("--fleet-at", metavar="PATH", help="path of FLEET on that box; default: its path here")
-    command.add_argument("--user", default="slipway", metavar="NAME", help="user of the units; default: %(default)s")
+    command.add_argument("--user", default="slipway", metavar="NAME", help="user of the units")
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
     checking = add_action(kinds, "check", "find faults in a rendered folder that no schema of Kubernetes finds")
     checking.add_argument(
@@ -263,21 +261,19 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
         "--candidate-repository", type=Path, metavar="FOLDER", help="the candidate's folder, for its sizes and checks"
     )
     command.add_argument("--repository", type=Path, metavar="FOLDER", help="default: repository of FILE")
-    command.add_argument("--namespace", default="slipway", metavar="NAME", help="default: %(default)s")
+    command.add_argument("--namespace", default="slipway", metavar="NAME", help="namespace of the objects")
     pods = command.add_mutually_exclusive_group()
     pods.add_argument("--gpus", type=count, metavar="N", help="gpu lane: most GPUs, one for each pod; default: 2")
     pods.add_argument("--pods", type=count, metavar="N", help="cpu lane: most pods; default: 2")
     command.add_argument("--mig", metavar="PROFILE", help="gpu lane: slices of this profile, such as 1g.10gb, as GPUs")
-    command.add_argument("--weight", type=percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
+    command.add_argument("--weight", type=percent, default=0, metavar="N", help="candidate's share in %%")
     command.add_argument(
         "--vital",
         action="append",
         metavar="CLASSIFIER",
         help="only these decide whether a pod gets requests; repeatable; default: all",
     )
-    command.add_argument(
-        "--kubernetes", default="1.35", metavar="VERSION", help="version of the cluster; default: %(default)s"
-    )
+    command.add_argument("--kubernetes", default="1.35", metavar="VERSION", help="version of the cluster")
 
 
 def _add_box(command: argparse.ArgumentParser) -> None:

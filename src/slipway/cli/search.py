@@ -61,8 +61,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--space", type=Path, required=True, help="YAML file of the fields to search")
     parser.add_argument("--out", type=Path, required=True, help="folder of the search, for example runs/digits/search")
-    parser.add_argument(
-        "--trials", type=int, default=20, help="finished trials, including those of earlier runs (%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the values; default: %(default)s")
+    parser.add_argument("--trials", type=int, default=20, help="finished trials, including those of earlier runs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the values")
     return parser

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from slipway.errors import ServingError
 from slipway.oci.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
 from slipway.serving.binary import ignored_variables, installed_server
-from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
-from slipway.system.arguments import parsed, port, seconds
+from slipway.serving.ports import HOST, SPOKEN, Ports
+from slipway.system.arguments import Parser, parsed, port, seconds
 from slipway.system.json_line import add_json
 
 if TYPE_CHECKING:
@@ -158,7 +158,10 @@ def _gateway(arguments: argparse.Namespace, ports: Ports, *, event: Callable[...
     from slipway.operations.gateway.process import Gateway
 
     if arguments.host not in (HOST, "0.0.0.0"):
-        raise ServingError(f"--gateway asks the server on {HOST}, and --host {arguments.host} has it listen elsewhere")
+        raise ServingError(
+            f"--gateway asks the server on {HOST}, and --host {arguments.host} has it listen elsewhere; give --host "
+            f"{HOST} or 0.0.0.0, or leave --gateway out"
+        )
     plan = GatewayPlan.open(arguments.gateway, served=ServedRepository(arguments.repository, ports))
     plan.check()
     return Gateway(plan, event=event)
@@ -203,7 +206,7 @@ def notice(said: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="slipway serve", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
@@ -214,12 +217,12 @@ def parser() -> argparse.ArgumentParser:
         help="folder that slipway assemble wrote, or an image: oci-layout:FOLDER[:TAG] or oci://REGISTRY/NAME:TAG",
     )
     for name, default in vars(Ports()).items():
-        add(f"--{name}-port", type=port, default=default, help="port to listen on; default: %(default)s")
+        add(f"--{name}-port", type=port, default=default, help=f"port of {SPOKEN[name]}")
     add(
         "--host",
         type=_host,
         default=HOST,
-        help="address to listen on; another than %(default)s only in an image, see below",
+        help="address to listen on; another only in an image, see below",
     )
     add(
         "--gateway",
@@ -227,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="settings of a gateway to run in front, for other machines; see slipway gateway --help",
     )
-    add("--timeout-s", type=seconds, default=120.0, help="seconds to become ready; default: %(default)s")
+    add("--timeout-s", type=seconds, default=120.0, help="seconds to become ready")
     add("--log", type=_log, help="file for the server's log; the previous log goes to .previous")
     add("--key", type=Path, metavar="PUBLIC", help="public key that must have signed the image that is served")
     add("--plain-http", action="store_true", help="ask the registry of oci:// without TLS")

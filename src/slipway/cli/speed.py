@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 PRICES = Path(__file__).with_name("prices.yaml")
 EPILOG = """examples:
-  slipway speed result.json --out report.html
-  slipway speed capacity.json --engine runs/digits/engines/openvino-int8 --price cpu-2 --out report.html
-  slipway speed benchmarks/results/{efficiency,peers,robustness,verdict}.json --out report.html
+  slipway speed result.json --out speed.html
+  slipway speed capacity.json --engine runs/digits/engines/openvino-int8 --price cpu-2 --out speed.html
+  slipway speed benchmarks/results/{efficiency,peers,robustness,verdict}.json --out speed.html
 
 A RESULT is a file of slipway gate (with or without --find-capacity), of slipway perf-analyzer, or of the studies
 efficiency, peers, robustness and verdict. Give as many as you like. The page is self-contained.
@@ -31,13 +31,13 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.page import Accuracy, cards, cost_lines, costs, read_files, render
     from slipway.pages import check_page, write  # not at the top: --help needs no library
 
-    check_page(arguments.out, kind="benchmark report")
+    check_page(arguments.out, kind="speed page")
     files = read_files(arguments.results)
     accuracies = [Accuracy.open(path) for path in arguments.engine]
     check_bundles(files, accuracies)
     price, utilisation = chosen_price(arguments), arguments.utilisation
     page = render(files, accuracies=accuracies, price=price, utilisation=utilisation)
-    write(page, arguments.out, kind="benchmark report")
+    write(page, arguments.out, kind="speed page")
     print(f"{arguments.out}: {len(files)} result file(s), {arguments.out.stat().st_size / 1e6:.2f} MB")
     shown = cards(files, accuracies)
     for card in shown:
@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     if price:
         print("\n".join(cost_lines(found, price, utilisation=utilisation)))
     verdicts = {card.file.name: card.verdict or None for card in shown}
-    print_json(arguments, {"report": str(arguments.out), "verdicts": verdicts, "costs": [vars(cost) for cost in found]})
+    print_json(arguments, {"page": str(arguments.out), "verdicts": verdicts, "costs": [vars(cost) for cost in found]})
 
 
 def check_bundles(files: "tuple[ResultFile, ...]", accuracies: "list[Accuracy]") -> None:
@@ -90,9 +90,9 @@ def parser() -> argparse.ArgumentParser:
     price = parser.add_mutually_exclusive_group()
     price.add_argument("--price", metavar="NAME", help="a machine of the price table")
     price.add_argument("--price-per-hour", type=positive, metavar="X", help="price of an hour of the machine")
-    add("--currency", default="USD", help="currency of --price-per-hour (%(default)s)")
-    add("--prices", type=Path, default=PRICES, metavar="YAML", help="the table (default: src/slipway/cli/prices.yaml)")
-    add("--utilisation", type=share, default=0.5, metavar="SHARE", help="share of busy time (%(default)g)")
+    add("--currency", default="USD", help="currency of --price-per-hour")
+    add("--prices", type=Path, default=PRICES, metavar="YAML", help="the table; default: src/slipway/cli/prices.yaml")
+    add("--utilisation", type=share, default=0.5, metavar="SHARE", help="share of busy time")
     return parser
 
 

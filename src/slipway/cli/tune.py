@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.contract.evidence.latency import rate_at
 
     target = open_target(arguments.path, arguments.classifier)
-    output = arguments.output or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
+    output = arguments.out or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
     if not arguments.dry_run:
         check_file(output, mark=EVIDENCE, what=EVIDENCE_IS)
         check_file(target.fleet, mark="classifiers", what="a fleet file")
@@ -88,7 +88,7 @@ def main(arguments: argparse.Namespace) -> None:
         rates = [rate_at(rung) for rung in rungs]
         print(f"{side:6} {min(rates):.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds")
     print(verdict(found, described(found.chosen, lane)))
-    if arguments.output or not arguments.dry_run:
+    if arguments.out or not arguments.dry_run:
         write_file(output, found.to_json())
         print(f"evidence: {output}")
     if changes:
@@ -137,7 +137,10 @@ def open_target(path: Path, name: str | None) -> TuningTarget:
     if fleet.lane == "gpu":
         require_gpu_and_server(fleet_path)
     if members := [multi for multi, members in fleet.multi.items() if name in members]:
-        raise SpecError(f"{fleet_path}: {name} shares its decode in {', '.join(members)}, whose serving must be equal")
+        raise SpecError(
+            f"{fleet_path}: {name} shares its decode in {', '.join(members)}, whose serving must be equal; take it out "
+            "of multi: to tune it, or set serving of all of them alike"
+        )
     with_serving(text, name, TRIAL[fleet.lane])  # raises before the search if the file cannot be changed
     alone = fleet.classifiers[name].model_copy(update={"keep": ()})
     (classifier,) = open_fleet(
@@ -255,20 +258,20 @@ def verdict(found: "TuningResult", best: str) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
-    add("path", type=Path, metavar="FLEET.yaml|RUN", help="a fleet file, or a folder with bundle/ and engines/")
+    add("path", type=Path, metavar="FLEET_OR_RUN", help="a fleet file, or a folder with bundle/ and engines/")
     add("--images", type=Path, required=True, metavar="FOLDER", help="folder of images to send, searched recursively")
-    add("--limit-ms", type=float, default=50.0, help="the limit on P99 (%(default)g)")
+    add("--limit-ms", type=float, default=50.0, help="the limit on P99")
     add("--classifier", metavar="NAME", help="classifier of the fleet; not needed if it has only one")
     add("--dry-run", action="store_true", help="search, and print the changes without writing them")
-    add("--start", type=float, default=50.0, metavar="PER_S", help="first rate to try (%(default)g)")
-    add("--minutes", type=float, default=10.0, help="time limit of the search (%(default)g)")
-    add("--rounds", type=int, default=5, help="rounds of the final comparison (%(default)s)")
-    add("--requests", type=int, default=500, metavar="N", help="requests per block; 459 or more (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of the arrivals and the order of the images (%(default)s)")
+    add("--start", type=float, default=50.0, metavar="PER_S", help="first rate to try")
+    add("--minutes", type=float, default=10.0, help="time limit of the search")
+    add("--rounds", type=int, default=5, help="rounds of the final comparison")
+    add("--requests", type=int, default=500, metavar="N", help="requests per block; 459 or more")
+    add("--seed", type=int, default=0, help="seed of the arrivals and the order of the images")
     add(
-        "--output",
+        "--out",
         type=file_option(EVIDENCE, what=EVIDENCE_IS),
-        metavar="JSON",
-        help="file for the evidence (default: FLEET.NAME.tuning.json beside the fleet)",
+        metavar="FILE",
+        help="file for the evidence; default: FLEET.NAME.tuning.json beside the fleet",
     )
     return parser

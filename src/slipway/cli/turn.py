@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.json_line import add_actions, print_json
+from slipway.system.json_line import add_actions, print_json, verb_parser
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ fleet.yaml:
 propose prints the evidence and writes it to proposal.json in the journal. It exits with 0 if it has a reason, and with
 2 if not. run calls existing verbs and prints each before it runs: labels dataset, the stages of slipway up (or slipway
 head), turn gate, release candidate, compare, weight and judge. What is current is not repeated: after an error, Ctrl-C
-or a kill the same command goes on.
+or a kill the same command continues.
 
 Where a person has to act, run says so with the exact command and exits with 2: to approve the turn, to start the
 candidate's server (or --serve), to label, to accept what the old test split cannot prove, to promote. Then call it
@@ -201,10 +201,10 @@ def _is_rolled_back(turn: "Turn", record: "TurnRecord") -> bool:
 
 def gate(arguments: argparse.Namespace) -> int:
     from slipway.contract.evidence.gate import FILE_NAME
-    from slipway.engines.old_test import answering, compare_on_old_test
+    from slipway.engines.old_test_split import compare_on_old_test, open_run
     from slipway.system.targets import write_file
 
-    old, new = (answering(one, arguments.engine) for one in (arguments.old_run, arguments.run_folder))
+    old, new = (open_run(one, arguments.engine) for one in (arguments.old_run, arguments.run_folder))
     found = compare_on_old_test(old, new)
     write_file(arguments.run_folder / FILE_NAME, found.to_json())
     for line in found.lines():
@@ -242,7 +242,9 @@ def end(arguments: argparse.Namespace) -> None:
     with only_operator(turn.settings.folder, f"end of the turn of {turn.classifier}", file=LOCK):
         record = turn.record
         if record is None:
-            raise SpecError(f"{turn.classifier}: no turn is open")
+            names = (turn.gateway, turn.fleet_file, turn.classifier)
+            run = command("slipway turn run", *names)
+            raise SpecError(f"{turn.classifier}: there is no turn to end; one begins with {run}")
         record = record.end("ended", reason=f"{getpass.getuser()}: {arguments.reason}")
         record.keep(turn.folder)
     print(f"{turn.classifier}: the turn to {record.run} is over; its run stays there")
@@ -251,7 +253,7 @@ def end(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     known = {
         "propose": (propose, "look for reasons, and write them down with their evidence"),
         "run": (run, "begin a turn, or go on with the open one"),
@@ -261,13 +263,15 @@ def parser() -> argparse.ArgumentParser:
     }
     made = add_actions(parser, "turn", known)
     for name in known.keys() - {"gate"}:
-        made[name].add_argument("gateway", type=Path, help="the gateway's settings, with observe: and candidate:")
+        made[name].add_argument(
+            "gateway", type=Path, metavar="FILE", help="the gateway's settings, with observe: and candidate:"
+        )
         made[name].add_argument("fleet", type=Path, help="the fleet file of the stable repository")
         made[name].add_argument("classifier", help="the classifier's name in it")
     _run_options(made["run"])
     made["end"].add_argument("--reason", metavar="TEXT", required=True, help="reason, for the record")
-    made["gate"].add_argument("old_run", type=Path, help="the former run")
-    made["gate"].add_argument("run_folder", type=Path, metavar="run", help="the newly trained run")
+    made["gate"].add_argument("old_run", type=Path, metavar="OLD", help="the former run")
+    made["gate"].add_argument("run_folder", type=Path, metavar="NEW", help="the newly trained run")
     made["gate"].add_argument("--engine", metavar="NAME", help="engine of both runs; default: the one in choice.json")
     return parser
 

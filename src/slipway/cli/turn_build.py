@@ -98,13 +98,13 @@ def require_kept(turn: Turn, record: TurnRecord, found: OldTest) -> TurnRecord |
 
 def why_gate(old_run: Path, run: Path, engine: str | None) -> str | None:
     """Return the reason to compare on the old test split; None if the engines that answer now were compared already."""
-    from slipway.engines.old_test import answering  # not at the top: --help needs no library
+    from slipway.engines.old_test_split import open_run  # not at the top: --help needs no library
 
     if not (run / FILE_NAME).is_file():
         return "not compared yet"
     try:
         found = OldTest.read(run / FILE_NAME)
-        old, new = (answering(folder, engine) for folder in (old_run, run))
+        old, new = (open_run(folder, engine) for folder in (old_run, run))
     except SlipwayError as error:
         return str(error)
     same = (found.old_engine_sha256, found.engine_sha256) == (old.engine_sha256, new.engine_sha256)

@@ -22,7 +22,7 @@ from slipway.operations.release.judge import ReleaseVerdict, images_needed
 from slipway.operations.release.record import read_record
 from slipway.operations.release.trial import Trial
 from slipway.operations.turn.record import TurnRecord
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 from slipway.system.targets import write_file
 from slipway.system.text import command
 

@@ -1,4 +1,4 @@
-"""The step that an open turn is in, what it waits for, and the command that goes on. Nothing is changed or run."""
+"""The step that an open turn is in, what it waits for, and the command that continues it. Nothing is changed or run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Waiting:
     waits_for: str
     """A phrase; with the command of the person who is waited for, if one is."""
     go_on: str
-    """The command that goes on with the turn."""
+    """The command that continues the turn."""
 
     def lines(self) -> list[str]:
         return [f"step: {self.step}", f"waits for: {self.waits_for}", f"to go on: {self.go_on}"]

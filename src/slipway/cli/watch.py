@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.arguments import positive
-from slipway.system.json_line import add_actions, print_json
+from slipway.system.arguments import Parser, positive
+from slipway.system.json_line import add_actions, print_json, verb_parser
 from slipway.system.process import told_to_end
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ in gateway.yaml, beside observe:
 reference sends the test split of RUN/bundle through the server, and keeps the answers in the journal's folder. A new
 bundle needs a new reference. run may be killed at any moment: no row is counted twice.
 
-status says what has changed since when, how accurate the answers are, and what to do. After an alarm was dealt with,
+status says what has changed since when, how accurate the answers are, and what to do. After an alarm was handled,
 restart watches the rows from now on; with --live the newest rows become the reference (docs/watch.md)."""
 
 
@@ -118,20 +118,20 @@ def restart(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     with Store.of(settings, make=False) as store:
         state = watched_state(store, arguments.classifier)
         entry = add_restart(store, state, reason=arguments.reason, live=live)
-    dealt_with = shown(entry.alarm or "no alarm")
-    print(f"{arguments.classifier}: drift is watched anew after row {entry.after_row}; dealt with: {dealt_with}")
+    handled = shown(entry.alarm or "no alarm")
+    print(f"{arguments.classifier}: drift detection restarts after row {entry.after_row}; handled: {handled}")
     print_json(arguments, entry.plain())
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG, with_json=False)
     known = {
         "reference": (reference, "send a bundle's test split through the server: what the watch compares with"),
         "run": (run, "watch the journal's rows, until Ctrl-C"),
         "status": (status, "say what has changed, how accurate the answers are, and what to do"),
-        "restart": (restart, "say that an alarm was dealt with, so that drift is watched anew"),
+        "restart": (restart, "mark an alarm as handled and restart drift detection"),
     }
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe: and watch:")
     made = add_actions(parser, "watch", known, shared)
     made["reference"].add_argument("run_folder", type=Path, metavar="RUN", help="run (or bundle) that is served")
@@ -140,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     made["run"].add_argument(
         "--price-per-hour", type=positive, metavar="X", help="price of this machine, for the page's cost"
     )
-    made["run"].add_argument("--currency", default="USD", help="currency of the price; default: %(default)s")
+    made["run"].add_argument("--currency", default="USD", help="currency of the price")
     made["restart"].add_argument("classifier", metavar="CLASSIFIER", help="name in the repository")
     made["restart"].add_argument("--reason", required=True, help="the cause and the remedy; kept with your name")
     made["restart"].add_argument(

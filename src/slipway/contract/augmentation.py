@@ -49,6 +49,7 @@ class Policy(Contract):
     """
 
     kind: Literal["trivial", "rand"] = "trivial"
+    """`trivial` applies one operation of random strength, `rand` several of the same `magnitude`."""
     operations: int | None = Field(default=None, ge=1, le=14)
     """Operations per image for `rand`. The default is 2."""
     magnitude: int | None = Field(default=None, ge=0, le=30)
@@ -67,6 +68,7 @@ class Erase(Contract):
     """Random erasing: a rectangle is filled with the mean colour (https://arxiv.org/abs/1708.04896)."""
 
     probability: Probability = 0.25
+    """Share of the images in which a rectangle is erased, from 0 to 1."""
     area: Shares = (0.02, 0.33)
     """Least and greatest share of the input that the rectangle covers."""
     ratio: Ratios = (0.3, 3.3)
@@ -98,10 +100,13 @@ class Changes(Contract):
     """Changes to an image after it is resized to the input, in this order."""
 
     colour: Colour | None = None
+    """Colour jitter. The default is none."""
     policy: Policy | None = None
+    """Operations that a published policy draws. The default is none."""
     rotate_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
     """The angle is drawn between minus and plus `rotate_degrees`; `preprocess.pad_value` fills the corners."""
     erase: Erase | None = None
+    """Random erasing. The default is none."""
 
 
 class Minority(Changes):
@@ -125,4 +130,6 @@ class Augmentation(Changes):
     vertical_flip: bool = False
     """Turn half of the images upside down."""
     minority: Minority | None = None
+    """Changes to images of rare classes, instead of those to other images. By default all images are changed alike."""
     mix: Mix | None = None
+    """Mixing of pairs of images and their targets. The default is none."""

@@ -43,18 +43,24 @@ class BaseSpec(Contract):
     """One base, from its weights to its engines."""
 
     name: Annotated[str, AfterValidator(check_name)]
+    """Name of the base, and by default of its run below `runs`: 1 to 63 of a-z, 0-9 and _, beginning with a letter."""
     backbone: Backbone
+    """The timm model whose embedding the heads share, by its name; `auto` is not taken."""
     images: PathText
     """Folder of images of any kind, in any sub-folders, like those that the heads will see. They set the ranges of
     INT8, and judge the engines; no label is needed. Relative to the working directory."""
     preprocess: Preprocess | None = None
     """Preparation of the images; by default timm's, as the weights were trained."""
     calibration: Calibration = Calibration()
+    """How many of `images` set the ranges of INT8 and FP8, and by which method."""
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(distinct)] = ("int8",)
     """Precisions that may be served, as in the spec of a classifier."""
     embedding: EmbeddingGate = EmbeddingGate()
+    """Allowed differences between an engine's embeddings and FP32's."""
     serving: Serving = Serving()
+    """Options of the base's step in Triton."""
     tensorrt: TensorRT = TensorRT()
+    """Build options of the base's plans for the gpu lane."""
 
     @model_validator(mode="after")
     def _the_optimal_batch_is_served(self) -> Self:

@@ -108,12 +108,14 @@ class Bundle:
         )
         thresholds, labels = bundle.decision.thresholds, bundle.labels
         if thresholds is not None and len(thresholds) != len(labels):
-            raise ManifestError(f"{path}: decision.json has {len(thresholds)} thresholds for {len(labels)} labels")
+            raise ManifestError(
+                f"{path}: decision.json has {len(thresholds)} thresholds for {len(labels)} labels; build it again"
+            )
         unknown = bundle.decision.unknown
         if unknown is not None and unknown.class_means is not None and unknown.class_means.size % len(labels):
             raise ManifestError(
                 f"{path}: decision.json has class means of {unknown.class_means.size} numbers, which is not a "
-                f"multiple of {len(labels)} labels"
+                f"multiple of {len(labels)} labels; build it again"
             )
         return bundle
 

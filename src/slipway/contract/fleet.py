@@ -21,6 +21,7 @@ class Version(Contract):
     """A bundle and its engines. A single folder is short for the `bundle/` and `engines/` in it."""
 
     bundle: Folder
+    """Folder of the bundle, absolute or relative to the fleet file."""
     engines: Folder | None = None
     """Folder of engines to choose from. The cpu lane takes the one that `choice.json` names; the gpu lane takes, for
     each compute capability, the plan that `choice-sm90.json` and its like name."""
@@ -45,6 +46,7 @@ class FleetClassifier(Contract):
     """One classifier: the version that answers, and those kept for a rollback."""
 
     active: Version
+    """The version that answers: a run's folder, or its bundle and engines."""
     keep: tuple[Version, ...] = ()
     """Versions kept in the repository without an ensemble. Their class ids must match the active version's."""
     serving: Serving = Serving()
@@ -112,9 +114,11 @@ class Fleet(Contract):
     """`fleet.yaml`. Clients call classifiers by the names given here, whatever the bundles' own names."""
 
     lane: LaneName = "cpu"
+    """Lane of the repository: `cpu` for OpenVINO's engines, `gpu` for TensorRT's plans."""
     serving: Serving = Serving()
     """Serving options that override those of every bundle's spec."""
     classifiers: dict[Name, FleetClassifier] = Field(default={})
+    """Classifiers with a network of their own, by the names that clients call."""
     bases: dict[Name, FleetBase] = Field(default={})
     """Bases with their heads, by name (docs/heads.md)."""
     multi: dict[Name, tuple[Name, ...]] = Field(default={})

@@ -72,7 +72,9 @@ class Manifest(Contract):
         if text != manifest.to_json() or manifest.own_sha256 != _digest_of(text):
             raise ManifestError(f"{folder / FILE_NAME}: changed since this {manifest.kind} was made; build it again")
         if manifest.kind != kind:
-            raise ManifestError(f"{folder}: this folder is of kind {manifest.kind}, but kind {kind} is needed")
+            raise ManifestError(
+                f"{folder}: this folder is of kind {manifest.kind}, but kind {kind} is needed; give the folder of one"
+            )
         manifest.verify(folder, known=known, found=found)
         return manifest
 

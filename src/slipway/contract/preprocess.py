@@ -20,20 +20,31 @@ class Preprocess(Contract):
     """
 
     input_height: int = Field(ge=8, le=4096)
+    """Height of the network's input, in pixels."""
     input_width: int = Field(ge=8, le=4096)
+    """Width of the network's input, in pixels."""
     resize: Literal["crop", "pad"] = "crop"
+    """`crop` fills the input and cuts off what is over; `pad` keeps the whole image and fills what is left."""
     crop_fraction: float = Field(default=1.0, gt=0.1, le=1.0)
+    """Part of the resized shorter side that `resize: crop` keeps, like timm's `crop_pct`. The default keeps it all."""
     interpolation: Literal["linear", "cubic"] = "linear"
+    """How a resize computes pixels between pixels: `linear` (bilinear) or `cubic` (bicubic)."""
     antialias: bool = True
+    """Whether a resize to fewer pixels averages over those that it leaves out."""
     mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue, from 0 to 1, that is subtracted from them. The default is ImageNet's."""
     std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue, at most 1, that they are divided by. The default is ImageNet's."""
     pad_value: int = Field(default=0, ge=0, le=255)
+    """Value from 0 to 255 of the pixels that `resize: pad` adds, and of the corners of a rotated training image."""
     exif_orientation: bool = True
+    """Whether an image is turned upright as its EXIF data say."""
     jpeg_scaling: bool = True
     """Whether a JPEG of at least four times the size that it is resized to is decoded at a half, a quarter or an eighth
     of its own, to at least twice that size. A CPU then takes about a third of the time. Without `antialias`, and where
     a GPU decodes, every image is decoded in full."""
     colour: Literal["rgb"] = "rgb"
+    """Order of the input's channels; there is only `rgb`."""
     decoder: Literal["cpu", "mixed"] = "cpu"
     """DALI decoder with which the bundle was evaluated: libjpeg-turbo (`cpu`) or nvJPEG (`mixed`)."""
 

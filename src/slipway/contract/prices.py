@@ -24,19 +24,24 @@ class Price(Contract):
     per_hour: Annotated[float, Field(ge=0.0001, le=1_000_000_000)]
     """The price of an hour, in the currency of the file."""
     as_of: date
+    """Day on which the price was looked up, such as 2026-01-01."""
     cores: Annotated[int, Field(ge=1)]
     """Number of vCPUs, as the provider counts them."""
     gpu: str | None = None
+    """GPU of the machine in words, such as `one T4`. It only informs the reader."""
     note: str = ""
+    """A remark on the price. It only informs the reader."""
 
 
 class Prices(Contract):
     """`prices.yaml`."""
 
     currency: str
+    """Currency of all prices in the file, such as `USD`."""
     note: str
     """A note shown with every cost."""
     machines: dict[str, Price]
+    """Price of each machine, by the name that `slipway speed --price` takes."""
 
     def row(self, name: str) -> "Priced":
         """Raises SpecError: no such machine; the message lists the valid names."""

@@ -58,6 +58,7 @@ class HeadRecipe(Contract):
     """The layers that turn the embedding into logits."""
 
     kind: Literal["linear", "mlp"] = "linear"
+    """`linear` is one linear layer; `mlp` has a hidden layer before it."""
     units: int = Field(default=512, ge=1)
     """Width of the hidden layer of `mlp`."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -71,10 +72,13 @@ class Recipe(Contract):
     """`auto` chooses every option that is not given by the number of images (docs/recipe.md); `recipe: auto` is short
     for it. The checkpoint's spec has the chosen values and no preset."""
     epochs: int = Field(default=30, ge=1)
+    """Most passes over the training images; training may stop earlier, by `patience_epochs`."""
     batch_size: int = Field(default=64, ge=2)
+    """Images in a batch of all processes together: a multiple of their number, and at most all training images."""
     accumulate_batches: int = Field(default=1, ge=1)
     """Batches whose gradients make up one optimiser step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    """The optimiser: AdamW, or stochastic gradient descent with `momentum`."""
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     """Momentum of `sgd`, Nesterov's if above 0."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
@@ -86,13 +90,17 @@ class Recipe(Contract):
     weight_decay: float = Field(default=0.01, ge=0.0)
     """Weight decay. Biases, norms and the parameters that timm exempts have none."""
     warmup_epochs: int = Field(default=2, ge=0)
+    """Epochs at the start in which the learning rates rise to their full value; 0: none."""
     gradient_clip: float | None = Field(default=None, gt=0.0)
     """The largest norm of the gradient of all weights."""
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of each target that is spread over all classes; for multi-label, over present and absent. 0: none."""
     loss: Loss = Loss()
+    """The training loss."""
     balance: Balance = "none"
     """Oversampling: how much more often an epoch shows images of rare classes."""
     head: HeadRecipe = HeadRecipe()
+    """The layers from the embedding to the logits."""
     freeze_epochs: int = Field(default=0, ge=0)
     """Epochs in which only the head learns. `epochs` or more keeps the backbone frozen throughout."""
     unfreeze_epochs: int = Field(default=0, ge=0)
@@ -102,11 +110,13 @@ class Recipe(Contract):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Mixed-precision arithmetic in training; weights stay FP32. The spec's `precisions` are those of serving."""
     augment: Augmentation = Augmentation()
+    """Random changes to the training images."""
     monitor: Literal["val_loss", "val_macro_f1"] = "val_loss"
     """Metric that selects the epoch to keep and stops training early. The loss breaks ties of macro-F1."""
     patience_epochs: int = Field(default=8, ge=1)
     """Epochs without a better `monitor` before training stops early, which happens in the last phase only."""
     seed: Seed = 0
+    """Seed of the initial weights, the order of the images and the augmentation."""
 
     @model_validator(mode="before")
     @classmethod
@@ -146,6 +156,7 @@ class Compute(Contract):
     """One process per device, by Lightning's strategies. `recipe.batch_size` is the total over all processes."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """`gpu` trains on CUDA GPUs, `cpu` on the processor; `auto` takes GPUs where there are any."""
     devices: int | None = Field(default=None, ge=1, le=64)
     """Devices of each machine; on `cpu`, processes. The default is what torchrun started, else 1."""
     nodes: int | None = Field(default=None, ge=1, le=1024)

@@ -1,5 +1,6 @@
 """`SearchSpace`: the spec fields that `slipway search` may change."""
 
+import difflib
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -15,11 +16,15 @@ class Range(Contract):
     """Values of one field: from `low` to `high` inclusive, or one of `choices`."""
 
     low: int | float | None = None
+    """Least value, which needs `high` too."""
     high: int | float | None = None
+    """Greatest value. Whole numbers are drawn if `low`, `high` and `step` are whole."""
     log: bool = False
     """True samples on a logarithmic scale, as suits learning rates."""
     step: int | float | None = None
+    """Distance between values, from `low` on; not with `log`. The default is 1 for whole numbers, else none."""
     choices: tuple[Any, ...] | None = None
+    """The values, instead of `low` and `high`: anything that the field takes, even lists."""
 
     @model_validator(mode="after")
     def _a_range_or_choices(self) -> Self:
@@ -87,6 +92,15 @@ def changed(spec: Spec, values: dict[str, Any], *, source: str) -> Spec:
         for parent in parents:
             at = at.get(parent) if isinstance(at, dict) else None
         if not isinstance(at, dict):
-            raise SpecError(f"{source}: {path}: the spec has no such field to search")
+            similar = ", ".join(difflib.get_close_matches(path, _paths(plain))) or "none"
+            raise SpecError(f"{source}: {path}: the spec has no such field to search; similar fields: {similar}")
         at[last] = value
     return Spec.parse(plain, source=source)
+
+
+def _paths(plain: dict[str, Any], above: str = "") -> list[str]:
+    """The dotted path of every field that has none below it."""
+    found = []
+    for name, value in plain.items():
+        found += _paths(value, f"{above}{name}.") if isinstance(value, dict) else [f"{above}{name}"]
+    return found

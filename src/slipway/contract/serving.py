@@ -62,6 +62,7 @@ class Serving(Contract):
     repository, `shared_decode` for several, `steps` for those of a multi ensemble. The gpu lane always has separate
     steps."""
     max_batch_size: int = Field(default=8, ge=1, le=128)
+    """Most images in a request, and in a batch, on the cpu lane; `gpu.max_batch_size` is the gpu lane's."""
     preferred_batch_size: int | None = Field(default=None, ge=0, le=128)
     """Largest batch that waiting requests are merged into; a larger request runs alone. Small batches keep the
     tail short on a CPU, where a larger batch takes longer. 0: up to max_batch_size. The default is 2 with layout
@@ -99,6 +100,7 @@ class CpuServing(Contract):
     """The part of a classifier's settings that `serving.layout: auto` chooses; `lane.json` has it."""
 
     layout: Layout
+    """Models, and so processes, that answer."""
     preprocess_instances: int = Field(ge=1, le=MOST_INSTANCES)
     """Processes of the preprocess step, if the layout has one."""
     instances: int = Field(ge=1, le=MOST_INSTANCES)
@@ -106,6 +108,7 @@ class CpuServing(Contract):
     threads: int = Field(ge=1, le=64)
     """Threads of each process."""
     pinned: bool
+    """Whether each process keeps to cores of its own."""
     preferred_batch_size: int = Field(ge=0, le=128)
     """Number of waiting images that are merged at most; 0 means up to `max_batch_size`."""
 

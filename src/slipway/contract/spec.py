@@ -136,6 +136,7 @@ class DecisionPolicy(Contract):
     """The user's choices about answers. Training fits the temperature and thresholds and writes a `Decision`."""
 
     top_k: int = Field(default=5, ge=1, le=1000)
+    """Most labels in an answer, the most probable first. A multi-label image with more is an error before training."""
     unknown: UnknownPolicy | None = None
     """Policy for answering `unknown`; multi-class only."""
     unknown_threshold: Probability | None = None
@@ -154,8 +155,11 @@ class Calibration(Contract):
     """The images that set the ranges of INT8 and FP8: a seeded, stratified sample of the training split."""
 
     images: int = Field(default=500, ge=1)
+    """Number of images to draw; an error if there are fewer."""
     seed: Seed = 0
+    """Seed by which the images are drawn."""
     method: Literal["entropy", "max"] = "entropy"
+    """How ranges are set: `entropy` clips large values where that loses the least information, `max` clips nothing."""
 
 
 class SensitiveLayers(Contract):
@@ -206,7 +210,9 @@ class LatencyGate(Contract):
     """The latency budget: P99 of requests that arrive at random at a given mean rate."""
 
     p99_ms: float = Field(default=50.0, gt=0.0)
+    """Limit on P99, in ms. It is only recorded: `slipway gate --limit-ms` and a gateway's `budgets_ms` set theirs."""
     rate_per_s: float = Field(default=20.0, gt=0.0)
+    """Mean requests per second with which `p99_ms` holds. It is only recorded: `slipway gate --rate` sets its own."""
 
 
 def check_optimal_batch(tensorrt: TensorRT, serving: Serving) -> None:
@@ -240,24 +246,39 @@ class Spec(Contract):
     """One classifier, from its data to its latency budget."""
 
     name: Annotated[str, AfterValidator(check_name)]
+    """Name that clients call, unless a fleet file gives another: 1 to 63 of a-z, 0-9 and _, beginning with a letter."""
     task: Task = "multiclass"
+    """`multiclass`: one right class for each image. `multilabel`: any number of labels, even none."""
     data: Data
+    """The location of the images, and their splits."""
     preprocess: Preprocess
+    """How an encoded image becomes the network's input."""
     backbone: Backbone
+    """The timm model below the head; `auto` chooses it by the number of images."""
     recipe: Recipe = Recipe()
+    """How the network is trained; `auto` chooses what is not given."""
     compute: Compute = Compute()
+    """The devices that train."""
     tracking: Tracking = Tracking()
+    """The logger of the training's metrics."""
     decision: DecisionPolicy = DecisionPolicy()
+    """How the network's output becomes an answer."""
     calibration: Calibration = Calibration()
+    """The images that set the ranges of INT8 and FP8."""
     sensitive_layers: SensitiveLayers = SensitiveLayers()
+    """The search that keeps layers in FP16 where plain INT8 loses too much."""
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(distinct)] = ("int8",)
     """Precisions that may be served. Each lane takes the fastest measured one that is listed and passes the gate: the
     cpu lane of int8, bf16 and fp32, the gpu lane of int8, fp8 (Ada and later), fp16 and fp32. FP32 is always built, as
     the reference."""
     accuracy: AccuracyGate = AccuracyGate()
+    """The loss against FP32 with which a precision may still be served."""
     tensorrt: TensorRT = TensorRT()
+    """Build options of the gpu lane's plans."""
     latency: LatencyGate = LatencyGate()
+    """The latency budget, which is only recorded."""
     serving: Serving = Serving()
+    """Options of the steps in Triton."""
 
     @property
     def training_sha256(self) -> str:

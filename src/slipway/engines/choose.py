@@ -19,6 +19,7 @@ from slipway.contract.engine import engine_name
 from slipway.contract.evidence.origin import Machine, versions
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.shared_rules import SERVED
+from slipway.contract.spec import Precision
 from slipway.engines.plan import plan_network
 from slipway.engines.tensorrt_library import require_card
 from slipway.evaluation.predict import Pixels, ServedNetwork
@@ -41,9 +42,9 @@ class Contest(Generic[AnyEngine_co]):
     lane: Literal["cpu", "gpu"]
     card: Card | None = None
 
-    def name(self, precision: str) -> str:
+    def name(self, precision: Precision) -> str:
         capability = None if self.card is None else self.card.compute_capability
-        return engine_name("openvino" if self.lane == "cpu" else "tensorrt", precision, capability)  # type: ignore[arg-type]
+        return engine_name("openvino" if self.lane == "cpu" else "tensorrt", precision, capability)
 
     @property
     def file(self) -> Path:

@@ -25,7 +25,7 @@ class Device:
         try:
             self._cuda: Any = ctypes.CDLL("libcuda.so.1")
         except OSError as error:
-            raise CompileError(f"no CUDA driver: {error}") from None
+            raise CompileError(f"no CUDA driver: {error}; run this where an NVIDIA GPU has its driver") from None
         device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuInit", 0)
         self._call("cuDeviceGet", ctypes.byref(device), 0)

@@ -22,7 +22,7 @@ from slipway.contract.evidence.evaluation import (
 )
 from slipway.contract.evidence.gate import FAIL, PASS, REFERENCE, TOO_FEW, Ungated
 from slipway.engines.predictions_csv import Row, flips, gate_rows, make_rows, read_rows, write_rows
-from slipway.evaluation.fit import answer, given, refit_decision
+from slipway.evaluation.fit_decision import answer, given, refit_decision
 from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Float, Pixels, Predictions, ServedNetwork, predict_served

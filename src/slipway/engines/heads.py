@@ -11,7 +11,7 @@ from slipway.contract.evidence.evaluation import Conditions, PrimaryMetrics
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines.embedders import Embedder
 from slipway.engines.evaluate import compared, worse_profile
-from slipway.evaluation.fit import refit_decision
+from slipway.evaluation.fit_decision import refit_decision
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import fit_class_means
 from slipway.steps.head import Head

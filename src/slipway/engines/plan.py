@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from slipway.evaluation.predict import ServedNetwork
 from slipway.onnx_graph import OUTPUTS, SERVED_INPUT
 from slipway.steps.normalize import Float, Pixels
 
-Layer = dict[str, Any]
 # TensorRT 10 writes "Thirty-two wide channel vectorized row major Int8 format" or, for generated kernels, "Half".
 _PRECISIONS = {
     "float": "FP32",
@@ -43,9 +42,23 @@ _PRECISIONS = {
     "bool": "BOOL",
 }
 _WORD = re.compile(r"[a-z]+[0-9]*")
+LayerTensor = TypedDict("LayerTensor", {"Format/Datatype": str, "Datatype": str, "DataType": str}, total=False)
+"""TensorRT 10 has the first field; 11 splits it, and keeps the type in one of the others."""
 
 
-def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple[list[Layer] | None, str]:
+class LayerWeights(TypedDict, total=False):
+    Type: str
+
+
+class PlanLayer(TypedDict, total=False):
+    """A layer as the engine inspector describes it: the fields that are read here, of many more."""
+
+    Inputs: list[LayerTensor]
+    Outputs: list[LayerTensor]
+    Weights: LayerWeights
+
+
+def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple[list[PlanLayer] | None, str]:
     """Every layer as the engine inspector describes it at the optimal batch size, or None and the reason."""
     if compute_capability() is None:
         return None, "reading a plan back needs a GPU, and this machine shows none"
@@ -62,7 +75,7 @@ def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple
     return parse_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def parse_layers(information: str) -> tuple[list[Layer] | None, str]:
+def parse_layers(information: str) -> tuple[list[PlanLayer] | None, str]:
     """The layers in the inspector's JSON, or None and the reason if it only has names or is not JSON."""
     try:
         layers = json.loads(information)["Layers"]
@@ -73,7 +86,7 @@ def parse_layers(information: str) -> tuple[list[Layer] | None, str]:
     return layers, ""
 
 
-def layer_precisions(layers: Sequence[Layer]) -> dict[str, int]:
+def layer_precisions(layers: Sequence[PlanLayer]) -> dict[str, int]:
     """Number of layers that compute in each precision, for example `{"INT8": 53, "FP16": 4}`, most frequent first.
 
     A layer computes in the type of its weights, else of its first input (an INT8 convolution may write FP16), else of
@@ -82,9 +95,8 @@ def layer_precisions(layers: Sequence[Layer]) -> dict[str, int]:
     return dict(Counter(map(_precision, layers)).most_common())
 
 
-def _precision(layer: Layer) -> str:
+def _precision(layer: PlanLayer) -> str:
     tensors = [*layer.get("Inputs", ())[:1], *layer.get("Outputs", ())[:1]]
-    # TensorRT 10 has one field; 11 splits it, and keeps the type in the second.
     texts = [tensor.get("Format/Datatype") or tensor.get("Datatype") or tensor.get("DataType") for tensor in tensors]
     for text in (layer.get("Weights", {}).get("Type"), *texts):
         for word in _WORD.findall(str(text).lower()):

@@ -18,7 +18,7 @@ from slipway.contract.evidence.build import Sensitivity, SensitivitySearch, Step
 from slipway.contract.evidence.gate import FAIL
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
 from slipway.evaluation.calibration_pixels import BATCH, CalibrationSample
-from slipway.evaluation.fit import answer, fit_labels, given
+from slipway.evaluation.fit_decision import answer, fit_labels, given
 from slipway.evaluation.gate import compare_answers
 from slipway.evaluation.labels import truth_of
 from slipway.evaluation.predict import Float, predict

@@ -15,7 +15,7 @@ from slipway.contract.installed import Installed
 from slipway.contract.spec import TensorRT
 from slipway.engines.child import run_in_child
 from slipway.engines.graph import served_graph
-from slipway.engines.plan import inspect
+from slipway.engines.plan import PlanLayer, inspect
 from slipway.engines.tensorrt_library import (
     PlanTarget,
     compute_capability,
@@ -39,7 +39,7 @@ class BuiltPlan:
     settings: PlanSettings
     timing_cache: bytes | None
     """Timing cache for the next build with the same TensorRT and GPU; None for TensorRT-RTX, which times nothing."""
-    layers: list[dict[str, Any]] | None
+    layers: list[PlanLayer] | None
     """Layers as the engine inspector describes them; None if no GPU could read the plan back."""
     layers_reason: str
     """Reason why `layers` is None; otherwise empty."""

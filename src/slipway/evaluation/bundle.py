@@ -5,7 +5,6 @@ import numpy.typing as npt
 
 from slipway.contract import Decision
 from slipway.contract.evidence.evaluation import (
-    Answered,
     BeforeAndAfter,
     BundleEvaluation,
     Coverage,
@@ -14,10 +13,11 @@ from slipway.contract.evidence.evaluation import (
     LabelMistake,
     Mistake,
     ScoreChoice,
+    UnknownEffect,
     UnknownFigures,
     WithoutLabels,
 )
-from slipway.evaluation.fit import answer, given
+from slipway.evaluation.fit_decision import answer, given
 from slipway.evaluation.intervals import share_interval
 from slipway.evaluation.labels import evaluate_labels, label_reliability
 from slipway.evaluation.metrics import evaluate
@@ -61,18 +61,18 @@ def evaluate_bundle(
         **unknown.fields(),
         score=decision.unknown.score,
         threshold=decision.unknown.threshold,
-        validation=_answered(answer(decision, validation, labels), validation),
-        test=_answered(answers, test),
+        validation=_effect_of_unknown(answer(decision, validation, labels), validation),
+        test=_effect_of_unknown(answers, test),
     )
     return evaluation.model_copy(update={"unknown": figures})
 
 
-def _answered(answers: Answers, split: Predictions) -> Answered:
+def _effect_of_unknown(answers: Answers, split: Predictions) -> UnknownEffect:
     """Count the `unknown` images, and the right answers to the others."""
     answered_n = answers.label_nk[:, 0] != UNKNOWN
     images, answered = len(answered_n), int(answered_n.sum())
     right = int((answers.class_id_nk[:, 0] == split.truth_n).sum())
-    return Answered(
+    return UnknownEffect(
         images=images,
         unknown_rate=1 - answered / images,
         unknown_interval=share_interval(images - answered, images, error=0.025),

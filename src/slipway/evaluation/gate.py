@@ -28,7 +28,7 @@ from slipway.evaluation.labels import truth_of
 ClassIds = npt.NDArray[np.int64]
 Right = npt.NDArray[np.bool_]
 Table = npt.NDArray[np.bool_]
-Answered = npt.NDArray[Any]
+Classes = npt.NDArray[Any]
 """Class ids `INT64 [n]`, or a table `BOOL [n, classes]`."""
 REMEDY = "test on more images, raise these limits"
 
@@ -82,7 +82,7 @@ def compare_labels(
 
 
 def compare_answers(
-    truth: Answered, reference: Answered, candidate: Answered, labels: Sequence[str], gate: AccuracyGate
+    truth: Classes, reference: Classes, candidate: Classes, labels: Sequence[str], gate: AccuracyGate
 ) -> AccuracyResult:
     """`compare_labels` of tables, `compare` of class ids."""
     return (compare_labels if truth.ndim == 2 else compare)(truth, reference, candidate, labels, gate)

@@ -52,10 +52,13 @@ def nearest(
     drawn = np.sort(np.random.default_rng(_SEED).permutation(len(train))[:MOST_IMAGES])
     images = [train[index] for index in drawn.tolist()]
     if not images:
-        raise DataError(f"{bundle.path}: its data set has no image of the train split")
+        raise DataError(f"{bundle.path}: its data set has no image of the train split; leave --run out")
     embedded = (embed or _by_graph(bundle))(dataset, images).astype(np.float64)
     if embedded.shape[1] != embedding.size:
-        raise DataError(f"{bundle.path}: embeddings of {embedded.shape[1]} numbers, and the row's has {embedding.size}")
+        raise DataError(
+            f"{bundle.path}: embeddings of {embedded.shape[1]} numbers, and the row's has {embedding.size}; give the "
+            "run that answered the row, or leave --run out"
+        )
     lengths = np.linalg.norm(embedded, axis=1) * np.linalg.norm(embedding)
     cosine = np.divide(embedded @ embedding, lengths, out=np.zeros(len(images)), where=lengths != 0)
     order = np.argsort(-cosine, kind="stable")[:count]

@@ -205,7 +205,8 @@ def _warmups(steps: list[Model]) -> Findings:
         for index, sample in enumerate(samples):
             for name in sorted(images & set(sample.inputs)):
                 if not sample.inputs[name].input_data_file:
-                    reason = f"{name} is no image, so the decoder stays cold, and NVIDIA's DALI backend does not load"
+                    cold = "so the decoder stays cold, and NVIDIA's DALI backend does not load"
+                    reason = f"{name} is not an image, {cold}"
                     yield model.finding("warmup-missing", f"model_warmup[{index}]", reason, AGAIN)
 
 

@@ -61,7 +61,7 @@ def _tensor(model: Model, field: str, tensor: Any) -> Findings:
         reason = f"{shapes['dims']} has other elements than {shapes['reshape.shape']}"
         yield model.finding("reshape", f"{field}.reshape", reason, "let both hold the same number of elements")
     if model.backend != "tensorrt" and (tensor.is_shape_tensor or tensor.is_non_linear_format_io):
-        reason = f"{tensor.name} is a shape tensor or of a format of TensorRT's, and this is no TensorRT model"
+        reason = f"{tensor.name} is a shape tensor or of a format of TensorRT's, and this is not a TensorRT model"
         yield model.finding("tensor-format", field, reason, "remove is_shape_tensor and is_non_linear_format_io")
 
 

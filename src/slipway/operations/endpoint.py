@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from slipway.errors import ServingError, requiring
-from slipway.serving.command import HOST
 from slipway.serving.endpoint import QuietHandler, QuietServer
+from slipway.serving.ports import HOST
 
 with requiring("prometheus_client", extra="operate"):
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest

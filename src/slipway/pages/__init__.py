@@ -18,13 +18,13 @@ with requiring("jinja2", extra="train"):
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """The Content-Security-Policy: only styles and images inside the page."""
 FILTERS = ("counted", "decimals", "figures", "interval", "megabytes", "percent", "points", "thousands")
-PageKind = Literal["build report", "evaluation", "augmentation", "benchmark report", "explanation"]
+PageKind = Literal["build report", "evaluation", "augmentation", "speed page", "explanation"]
 TITLES: dict[PageKind, str] = {
     "build report": ": build report</title>",
     "evaluation": ": evaluation</title>",
     "augmentation": ": what training sees</title>",
     "explanation": ": explanation</title>",
-    "benchmark report": "<title>Benchmark report: ",
+    "speed page": "<title>Speed: ",
 }
 """Text in the head of a page that no page of another kind has."""
 

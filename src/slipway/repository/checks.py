@@ -53,7 +53,7 @@ def _check_engine(engine: BundleEngine, classifier: Classifier, lane: LaneName, 
     if settings.classes != len(classifier.bundle.labels):
         raise RepositoryError(
             f"{classifier.bundle.path}: {len(classifier.bundle.labels)} labels for {settings.classes} logits of "
-            f"{engine.path}"
+            f"{engine.path}; give an engine that was compiled from this bundle"
         )
     # What ONNX Runtime computed was for a GPU that was not there, so its images were decoded on a CPU, as it records.
     if settings.decoder != decoder and settings.provider is None and settings.target != "onnxruntime":

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from slipway.serving.command import Ports
+from slipway.serving.ports import Ports
 
 if TYPE_CHECKING:
     from slipway.serving.server import Server, serve

@@ -1,49 +1,19 @@
-"""The command line of a hardened tritonserver, and the ports that it listens on."""
+"""The command line of a hardened tritonserver."""
 
-import random
-import socket
 from collections.abc import Collection
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from slipway.errors import ServingError
 from slipway.serving.binary import TritonBinary
+from slipway.serving.ports import HOST, Ports
 
 if TYPE_CHECKING:
     from slipway.contract import Lane  # `slipway reload` needs none of it, and it takes 0.2 s
 
-HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
 EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use all of it
-_BELOW_EPHEMERAL = range(20_000, 32_768)
-"""Ports that Linux gives to outgoing connections only if told to."""
 CONNECTION_AGE_MS = 300_000
 HTTP_BODY_BYTES = 160 * 2**20
 """Largest HTTP body that a newer server reads. Slipway's clients send images of up to 128 MiB."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The ports of a server and its supervisor, on loopback."""
-
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
-    status: int = 8003
-    """The port of the supervisor."""
-
-    @classmethod
-    def free(cls) -> Self:
-        """Four ports that are free now, none of which the kernel gives to an outgoing connection meanwhile."""
-        draw, ports = random.SystemRandom(), list[int]()
-        with ExitStack() as stack:
-            while len(ports) < 4:
-                port = draw.choice(_BELOW_EPHEMERAL)
-                with suppress(OSError):  # in use
-                    stack.enter_context(socket.create_server((HOST, port)))
-                    ports.append(port)
-        return cls(*ports)
 
 
 def command(
@@ -103,19 +73,3 @@ def memory_variables(lane: "Lane") -> dict[str, str]:
     """Variables for the memory allocator. Each call that loads a model copies what the server knows of all of them, in
     one of 8 arenas a core, which keep the memory: with 1,000 heads on two cores, 790 MB instead of 220."""
     return {"MALLOC_ARENA_MAX": "2"} if lane.bases else {}
-
-
-def check_ports(ports: Ports, *, supervised: bool, address: str = HOST) -> None:
-    """Raises ServingError if two ports are equal, or one is in use; a `supervised` server has one more port."""
-    given = {name: port for name, port in vars(ports).items() if supervised or name != "status"}
-    if len(set(given.values())) < len(given):
-        options = ", ".join(f"--{name}-port" for name in given)
-        raise ServingError(f"ports {given}: all must differ; see {options}")
-    for name, port in given.items():
-        try:
-            socket.create_server((address, port)).close()
-        except (OSError, OverflowError) as error:
-            raise ServingError(
-                f"port {port} ({name}) on {address} cannot be used: {getattr(error, 'strerror', error)}; end the "
-                f"process that listens there, or choose another with --{name}-port"
-            ) from None

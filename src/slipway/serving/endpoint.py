@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from slipway.serving.command import HOST
 from slipway.serving.key import HEADER
+from slipway.serving.ports import HOST
 from slipway.serving.status import ServingStatus
 
 _REQUEST_TIMEOUT_S = 5.0

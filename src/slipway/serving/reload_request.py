@@ -4,8 +4,8 @@ import http.client
 import json
 
 from slipway.errors import ServingError
-from slipway.serving.command import HOST
 from slipway.serving.key import HEADER, find_key
+from slipway.serving.ports import HOST
 from slipway.system.timed_http import TimedConnection
 
 

@@ -15,11 +15,12 @@ from slipway.contract import Lane, ServingError
 from slipway.serving import load_many
 from slipway.serving import process as processes
 from slipway.serving.binary import TritonBinary, find_tritonserver
-from slipway.serving.command import HOST, Ports, check_ports, command, memory_variables
+from slipway.serving.command import command, memory_variables
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
 from slipway.serving.heads import left_out, spokesmen
 from slipway.serving.limits import ServerLimits, server_limits
+from slipway.serving.ports import HOST, Ports, check_ports
 from slipway.serving.probe import BusyError
 from slipway.serving.servable import check_libraries, check_servable
 from slipway.serving.server_log import first_failure, passed_on

@@ -11,9 +11,9 @@ from typing import Any
 
 from slipway.contract import Lane, ServingError, SlipwayError
 from slipway.serving import process as processes
-from slipway.serving.command import HOST, Ports, check_ports
 from slipway.serving.contents import Contents
 from slipway.serving.hidden_argument import is_shown
+from slipway.serving.ports import HOST, Ports, check_ports
 from slipway.serving.probe import BusyError, LeftOutError
 from slipway.serving.probe_order import Turns
 from slipway.serving.process import LogError

@@ -1,11 +1,13 @@
-"""Types of command-line options that several verbs share; their errors name the given value and the allowed ones."""
+"""The parser of every command, and the types of options that several verbs share, whose errors name the given value
+and the allowed ones."""
 
 import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from slipway.errors import SlipwayError
 
@@ -14,6 +16,20 @@ Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Result of `ArgumentParser.add_subparsers`."""
 
 MOST = 2**63 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help has one form: positionals are in capitals, and each default is named last."""
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        if not action.option_strings and action.metavar is None and action.choices is None:
+            action.metavar = action.dest.upper()
+        default = action.default
+        told = isinstance(default, int | float | str | Path) and not isinstance(default, bool)
+        if told and default != argparse.SUPPRESS and action.help and "default:" not in action.help:
+            action.help += "; default: %(default)" + ("g" if isinstance(default, float) else "s")
+        return action
 
 
 def add_action(

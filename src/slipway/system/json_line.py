@@ -6,17 +6,19 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from slipway.system.arguments import add_action
+from slipway.system.arguments import Parser, add_action
 
 
 def add_json(parser: argparse.ArgumentParser, *, help: str = "print the result as one JSON line, last") -> None:
     parser.add_argument("--json", action="store_true", help=help)
 
 
-def verb_parser(doc: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of a verb: `doc` and `epilog` are printed as they are written, and `--json` is among its options."""
-    parser = argparse.ArgumentParser(description=doc, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
-    add_json(parser)
+def verb_parser(doc: str | None, epilog: str | None = None, *, with_json: bool = True) -> argparse.ArgumentParser:
+    """The parser of a verb: `doc` and `epilog` are printed as they are written, and `--json` is among its options,
+    unless it has actions, or no result."""
+    parser = Parser(description=doc, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
+    if with_json:
+        add_json(parser)
     return parser
 
 

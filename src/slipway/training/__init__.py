@@ -10,11 +10,11 @@ logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 if TYPE_CHECKING:
     from slipway.training.bundle.export import export
     from slipway.training.bundle.importing import complete_spec, import_onnx, import_timm
-    from slipway.training.learn.fit import train
-    from slipway.training.learn.ready import get_ready
+    from slipway.training.learn.check_training import get_ready
+    from slipway.training.learn.train import train
 
 __all__ = ["complete_spec", "export", "get_ready", "import_onnx", "import_timm", "train"]
-_HOMES = {"export": "bundle.export", "train": "learn.fit", "get_ready": "learn.ready"}
+_HOMES = {"export": "bundle.export", "train": "learn.train", "get_ready": "learn.check_training"}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ def render(
         "files": files,
         "cards": cards(files, accuracies),
         "notices": notices(files),
-        "title": f"Benchmark report: {', '.join(file.name for file in files)}",
+        "title": f"Speed: {', '.join(file.name for file in files)}",
         "parts": [
             *([("latency", "Latency")] if series else []),
             *([("rates", "Rates")] if found_rates else []),
@@ -56,4 +56,4 @@ def render(
         "costs": costs(files, accuracies, price, utilisation=utilisation) if price else [],
         "facts": [(file, views.facts(file)) for file in files],
     }
-    return environment("slipway.benchmark.page").get_template("benchmark.html").render(context)
+    return environment("slipway.benchmark.page").get_template("speed.html").render(context)

@@ -87,7 +87,7 @@ class Coverage(Evidence):
     curve: tuple[tuple[float, float], ...]
 
 
-class Answered(Evidence):
+class UnknownEffect(Evidence):
     """Effect of `unknown` on one split."""
 
     images: int
@@ -123,8 +123,8 @@ class UnknownFigures(ScoreChoice):
 
     score: Score
     threshold: float
-    validation: Answered
-    test: Answered
+    validation: UnknownEffect
+    test: UnknownEffect
 
 
 class Mistake(Evidence):

@@ -1,4 +1,4 @@
-"""The study results that the benchmark page shows. A study may record more fields than these."""
+"""The study results that the speed page shows. A study may record more fields than these."""
 
 from typing import Any, Literal
 
@@ -247,7 +247,7 @@ class JudgedServer(Part):
     utilisation: float | None
     rate_per_s: float
     true_p99: float
-    """In units of the mean service time."""
+    """True P99 of the simulated server, in mean service times."""
     passes: dict[str, RulePasses]
     """Share of passes for each true P99."""
     allowed: float | None

@@ -24,7 +24,7 @@ from slipway.operations.gateway.routes import (
 )
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, budget_edges_ms
 from slipway.operations.journal.folders import private_folder
-from slipway.operations.journal.settings import SERVERS, Servers
+from slipway.operations.journal.settings import SERVERS, ArmPorts
 from slipway.system.text import few
 from slipway.system.yaml_json import dump_yaml
 
@@ -46,7 +46,7 @@ def write_configuration(settings: GatewaySettings, *, keys: Mapping[str, str], m
         ports = {"stable": settings.stable.grpc} | (
             {"candidate": settings.candidate.grpc} if settings.candidate else {}
         )
-        replace(settings.folder / SERVERS, Servers(grpc=ports).to_json())
+        replace(settings.folder / SERVERS, ArmPorts(grpc=ports).to_json())
     write_resources(settings.folder, CLUSTERS, clusters(settings))
     write_same_routes(settings)
     write_resources(settings.folder, LISTENERS, [listener(settings, keys, models)])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from slipway.operations.gateway.listener import public_models
 from slipway.operations.gateway.routes import check_traffic, read_traffic, replace
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, read_keys, read_settings
 from slipway.operations.journal.folders import private_folder
-from slipway.serving.command import Ports
+from slipway.serving.ports import Ports
 from slipway.system.yaml_json import dump_yaml
 
 FIXED = ("listen", "metrics_port", "workers", "max_connections", "budgets_ms")

@@ -21,8 +21,8 @@ from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.journal.folders import in_memory
 from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
-from slipway.serving.command import HOST
 from slipway.serving.endpoint import Renewed
+from slipway.serving.ports import HOST
 from slipway.serving.supervisor import Event, pause_s
 from slipway.system.text import command
 from slipway.system.timed_http import TimedConnection
@@ -75,7 +75,7 @@ class Gateway:
 
         Raises:
             SlipwayError: something of it is wrong, or needs a restart; a certificate would come into force that clients
-                refuse, or a stable server that does not listen. The gateway goes on as before.
+                refuse, or a stable server that does not listen. The gateway keeps its old settings.
         """
         new = self.plan.again(lane=lane)
         certificate = new.certificate()
@@ -110,7 +110,7 @@ class Gateway:
         try:
             changed = self.reload(lane)
         except (SlipwayError, OSError) as error:
-            self.renewed = Renewed(done=False, message=f"the gateway goes on as before: {error}")
+            self.renewed = Renewed(done=False, message=f"the gateway keeps its old settings: {error}")
             self._event("gateway_not_updated", self.renewed.message)
         else:
             self.renewed = Renewed(done=True, message=f"the gateway {changed}")

@@ -15,7 +15,7 @@ from slipway.contract.typed_file import Contract
 from slipway.operations.journal.settings import Observe
 from slipway.operations.labels.settings import Labels
 from slipway.operations.watch.settings import WatchSettings
-from slipway.serving.command import HOST, Ports
+from slipway.serving.ports import HOST, Ports
 from slipway.system.home import user_folder
 from slipway.system.text import few
 
@@ -76,7 +76,9 @@ class ServerPorts(Contract):
     """The ports of one `slipway serve` on 127.0.0.1."""
 
     grpc: Port = Ports().grpc
+    """Port of the server's gRPC."""
     http: Port = Ports().http
+    """Port of the server's HTTP."""
     status: Port = Ports().status
     """Port of the supervisor, whose `/ready` decides whether the candidate gets requests."""
     metrics: Port | None = None
@@ -242,7 +244,10 @@ def _check_certificate(source: Path, certificate: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{source}: tls.certificate: {certificate} cannot be read: {_reason(error)}") from None
     if "-----BEGIN CERTIFICATE-----" not in text:
-        raise SpecError(f"{source}: tls.certificate: {certificate} has no certificate in PEM")
+        raise SpecError(
+            f"{source}: tls.certificate: {certificate} has no certificate in PEM; name a file with the lines "
+            "-----BEGIN CERTIFICATE-----"
+        )
 
 
 def key_files(team: TeamKey) -> dict[str, str]:
@@ -296,7 +301,9 @@ def read_secret(path: Path, *, what: str, source: Path) -> str:
 def _reason(error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{error.strerror}; take it from where you keep secrets, or make a new one (docs/keys.md)"
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; name another file, or change its permissions"
+    return "not UTF-8 text; name a text file, which a certificate or key in PEM is"
 
 
 def budget_edges_ms(settings: GatewaySettings) -> list[float]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from slipway.client import Client, Options, Result
 from slipway.client.errors import DeadlineError, GoneError, OverloadedError
 from slipway.errors import SlipwayError, SpecError
-from slipway.operations.journal.settings import SERVERS, Servers
-from slipway.serving.command import HOST
+from slipway.operations.journal.settings import SERVERS, ArmPorts
+from slipway.serving.ports import HOST
 
 DEADLINE_S = 10.0
 GIVE_UP_S = 600.0
@@ -201,6 +201,6 @@ def ports_behind(folder: Path, *, otherwise: Mapping[str, int]) -> Mapping[str, 
     """The servers of the gateway that keeps its files in `folder`; `otherwise` if it has not run yet."""
     path = folder / SERVERS
     try:
-        return Servers.read(path).grpc if path.exists() else otherwise
+        return ArmPorts.read(path).grpc if path.exists() else otherwise
     except SpecError:
         return otherwise

@@ -40,7 +40,7 @@ class Observe(Contract):
         return int(self.spool_mib * 2**20)
 
 
-class Servers(Contract):
+class ArmPorts(Contract):
     """gRPC ports on 127.0.0.1 of the servers behind a running gateway, by arm."""
 
     grpc: dict[str, int]

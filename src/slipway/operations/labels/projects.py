@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from slipway.contract import SpecError
-from slipway.operations.labels.rest import Rest
+from slipway.operations.labels.label_studio_rest import Rest
 from slipway.operations.labels.settings import PLACE, LabelStudio
 
 CHOICES, IMAGE, NEW = "class", "image", "new_class"

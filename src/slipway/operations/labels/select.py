@@ -17,6 +17,7 @@ class SelectSettings(Contract):
     """Shares of a day's labels. The rest, after `explore` and `novelty`, goes to doubtful images."""
 
     per_day: int = Field(default=200, ge=1)
+    """Labels of each classifier that selections ask for in a day (UTC) at most."""
     explore: float = Field(default=0.35, gt=0, le=1)
     """Share of the labels that any image is as likely to get as any other. It bounds the weight of a label."""
     novelty: float = Field(default=0.25, ge=0, le=1)

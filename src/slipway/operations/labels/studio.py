@@ -15,11 +15,11 @@ from slipway.contract.labels import RESERVED
 from slipway.operations.gateway.settings import GatewaySettings, read_secret
 from slipway.operations.journal.pictures import data_uri, small_picture
 from slipway.operations.journal.store import Store, read_image
-from slipway.operations.labels.given import Written, check_new_classes, fault_of_label, write_given
+from slipway.operations.labels.add_labels import Written, check_new_classes, fault_of_label, write_given
+from slipway.operations.labels.label_studio_rest import Rest
+from slipway.operations.labels.labelled_classifier import LabelledClassifier
 from slipway.operations.labels.locks import only_one
 from slipway.operations.labels.projects import Project, StudioTask, suggestion, title_of
-from slipway.operations.labels.rest import Rest
-from slipway.operations.labels.served import LabelledClassifier
 from slipway.operations.labels.settings import LabelStudio
 from slipway.operations.labels.truth import KNOWN
 from slipway.system.targets import told, write_file

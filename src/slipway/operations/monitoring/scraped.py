@@ -7,7 +7,7 @@ from slipway.operations.gateway.access_logs import SCOPE
 from slipway.operations.gateway.routes import Node
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.monitoring.alerts import MonitoredPart
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 
 SCRAPE, SCRAPE_TRITON = "2s", "10s"
 """Time between two scrapes. Alerts must be at the webhook within 15 s; nothing waits for tritonserver's counters."""

@@ -22,6 +22,7 @@ class PricedMachine(Price):
     """A kind of machine on offer, with its price."""
 
     memory_gib: float = Field(gt=0, le=MOST_GIB)
+    """Memory of the machine, in GiB."""
 
 
 class Rates(Contract):
@@ -62,9 +63,12 @@ class Demand(Contract):
     """True if a figure of fewer cores may count on a machine with more, in proportion to the cores. This is not
     measured; without it a machine needs figures of its own number of cores."""
     currency: str = "USD"
+    """Currency of the machines' prices."""
     machines: dict[str, PricedMachine] = Field(min_length=1)
     """Kinds of machine by name; any number of each can be had."""
     classifiers: dict[Name, Rates] = Field(default={})
+    """Rates of whole classifiers, by their names in the fleet file."""
     each: Rates | None = None
     """Rates of every whole classifier that `classifiers` does not name."""
     bases: dict[Name, BaseRates] = Field(default={})
+    """Rates of each base's heads, by the base's name in the fleet file."""

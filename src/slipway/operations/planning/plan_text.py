@@ -17,7 +17,7 @@ LEAST = 1e-4
 
 
 def plan_lines(plan: FleetPlan) -> Iterator[str]:
-    yield from _headline(plan)
+    yield from _summary(plan)
     yield ""
     yield "| cell | boxes | serves | peak, images/s | of a box's capacity | with one down | memory | bottleneck |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
@@ -36,7 +36,7 @@ def plan_lines(plan: FleetPlan) -> Iterator[str]:
         yield f"note: {len(plan.notes) - MOST_NOTES:,} more in --json"
 
 
-def _headline(plan: FleetPlan) -> Iterator[str]:
+def _summary(plan: FleetPlan) -> Iterator[str]:
     kinds: dict[str, int] = {}
     for cell in plan.cells:
         kinds[cell.machine] = kinds.get(cell.machine, 0) + cell.boxes

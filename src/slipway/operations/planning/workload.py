@@ -88,7 +88,7 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
 def remedy(name: str, demand: Demand) -> str:
     """The command that measures every figure of a classifier."""
     options = ("--images", "FOLDER", "--find-capacity", "--limit-ms", f"{demand.limit_ms:g}", "--pid", "PID")
-    gate = command("slipway gate", name, *options, "--output", f"{name}.json")
+    gate = command("slipway gate", name, *options, "--out", f"{name}.json")
     return f"measure it on such a machine: {gate}, and name the file in measured"
 
 

@@ -11,7 +11,7 @@ from slipway.client.errors import DeadlineError, GoneError, OverloadedError, Ser
 from slipway.contract import ServingError, SpecError
 from slipway.operations.journal.store import Store, read_image
 from slipway.operations.release.disagreements import ASK, OPEN, Pair
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 from slipway.system.text import command
 
 DEADLINE_S = 10.0

@@ -10,7 +10,7 @@ from slipway.contract.shared_rules import changed_class
 from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.release.record import labels_of
 from slipway.operations.release.unjudged import ServedFiles, differing
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 from slipway.serving.probe import BusyError, over_grpc
 from slipway.system.text import few
 

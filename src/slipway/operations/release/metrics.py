@@ -13,7 +13,7 @@ from slipway.errors import requiring
 from slipway.operations.gateway.access_logs import ANSWERS, LATENCY, SCOPE
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
 from slipway.operations.release.counts import Counters, Moment, Reading
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 from slipway.system.timed_http import TimedConnection
 
 with requiring("prometheus_client", extra="serve"):

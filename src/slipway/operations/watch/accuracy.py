@@ -88,7 +88,7 @@ class LiveAccuracy(Evidence):
     rows: int
     labels: int
     overall: Estimate | None
-    """None without a label: confidence alone is no estimate."""
+    """None without a label: confidence alone is not an estimate."""
     mean_confidence: float | None
     classes: tuple[ClassAccuracy, ...]
 

@@ -26,7 +26,7 @@ from slipway.operations.watch.test_split import (
     pictures_of,
     samples_of,
 )
-from slipway.serving.command import HOST
+from slipway.serving.ports import HOST
 
 MEANS_IMAGES = 2_000
 """Images of the validation split that the class means are made of, all classes together."""
@@ -37,8 +37,8 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """Answers to images that the server accepted, with the images' true classes."""
+class _AnsweredImages:
+    """Images that the server accepted, with their answers and true classes."""
 
     truth: Ints
     class_id: Ints
@@ -89,7 +89,7 @@ class _Asking:
     def __init__(self, client: Client, dataset: Dataset, bundle: str, classifier: str) -> None:
         self._client, self._dataset, self._bundle, self._classifier = client, dataset, bundle, classifier
 
-    def ask(self, images: Sequence[LabelledImage], *, what: str) -> _Answers:
+    def ask(self, images: Sequence[LabelledImage], *, what: str) -> _AnsweredImages:
         truth, results, pictures, sizes, refused = [], [], [], [], 0
         for image, content, result in self._answered(images, what=what):
             if not result.ok:
@@ -102,7 +102,7 @@ class _Asking:
         if not results:
             raise DataError(f"{what}: none of its {len(images)} images was accepted; give a bundle with its images")
         embeddings = [result.embedding for result in results if result.embedding is not None]
-        return _Answers(
+        return _AnsweredImages(
             truth=np.array(truth, np.int64),
             class_id=np.array([result.class_id for result in results], np.int64),
             confidence=np.array([result.score for result in results], np.float64),
@@ -144,7 +144,9 @@ def _some(images: Sequence[LabelledImage], *, classes: int) -> list[LabelledImag
     return [image for of in by_class.values() for image in draw.sample(of, min(most, len(of)))]
 
 
-def _reference(answers: _Answers, means: EncodedDirections | None, bundle: Bundle, classifier: str) -> TestReference:
+def _reference(
+    answers: _AnsweredImages, means: EncodedDirections | None, bundle: Bundle, classifier: str
+) -> TestReference:
     arrays = None if means is None else means.arrays
     rows = rows_of(answers.confidence, answers.class_id, answers.brightness, answers.embedding, arrays)
     of_class = Counter(answers.truth.tolist())

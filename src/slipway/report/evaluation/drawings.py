@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array
 
-from slipway.contract.evidence.evaluation import Answered, Coverage, Reliability
+from slipway.contract.evidence.evaluation import Coverage, Reliability, UnknownEffect
 from slipway.pages.charts import DIM, PAGE, TONES, Svg, axes, in_percent, shades, styled, svg
 
 CLASSES_DRAWN, SHADES = 150, 5
@@ -49,7 +49,7 @@ def diagrams(before: Reliability, after: Reliability) -> tuple[Svg, Svg]:
 
 
 @styled
-def curve(coverage: Coverage, served: Answered | None) -> Svg:
+def curve(coverage: Coverage, served: UnknownEffect | None) -> Svg:
     """Draw accuracy over coverage, on a zoomed axis, and the point at which `unknown` serves."""
     chart = axes(4, 3.3)
     chart.plot(*zip(*coverage.curve, strict=True), color=TONES["plain"])

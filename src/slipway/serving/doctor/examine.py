@@ -12,8 +12,7 @@ from pathlib import Path
 from slipway.contract import Lane, Manifest, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.lint import Finding as Fault
-from slipway.lint import lint
+from slipway.lint import Finding, lint
 from slipway.lint.heads import FOLDER, GROUP
 from slipway.lint.models import AGAIN, Model, ensembles, read_models
 from slipway.serving.doctor.checks import Check, CheckedPart, Servable, judge
@@ -44,47 +43,47 @@ class Files:
 
     lane: Lane | None
     models: Mapping[str, Model]
-    faults: tuple[Fault, ...]
+    findings: tuple[Finding, ...]
     needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Ensemble to its steps, for those that exist and those that the launcher would wait for."""
 
     @classmethod
     def read(cls, repository: Path) -> "Files":
-        faults = tuple(lint(repository))
+        findings = tuple(lint(repository))
         try:
             lane = Lane.read(repository / LANE)
         except SpecError:
             lane = None
-        if any(fault.rule == "repository-empty" for fault in faults):
-            return cls(None, {}, faults)
+        if any(finding.rule == "repository-empty" for finding in findings):
+            return cls(None, {}, findings)
         models = read_models(repository)
-        return cls(lane, models, faults, {**dict.fromkeys(lane.ensembles if lane else (), ()), **ensembles(models)})
+        return cls(lane, models, findings, {**dict.fromkeys(lane.ensembles if lane else (), ()), **ensembles(models)})
 
-    def of(self, model: str) -> list[Fault]:
-        """The faults of a model, but for those of a single head in a group."""
-        return [fault for fault in self.faults if fault.model == model and not _head_of(fault)]
+    def of(self, model: str) -> list[Finding]:
+        """The findings of a model, but for those of a single head in a group."""
+        return [finding for finding in self.findings if finding.model == model and not _head_of(finding)]
 
-    def of_heads(self, ensemble: str) -> list[Fault]:
-        """The faults of the heads that an ensemble answers for."""
+    def of_heads(self, ensemble: str) -> list[Finding]:
+        """The findings of the heads that an ensemble answers for."""
         heads = self.lane.ensembles.get(ensemble, ()) if self.lane else ()
-        return [fault for fault in self.faults if _head_of(fault) in heads]
+        return [finding for finding in self.findings if _head_of(finding) in heads]
 
     @property
     def broken_heads(self) -> frozenset[str]:
-        """Heads with a fault, without which their groups are served."""
-        return frozenset(filter(None, map(_head_of, self.faults)))
+        """Heads with a finding, without which their groups are served."""
+        return frozenset(filter(None, map(_head_of, self.findings)))
 
     @property
     def faulty(self) -> bool:
-        """Whether anything but single heads has a fault."""
-        return not all(map(_head_of, self.faults))
+        """Whether anything but single heads has a finding."""
+        return not all(map(_head_of, self.findings))
 
 
-def _head_of(fault: Fault) -> str:
-    """The head in a group that a fault concerns alone; empty for any other fault."""
-    parts = fault.file.split("/")
-    of_a_head = fault.model.startswith(GROUP) and len(parts) == 5 and parts[2] == FOLDER
-    return parts[3] if of_a_head and fault.rule not in UNTRUSTED else ""
+def _head_of(finding: Finding) -> str:
+    """The head in a group that a finding concerns alone; empty for any other finding."""
+    parts = finding.file.split("/")
+    of_a_head = finding.model.startswith(GROUP) and len(parts) == 5 and parts[2] == FOLDER
+    return parts[3] if of_a_head and finding.rule not in UNTRUSTED else ""
 
 
 def examine(
@@ -110,8 +109,8 @@ def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Check
         yield from _steps(repository, files, machine, timeout_s=timeout_s)
     sound: dict[tuple[str, ...], list[str]] = {}
     for name, steps in files.needs.items():
-        if faults := [*files.of(name), *files.of_heads(name)]:
-            yield from (_said("ensemble", fault, name) for fault in faults)
+        if findings := [*files.of(name), *files.of_heads(name)]:
+            yield from (_said("ensemble", finding, name) for finding in findings)
         elif steps and steps[-1].startswith(GROUP):
             sound.setdefault(steps, []).append(name)
         else:
@@ -121,15 +120,15 @@ def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Check
 
 def _repository(repository: Path, files: Files) -> Iterator[Check]:
     """Checks on the repository's own files, and on files that differ from the assembled ones."""
-    about = [fault for fault in files.faults if not fault.model or fault.rule in UNTRUSTED]
-    for fault in about:
-        yield Check("repository", fault.file, "fail", fault.reason, fault.remedy)
-    wrong = {fault.file for fault in about}
+    about = [finding for finding in files.findings if not finding.model or finding.rule in UNTRUSTED]
+    for finding in about:
+        yield Check("repository", finding.file, "fail", finding.reason, finding.remedy)
+    wrong = {finding.file for finding in about}
     if not files.models:
         return
     if not (repository / MANIFEST).is_file() and MANIFEST not in wrong:
         yield Check("repository", MANIFEST, "fail", "missing, so the files cannot be checked", AGAIN)
-    elif not any(fault.rule in UNTRUSTED or fault.file == MANIFEST for fault in about):
+    elif not any(finding.rule in UNTRUSTED or finding.file == MANIFEST for finding in about):
         count = len(Manifest.read(repository / MANIFEST).outputs)
         yield Check("repository", MANIFEST, "ok", f"{count} files, all as assembled")
     if files.lane is not None and LANE not in wrong:
@@ -139,17 +138,17 @@ def _repository(repository: Path, files: Files) -> Iterator[Check]:
 
 def _steps(repository: Path, files: Files, machine: Host, *, timeout_s: float) -> Iterator[Check]:
     """Checks on every step, in the order in which a request passes through them; then on their memory."""
-    sealed = (repository / MANIFEST).is_file() and not any(fault.file == MANIFEST for fault in files.faults)
+    sealed = (repository / MANIFEST).is_file() and not any(finding.file == MANIFEST for finding in files.findings)
     in_order = dict.fromkeys([*(step for steps in files.needs.values() for step in steps), *files.models])
     peak_mb = {}
     for name in in_order:
         if name not in files.models or name in files.needs:
             continue
-        faults = [fault for fault in files.of(name) if fault.rule not in UNTRUSTED]
-        yield from (_said("step", fault, name) for fault in faults)
-        changed = [fault.file for fault in files.of(name) if fault.rule in UNTRUSTED]
+        findings = [finding for finding in files.of(name) if finding.rule not in UNTRUSTED]
+        yield from (_said("step", finding, name) for finding in findings)
+        changed = [finding.file for finding in files.of(name) if finding.rule in UNTRUSTED]
         doubt = ", ".join(changed) if changed else "" if sealed else "without a manifest its code"
-        refused = any(fault.about.server in ("refuses", "hangs", "dies") for fault in faults)
+        refused = any(finding.about.server in ("refuses", "hangs", "dies") for finding in findings)
         if doubt or refused:
             reason = f"not started: {doubt} cannot be trusted" if doubt else "not started: it would not load"
             yield Check("step", name, "untold", reason)
@@ -163,8 +162,8 @@ def _steps(repository: Path, files: Files, machine: Host, *, timeout_s: float) -
     yield check_memory(peak_mb, files.models, gpus=len(machine.gpus) or 1)
 
 
-def _said(part: CheckedPart, fault: Fault, model: str) -> Check:
+def _said(part: CheckedPart, finding: Finding, model: str) -> Check:
     """A finding of the lint, under the name of a model that cannot answer because of it."""
-    inside = fault.file.partition("/")[2] if fault.model == model else fault.file
-    reason = ": ".join(filter(None, (inside, fault.field, fault.reason)))
-    return Check(part, model, "fail", reason, fault.remedy, bool(_head_of(fault)) and fault.rule not in LEFT_OUT)
+    inside = finding.file.partition("/")[2] if finding.model == model else finding.file
+    reason = ": ".join(filter(None, (inside, finding.field, finding.reason)))
+    return Check(part, model, "fail", reason, finding.remedy, bool(_head_of(finding)) and finding.rule not in LEFT_OUT)

@@ -18,9 +18,9 @@ from slipway.contract.card import Card
 from slipway.contract.installed import NAMES, Installed, differences
 from slipway.lint.models import GPU, Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
-from slipway.serving.command import HOST, Ports
 from slipway.serving.doctor.checks import Check, State
 from slipway.serving.doctor.gpu import driver_problem, find_gpus
+from slipway.serving.ports import HOST, Ports
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
 """Folder of the backends of a tritonserver that is on PATH."""

@@ -14,7 +14,7 @@ from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation
 from slipway.evaluation.bundle import evaluate_bundle, evaluate_label_bundle
-from slipway.evaluation.fit import Outputs, fit_decision
+from slipway.evaluation.fit_decision import Outputs, fit_decision
 from slipway.evaluation.predict import Forward, Predictions, predict
 from slipway.evaluation.unknown import foreign_network
 from slipway.steps.engine_openvino import Engine

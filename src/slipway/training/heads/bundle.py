@@ -10,7 +10,7 @@ from slipway.contract.bundle import BASE, HEAD, BaseLink
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.evaluation.fit import Outputs
+from slipway.evaluation.fit_decision import Outputs
 from slipway.evaluation.predict import Float, Forward, Predictions, predict
 from slipway.evaluation.unknown import foreign_network
 from slipway.steps.engine_openvino import Engine

@@ -10,6 +10,7 @@ import torch
 
 from slipway.contract import Spec
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.history import EpochRow
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.targets import targets_for
 from slipway.training.learn.losses import loss_for
@@ -46,7 +47,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         mix = spec.recipe.augment.mix
         self.mixing = None if mix is None else Mixing(mix, classes=classes, multilabel=spec.task == "multilabel")
         self.metrics = metrics_for(spec.task, classes=classes)
-        self.history: list[dict[str, Any]] = []
+        self.history: list[EpochRow] = []
         self._restored: dict[str, Any] | None = None
         self._epoch_began_s = 0.0
 
@@ -93,7 +94,8 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         row = {name: value for name, value in metrics.items() if not name.startswith("best_")}
         optimizer = self.optimizers(use_pl_optimizer=False)
-        self.history.append({"epoch": self.current_epoch, "phase": self.phase, **rates(optimizer), **row})
+        whole = {"epoch": self.current_epoch, "phase": self.phase, **rates(optimizer), **row}
+        self.history.append(EpochRow.parse(whole, source="history"))
         if self.trainer.is_global_zero and not sys.stdout.isatty():  # a bar belongs on a terminal
             shown = ", ".join(f"{name} {row[name]:.4f}" for name in ("train_loss", "val_loss", "val_macro_f1"))
             seconds = time.monotonic() - self._epoch_began_s
@@ -101,14 +103,14 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["slipway"] = {
-            "history": self.history,
+            "history": [row.plain() for row in self.history],
             "random_states": random_states(),
             "stopped": bool(self.trainer.should_stop),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["slipway"]
-        self.history = list(state["history"])
+        self.history = [EpochRow.parse(row, source="history") for row in state["history"]]
         self._restored = state["random_states"]
         self.trainer.should_stop = state["stopped"]  # killed after early stopping but before the end
 

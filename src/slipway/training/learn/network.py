@@ -37,7 +37,9 @@ def check_backbone(name: str) -> None:
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:
-        raise SpecError(f"backbone.name: {name}: {error}") from None
+        model = name.partition(".")[0]
+        tagged = ", ".join(timm.list_pretrained(f"{model}.*"))
+        raise SpecError(f"backbone.name: {name}: {error} Write {model} alone, or one of: {tagged or 'none'}") from None
 
 
 def timm_model(backbone: Backbone, *, outputs: int, pretrained: bool, input_size: tuple[int, int]) -> nn.Module:

@@ -47,7 +47,8 @@ def logger_for(tracking: Tracking, out: Path) -> Any:
             "csv or none"
         ) from None
     except (TypeError, ValueError) as error:
-        raise SpecError(f"tracking.options: {name} rejects them: {error}") from None
+        takes = CLASSES[name].__name__
+        raise SpecError(f"tracking.options: {name} rejects them: {error}; give what {takes} takes") from None
 
 
 def begin(logger: Any, spec: Spec) -> None:

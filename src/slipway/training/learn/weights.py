@@ -55,7 +55,9 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         if first == b"PK\x03\x04" or first[:1] == b"\x80":
             raise SpecError(f"{path}: a pickle, which can run code when opened; {TO_SAFETENSORS}") from None
-        raise SpecError(f"{path}: not a safetensors file, or a truncated one ({error})") from None
+        raise SpecError(
+            f"{path}: not a safetensors file, or a truncated one ({error}); copy it again, or {TO_SAFETENSORS}"
+        ) from None
     broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise SpecError(f"{path}: NaN or infinity in {few(sorted(broken))}; give a checkpoint of finite numbers")

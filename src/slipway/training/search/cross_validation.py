@@ -29,7 +29,7 @@ from slipway.training.bundle.export import load_network
 from slipway.training.data.dataset import scan
 from slipway.training.data.sources import LABEL_COLUMNS
 from slipway.training.data.splits import draw_parts
-from slipway.training.learn.fit import train
+from slipway.training.learn.train import train
 
 BATCH = 32
 TEMPERATURES, NOISE = (0.05, 20.0), (0.0, 0.5)

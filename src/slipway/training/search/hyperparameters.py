@@ -25,7 +25,7 @@ from slipway.system.targets import MARKERS, check_folder
 from slipway.system.text import to_cell
 from slipway.system.yaml_json import dump_yaml
 from slipway.training.data.sources import read_from
-from slipway.training.learn.fit import train
+from slipway.training.learn.train import train
 
 BEST, TRIALS, PLOT, STUDY = "best.yaml", "trials.csv", "search.png", MARKERS["search"]
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -142,7 +142,10 @@ def grow(old: Dataset, new: Sequence[NewImage], out: Path, *, least: int, left_o
         (staging / LABELS).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
         written = scan(Data(root=str(staging), csv=str(staging / TABLE)), labels=labels)
         if digest_of_test(old, among=old) != digest_of_test(written, among=old):
-            raise DataError(f"{out}: the old test split would change; nothing was written")
+            raise DataError(
+                f"{out}: the old test split would have other images or labels; nothing was written. Run this again "
+                f"while nothing else writes to {old.root}; if it fails again, report it as a fault of Slipway"
+            )
         result = Grown(
             old_root=old.root,
             old_images=len(old.images),
@@ -200,7 +203,9 @@ def _copy(image: NewImage, split: Split, staging: Path) -> Added:
     target.parent.mkdir(exist_ok=True)
     shutil.copyfile(image.file, target)
     if sha256_file(target) != image.sha256:
-        raise DataError(f"{image.file}: not the image of its name; the journal is damaged")
+        raise DataError(
+            f"{image.file}: not the image of its name, its SHA-256, so the journal is damaged; restore its last backup"
+        )
     return Added(path=path, label=image.label, split=split)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark report: every kind of file in any company, true to its histograms, and safe with anybody's words."""
+"""The speed page: every kind of file in any company, true to its histograms, and safe with anybody's words."""
 
 import json
 from itertools import combinations

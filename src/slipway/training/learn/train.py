@@ -1,6 +1,5 @@
 """Trains a spec into a checkpoint: weights without pickle, the split that was used, and the training history."""
 
-import json
 import logging
 import signal
 import sys
@@ -20,14 +19,15 @@ from slipway.contract import Manifest, Spec, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import CheckpointMeasured
+from slipway.contract.evidence.history import HISTORY, EpochRow, history_text
 from slipway.system.files import complete_folder, sha256_file
 from slipway.training.data.dataset import check_decodable
 from slipway.training.data.loader import Loading, eval_loader, train_loader
 from slipway.training.data.order import rare_classes, steps_per_epoch
 from slipway.training.learn.callbacks import WholeCheckpoints, make
+from slipway.training.learn.check_training import CheckedTraining, get_ready
 from slipway.training.learn.devices import devices_of, is_first, process_of
 from slipway.training.learn.module import Training
-from slipway.training.learn.ready import CheckedTraining, get_ready
 from slipway.training.learn.resume import UnfinishedRun
 from slipway.training.learn.tracking import begin, logger_for
 from slipway.training.learn.weighting import repeated
@@ -35,7 +35,6 @@ from slipway.training.learn.weighting import repeated
 LIBRARIES = ("torch", "timm", "lightning", "cykooz-resizer", "nvidia-dali-cuda130", "safetensors")
 WEIGHTS = "model.safetensors"
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # our names to Lightning's
-History = list[dict[str, Any]]
 
 
 def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Manifest | None:
@@ -71,7 +70,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
                 history, epoch = _fit(ready, unfinished, checkpoint, logger=logger, callbacks=callbacks)
         finally:
             unfinished.remove_if_empty()
-        best = next(row for row in history if row["epoch"] == epoch)
+        best = next(row for row in history if row.epoch == epoch)
         measured = CheckpointMeasured(
             images={split: len(dataset.of(split)) for split in ("train", "validation", "test")},
             **({"minority": rare} if (rare := _rare_labels(spec, dataset)) else {}),
@@ -79,7 +78,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
             best_epoch=epoch,
             best_validation_loss=best["val_loss"],
             best_validation_macro_f1=best["val_macro_f1"],
-            phase=best["phase"],
+            phase=best.phase,
             weights=ready.origin,
             chosen=tuple(ready.reasons),
             resumed=checkpoint is not None,
@@ -90,7 +89,9 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
     return manifest
 
 
-def _write(staging: Path, ready: CheckedTraining, *, history: History, measured: CheckpointMeasured) -> Manifest:
+def _write(
+    staging: Path, ready: CheckedTraining, *, history: Sequence[EpochRow], measured: CheckpointMeasured
+) -> Manifest:
     spec, weights = ready.spec, {name: tensor.contiguous() for name, tensor in ready.network.state_dict().items()}
     try:
         save_file(weights, staging / WEIGHTS)
@@ -98,7 +99,7 @@ def _write(staging: Path, ready: CheckedTraining, *, history: History, measured:
         raise StorageError(f"{staging.parent}: the weights cannot be written: {error}; free some disk space") from None
     spec.write(staging / "spec.json")
     ready.dataset.write(staging / DATASET)
-    (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    (staging / HISTORY).write_text(history_text(history), encoding="utf-8")
     start = {"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}
     return Manifest.seal(
         staging,
@@ -126,7 +127,7 @@ def _fit(
     *,
     logger: Any,
     callbacks: Sequence[Callback],
-) -> tuple[History, int]:
+) -> tuple[Sequence[EpochRow], int]:
     """Fit the network, and return its history and the best epoch, whose weights it gets on the first process."""
     spec, dataset, network = ready.spec, ready.dataset, ready.network
     recipe = spec.recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 from slipway.contract import DataError, SpecError
 from slipway.contract.labels import RESERVED, odd_in
 from slipway.operations.journal.store import Store
-from slipway.operations.labels.served import LabelledClassifier
+from slipway.operations.labels.labelled_classifier import LabelledClassifier
 from slipway.operations.labels.truth import KNOWN
 from slipway.system.csv_rows import csv_rows
 from slipway.system.text import command, from_cell

@@ -19,7 +19,7 @@ from slipway.system.files import sha256_file
 
 
 @dataclass(frozen=True)
-class Answering:
+class RunWithEngine:
     """A run with the engine that answers for it on the cpu lane."""
 
     bundle: Bundle
@@ -30,7 +30,7 @@ class Answering:
         return sha256_file(self.engine.path / MANIFEST)
 
 
-def answering(run: Path, engine: str | None = None) -> Answering:
+def open_run(run: Path, engine: str | None = None) -> RunWithEngine:
     """Open a run with its chosen engine, or with the one of this name.
 
     Raises:
@@ -38,11 +38,11 @@ def answering(run: Path, engine: str | None = None) -> Answering:
     """
     bundle, engines = Bundle.open(run / "bundle"), run / "engines"
     if engine is not None:
-        return Answering(bundle, bundle.open_engine(engines / engine))
-    return Answering(bundle, chosen_engine(bundle, engines)[1])
+        return RunWithEngine(bundle, bundle.open_engine(engines / engine))
+    return RunWithEngine(bundle, chosen_engine(bundle, engines)[1])
 
 
-def compare_on_old_test(old: Answering, new: Answering) -> OldTest:
+def compare_on_old_test(old: RunWithEngine, new: RunWithEngine) -> OldTest:
     """The paired exact comparison (ADR 0015) on the old test images, with the limits of the new run's spec.
 
     The truth is that of the old run, whose classes alone are there. Another answer than the truth is wrong, whether it
@@ -83,7 +83,7 @@ def compare_on_old_test(old: Answering, new: Answering) -> OldTest:
 
 
 def _paired(
-    old: Answering, new: Answering
+    old: RunWithEngine, new: RunWithEngine
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Truth `[n]`, and whether each run is right `[n]`, over the images of the old test split."""
     before, after = ({row["image"]: row for row in read_rows(one.engine.path)} for one in (old, new))
