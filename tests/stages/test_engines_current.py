@@ -151,6 +151,10 @@ def older_dali(chain: Chain) -> None:
     reseal(chain.folder, versions={"openvino": OPENVINO, **PIXELS, "nvidia-dali-cuda130": "2.3.0"})
 
 
+def pixels_of_dali(chain: Chain) -> None:
+    reseal(chain.folder, versions={"openvino": OPENVINO, "nvidia-dali-cuda130": DALI})
+
+
 def killed(chain: Chain) -> None:
     chain.folder.rename(chain.folder.with_name(f".{chain.folder.name}.k1ll3d"))
 
@@ -177,6 +181,7 @@ def damaged(chain: Chain) -> None:
         (set_compiler(Compiler("openvino", "2027.1.0")), f"OpenVINO {OPENVINO} → 2027.1.0"),
         (lambda chain: reseal(chain.folder, versions={}), f"OpenVINO not recorded → {OPENVINO}"),
         (older_dali, f"nvidia-dali-cuda130 2.3.0 → {DALI}"),
+        (pixels_of_dali, f"cykooz-resizer not recorded → {RESIZER}"),
         (
             lambda chain: setattr(chain, "graph", replace(chain.graph, served=b"another")),
             f"graph changed (7f09d3d262c8 → {sha256_bytes(b'another'):.12})",

@@ -23,7 +23,7 @@ CASES = {
 }
 """Size of the resized images, width and height, and whether JPEGs of it are decoded in full."""
 WAYS, SHRINK_ROUNDS = 30, 3
-LIBRARIES = ("nvidia-dali-cuda130", "openvino", "pillow", "simplejpeg", "torch")
+LIBRARIES = ("cykooz-resizer", "nvidia-dali-cuda130", "openvino", "pillow", "simplejpeg", "torch")
 OTHERS = ("opencv-python-headless", "pyvips", "pyvips-binary")
 """Libraries that the lock file does not have."""
 EPILOG = """examples:

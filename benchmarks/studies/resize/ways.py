@@ -52,9 +52,9 @@ def _served(preprocess: Preprocess) -> Resize:
 
 def _dali(preprocess: Preprocess, graph: Any = None) -> Resize:
     """Resize with DALI on a CPU; `graph` replaces the graph that a GPU runs."""
-    from slipway.steps import dali_resize
+    from slipway.steps import dali_graph, dali_resize
 
-    with patch.object(dali_resize, "resize", graph or dali_resize.resize):
+    with patch.object(dali_resize, "resize", graph or dali_graph.resize):
         step = dali_resize.DaliResize(preprocess.model_dump(), max_batch_size=2, threads=1, device_id=None)
     return _of_step(preprocess, step)
 
