@@ -103,13 +103,16 @@ def test_validation_sees_the_serving_pixels_whatever_the_augmentation_is(
 
 @pytest.mark.parametrize("resize", ["crop", "pad"])
 def test_training_without_augmentation_sees_the_serving_pixels_too(photographs: Dataset, resize: str) -> None:
-    """But for large JPEGs, which DALI decodes in full."""
+    """But for large JPEGs, which DALI decodes in full, and for the rounding and the border of its resize."""
     config = preprocess(resize=resize, pad_value=99, std=(0.2, 0.3, 0.4), jpeg_scaling=False)
     all_images = numbered(photographs)
     encoded = [(Path(photographs.root) / image.path).read_bytes() for image in photographs.images]
     served, _ = Preprocessor(config.model_dump(), max_batch_size=32, threads=2).run(encoded)
     pixels_nchw, numbers = epoch(train(all_images, PLAIN, config))
-    np.testing.assert_array_equal(pixels_nchw, normalize(served, config.model_dump())[numbers])
+    apart = np.abs(pixels_nchw - normalize(served, config.model_dump())[numbers])
+    levels = 255 * apart * np.array(config.std).reshape(1, 3, 1, 1)
+    assert levels.mean() < 0.25
+    assert np.percentile(levels, 99.9) < 2
 
 
 @pytest.mark.parametrize("augment", [{}, HEAVY], ids=["default", "heavy"])

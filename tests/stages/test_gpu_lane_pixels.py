@@ -1,4 +1,4 @@
-"""The gpu lane's guard and decode steps, with the decoder switched to the CPU, against the cpu lane's preprocess.
+"""The gpu lane's guard and decode steps, with the decoder switched to the CPU, against the isolated form.
 
 The decode step's folder is taken as `assemble` wrote it; the one word that is changed in it is the decoder's in
 `preprocess.json`, since `mixed` needs a GPU. It is then served as NVIDIA's backend does it.
@@ -21,9 +21,8 @@ from slipway.contract import Preprocess
 from slipway.repository import assemble
 from slipway.steps import guard
 from slipway.steps.guarded_batch import guarded_batch
-from slipway.steps.preprocess import Preprocessor
 from tests.support import dali_backend
-from tests.support.geometries import GEOMETRIES, all_images
+from tests.support.geometries import GEOMETRIES, all_images, as_on_a_gpu
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.image_files import good_images
 
@@ -85,10 +84,10 @@ def serve(serialised: Path, batches: list[list[list[bytes]]], folder: Path) -> l
         return [results[name] for name in sorted(results)]
 
 
-def test_padded_images_of_every_format_and_size_give_the_pixels_of_the_cpu_lane_bit_for_bit(
+def test_padded_images_of_every_format_and_size_give_the_pixels_of_the_isolated_form_bit_for_bit(
     geometry: dict[str, Any], serialised: Path, tmp_path: Path
 ) -> None:
-    preprocessor = Preprocessor(geometry, max_batch_size=LARGEST_BATCH, threads=1)
+    preprocessor = as_on_a_gpu(geometry, max_batch_size=LARGEST_BATCH)
     answered = [image for image in all_images() if not preprocessor.run([image])[1].any()]
     formats = {Image.open(io.BytesIO(image)).format for image in answered[:12]}
     assert formats == {"JPEG", "PNG", "WEBP", "BMP", "TIFF"}
@@ -99,10 +98,10 @@ def test_padded_images_of_every_format_and_size_give_the_pixels_of_the_cpu_lane_
         np.testing.assert_array_equal(pixels_nhwc_u8, preprocessor.run(batch)[0])
 
 
-def test_what_the_guard_refuses_becomes_the_placeholder_s_pixels_on_both_lanes(
+def test_what_the_guard_refuses_becomes_the_placeholder_s_pixels_in_both_forms(
     geometry: dict[str, Any], serialised: Path, tmp_path: Path
 ) -> None:
-    preprocessor = Preprocessor(geometry, max_batch_size=LARGEST_BATCH, threads=1)
+    preprocessor = as_on_a_gpu(geometry, max_batch_size=LARGEST_BATCH)
     good = good_images(2, seed=5)
     batch = [good[0], b"", good[0][: len(good[0]) // 2], b"<svg/>", good[1]]
     expected, status_n = preprocessor.run(batch)

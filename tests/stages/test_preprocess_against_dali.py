@@ -13,10 +13,9 @@ from nvidia.dali.backend import TensorCPU
 from slipway.contract import Preprocess
 from slipway.steps import batch_limits, guard
 from slipway.steps.dali_graph import preprocess
-from slipway.steps.dali_resize import DaliResize
 from slipway.steps.preprocess import Preprocessor, Rows, _backends, tensor_of
 from tests.support.bad_images import corpus
-from tests.support.geometries import GEOMETRIES, all_images
+from tests.support.geometries import GEOMETRIES, all_images, as_on_a_gpu
 from tests.support.image_files import encode, good_images, photo
 
 BATCH = 8
@@ -47,17 +46,10 @@ def by_dali(config: dict[str, Any]) -> Callable[[bytes], Pixels | None]:
     return run
 
 
-def resizing_by_dali(config: dict[str, Any]) -> Preprocessor:
-    """What a GPU runs, but for the device."""
-    preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=1)
-    preprocessor._resize = DaliResize(config, max_batch_size=BATCH, threads=1, device_id=None)
-    return preprocessor
-
-
 @pytest.fixture(scope="module", params=GEOMETRIES)
 def both(request: pytest.FixtureRequest) -> Sides:
     config = Preprocess.parse(GEOMETRIES[request.param], source="test").model_dump(mode="json")
-    return by_dali(config), resizing_by_dali(config)
+    return by_dali(config), as_on_a_gpu(config, max_batch_size=BATCH)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -65,8 +57,7 @@ def test_a_cpu_resizes_as_dali_does_but_for_rounding_and_the_border(geometry: st
     config = Preprocess.parse(GEOMETRIES[geometry], source="test").model_dump(mode="json")
     photographs = good_images(20, seed=11)
     cpu = Preprocessor(config, max_batch_size=20, threads=1)
-    dali = Preprocessor(config, max_batch_size=20, threads=1)
-    dali._resize = DaliResize(config, max_batch_size=20, threads=1, device_id=None)
+    dali = as_on_a_gpu(config, max_batch_size=20)
     apart = np.abs(cpu.run(photographs)[0].astype(int) - dali.run(photographs)[0])
     assert 0 < apart.mean() < 0.5
     if geometry == "crop":  # the border is cut away
@@ -203,7 +194,7 @@ def test_a_gpu_that_is_not_there_is_an_error_when_the_step_starts(hardware_jpeg:
 def test_a_batch_that_failed_halfway_leaves_nothing_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    small = resizing_by_dali(Preprocess(input_height=16, input_width=16).model_dump())
+    small = as_on_a_gpu(Preprocess(input_height=16, input_width=16).model_dump(), max_batch_size=BATCH)
     one, other, third = good_images(3, seed=12)
     expected, _ = small.run([other, third])
     feed = small._resize._pipeline.feed_input

@@ -6,6 +6,8 @@ from typing import Any
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from slipway.steps.dali_resize import DaliResize
+from slipway.steps.preprocess import Preprocessor
 from tests.support.bad_images import corpus
 from tests.support.image_files import encode, good_images
 
@@ -50,3 +52,11 @@ def photographs() -> list[bytes]:
             encoded.append(encode(whole.resize((width, 2 * width // 3 + number)), kind, **options))
         encoded.append(encode(whole.convert("L"), "PNG"))
     return encoded
+
+
+def as_on_a_gpu(config: dict[str, Any], *, max_batch_size: int) -> Preprocessor:
+    """What a GPU runs, on a CPU."""
+    options = {"max_batch_size": max_batch_size, "threads": 1}
+    preprocessor = Preprocessor(config, **options)
+    preprocessor._resize = DaliResize(config, device_id=None, **options)
+    return preprocessor

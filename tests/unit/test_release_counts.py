@@ -171,9 +171,9 @@ def test_a_reading_that_another_judge_has_overtaken_is_not_kept(tmp_path: Path) 
 def test_a_clock_that_is_set_hides_no_error_and_ends_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: int
 ) -> None:
-    """Nine readings, then the clock is set, and the candidate's errors rise from 1 to 10 %."""
+    """Nine readings, then the clock is set, and the candidate's errors rise from 1 to 10 % for longer than a burst."""
     kept, clock, errors = Readings(tmp_path / "readings.jsonl"), 1e9, 0
-    for look in range(21):
+    for look in range(57):
         if look == 9:
             clock += jump_s
         clock, errors = clock + 5, errors + (2 if look < 9 else 20)
@@ -182,8 +182,8 @@ def test_a_clock_that_is_set_hides_no_error_and_ends_no_trial(
         assert kept.append(Reading(Moment("a", 1000 + 5 * look), *arms))
         judgement = judge(blocks_of(kept.kept().readings).blocks, settings=JudgeSettings())
         assert not judgement.expired
-    assert judgement.verdict == "worse", "within a minute"
-    assert judgement.hours == pytest.approx(20 * 5 / 3600)
+    assert judgement.verdict == "worse", "within four minutes"
+    assert judgement.hours == pytest.approx(56 * 5 / 3600)
 
 
 def test_a_look_is_dated_by_a_clock_that_nobody_sets() -> None:

@@ -27,9 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     images = load_images(arguments.images, seed=arguments.seed)
     result = RobustnessResult(
-        **provenance(
-            ("tritonclient", "nvidia-pytriton", "openvino", "cykooz-resizer", "psutil")
-        ),
+        **provenance(("tritonclient", "nvidia-pytriton", "openvino", "cykooz-resizer", "psutil")),
         seed=arguments.seed,
         distinct_images=len(set(images)),
         client_shares_the_cores=True,

@@ -251,15 +251,15 @@ def _counts(result: AccuracyResult) -> list[tuple[str, int, int, int, str]]:
 
 
 def _changed_versions(manifest: Manifest, libraries: tuple[str, ...]) -> Iterator[str]:
-    """Libraries that were used then and are installed now in another version."""
+    """Libraries that are installed now, in another version than was used then, or that were not used."""
     for name in libraries:
         before = manifest.versions.get(name)
         try:
             now = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-        if before is not None and before != now:
-            yield f"{name} {before} → {now}"
+        if before != now:
+            yield f"{name} {before or 'not recorded'} → {now}"
 
 
 def _other_bundle_manifest(manifest: Manifest, bundle: Bundle | Base) -> str | None:
