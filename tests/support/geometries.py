@@ -56,7 +56,6 @@ def photographs() -> list[bytes]:
 
 def as_on_a_gpu(config: dict[str, Any], *, max_batch_size: int) -> Preprocessor:
     """What a GPU runs, on a CPU."""
-    options = {"max_batch_size": max_batch_size, "threads": 1}
-    preprocessor = Preprocessor(config, **options)
-    preprocessor._resize = DaliResize(config, device_id=None, **options)
+    preprocessor = Preprocessor(config, max_batch_size=max_batch_size, threads=1)
+    preprocessor._resize = DaliResize(config, max_batch_size=max_batch_size, threads=1, device_id=None)
     return preprocessor
