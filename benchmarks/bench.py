@@ -50,8 +50,8 @@ def main(arguments: argparse.Namespace) -> None:
     )
     files = [out / f"{name}.json" for name in ("gate", "capacity", "perf_analyzer", "verdict")]
     price = ("--engine", chosen.engine.path, "--price", arguments.price)
-    step("speed page", "benchmarks/speed.py", *files, *price, "--out", out / "report.html")
-    print(f"\n{time.monotonic() - started:.0f} s; look at {out}/report.html")
+    step("speed page", "benchmarks/speed.py", *files, *price, "--out", out / "speed.html")
+    print(f"\n{time.monotonic() - started:.0f} s; look at {out}/speed.html")
 
 
 def served(name: str, arguments: argparse.Namespace, out: Path, *, url: str, pid: int) -> None:
