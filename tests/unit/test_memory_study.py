@@ -65,7 +65,7 @@ def test_the_document_has_the_published_ratios() -> None:
     text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
     found = MemoryResult.read(ROOT / "benchmarks/results/memory.json")
     rows = [line for line in text.partition("## Memory")[2].partition("The target")[0].splitlines() if " (0." in line]
-    told = [found.ratios[side] for side in ("steps", "before")]
+    told = [found.ratios[side] for side in ("steps", "former")]
     figures = [("images", "total_mib"), ("images", "held_mib"), ("images", "peaks_mib")]
     figures += [("photographs", "total_mib"), ("photographs", "held_mib")]
     for row, (kind, figure) in zip(rows, figures, strict=True):
