@@ -49,7 +49,8 @@ def test_a_batch_that_stays_on_the_gpu_has_the_rows_of_one_that_is_copied(
     needs_gpu: str,  # noqa: ARG001
     photographs: Callable[[int], list[bytes]],
 ) -> None:
-    from slipway.steps.preprocess import DeviceBatch, Preprocessor, tensor_of
+    from slipway.steps.dali_resize import DeviceBatch
+    from slipway.steps.preprocess import Preprocessor
 
     config = Preprocess(input_height=224, input_width=224).model_dump()
     preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=2, device_id=0)
@@ -60,7 +61,7 @@ def test_a_batch_that_stays_on_the_gpu_has_the_rows_of_one_that_is_copied(
     assert isinstance(batch, DeviceBatch)
     assert status_n.tolist() == copied_n.tolist() == [guard.OK, guard.CORRUPT, guard.OK, guard.OK]
     for rows in (slice(0, 4), slice(1, 3)):
-        np.testing.assert_array_equal(np.asarray(tensor_of(batch, rows).as_cpu()), copied[rows])
+        np.testing.assert_array_equal(np.asarray(batch[rows].as_cpu()), copied[rows])
 
 
 def test_digits_decoded_on_the_gpu_get_the_labels_of_the_cpu(

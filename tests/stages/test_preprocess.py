@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
-from slipway.steps import batch_limits, guard
-from slipway.steps import preprocess as steps_preprocess
+from slipway.steps import batch_limits, dali_resize, guard
+from slipway.steps.dali_resize import DeviceBatch
 from slipway.steps.normalize import normalize
-from slipway.steps.preprocess import DeviceBatch, Preprocessor, tensor_of
+from slipway.steps.preprocess import Preprocessor
 from tests.support.bad_images import Case, corpus
 from tests.support.grey_levels import MAX_BATCH, as_levels, levels, preprocessor
 from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images, photo
@@ -120,7 +120,7 @@ def played_gpu(monkeypatch: pytest.MonkeyPatch) -> Preprocessor:
         assert device_id == 0
         return np.asarray(SimpleNamespace(__array_interface__=rows.__cuda_array_interface__)).copy()
 
-    monkeypatch.setattr(steps_preprocess, "TensorGPU", tensor)
+    monkeypatch.setattr(dali_resize, "TensorGPU", tensor)
     cpu = preprocessor()
     gpu = copy.copy(cpu)
     own = {"_decode": cpu._decode, "_resize": lambda *given: OnGpu(cpu._resize(*given))}
@@ -135,7 +135,7 @@ def test_a_batch_of_the_gpu_has_the_rows_of_run_and_a_bad_image_its_status(playe
     assert isinstance(batch, DeviceBatch)
     assert status_n.tolist() == expected_n.tolist() == [guard.OK, guard.CORRUPT, guard.OK, guard.EMPTY]
     for rows in (slice(0, 4), slice(0, 1), slice(1, 3), slice(3, 4)):
-        np.testing.assert_array_equal(tensor_of(batch, rows), expected[rows])
+        np.testing.assert_array_equal(batch[rows], expected[rows])
 
 
 def test_a_batch_that_the_gpu_decodes_in_pieces_is_put_together_on_the_cpu(
@@ -148,7 +148,6 @@ def test_a_batch_that_the_gpu_decodes_in_pieces_is_put_together_on_the_cpu(
     assert isinstance(pixels_nhwc_u8, np.ndarray)
     np.testing.assert_array_equal(pixels_nhwc_u8, expected)
     assert status_n.tolist() == expected_n.tolist() == [guard.OK] * 3 + [guard.CORRUPT, guard.OK]
-    np.testing.assert_array_equal(np.asarray(tensor_of(pixels_nhwc_u8, slice(2, 5))), expected[2:5])
 
 
 def test_threads_and_the_largest_batch_do_not_change_pixels() -> None:
@@ -300,3 +299,15 @@ def test_a_batch_of_large_images_takes_the_memory_of_one() -> None:
     """Six times 49 million pixels: seen were 955 MiB when decoded at once, and 259 MiB one after the other."""
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=120, check=True)
     assert int(done.stdout) < 500, "MiB above what the process had before"
+
+
+def test_a_cpu_does_without_dali() -> None:
+    """Which takes 90 MiB of each process."""
+    config = {"input_height": 24, "input_width": 24}
+    code = (
+        "import sys; from slipway.contract import Preprocess; from slipway.steps.preprocess import Preprocessor; "
+        f"config = Preprocess(**{config}).model_dump(); "
+        "pixels, status = Preprocessor(config, max_batch_size=1, threads=1).run([b'']); "
+        "sys.exit('nvidia.dali' in sys.modules or pixels.shape != (1, 24, 24, 3))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

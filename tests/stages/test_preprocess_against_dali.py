@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pytest
 from nvidia import nvimgcodec
 from nvidia.dali import fn, pipeline_def
-from nvidia.dali.backend import TensorCPU
 
 from slipway.contract import Preprocess
 from slipway.steps import batch_limits, guard
 from slipway.steps.dali_graph import preprocess
-from slipway.steps.preprocess import Preprocessor, Rows, _backends, tensor_of
+from slipway.steps.dali_resize import Rows
+from slipway.steps.preprocess import Preprocessor, _backends
 from tests.support.bad_images import corpus
 from tests.support.geometries import GEOMETRIES, all_images, as_on_a_gpu
 from tests.support.image_files import encode, good_images, photo
@@ -164,14 +164,6 @@ def test_rows_of_a_batch_on_a_gpu_are_the_same_memory(rows: slice) -> None:
     np.testing.assert_array_equal(seen, batch[rows])
     batch[rows.start] = -1
     assert (seen[0] == -1).all(), "not a copy"
-
-
-def test_the_tensor_that_triton_gets_is_dali_s_and_borrows_the_rows(small: Preprocessor) -> None:
-    pixels_nhwc_u8, _ = small.run(good_images(3, seed=1))
-    tensor = tensor_of(pixels_nhwc_u8, slice(1, 3))
-    assert isinstance(tensor, TensorCPU)
-    np.testing.assert_array_equal(np.asarray(tensor), pixels_nhwc_u8[1:3])
-    assert np.shares_memory(np.asarray(tensor), pixels_nhwc_u8)
 
 
 def test_the_hardware_jpeg_decoder_is_among_the_decoders_only_where_it_is_asked_for() -> None:

@@ -58,7 +58,7 @@ def test_a_layout_lies_neither_in_a_repository_nor_replaces_anything(tmp_path: P
 def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: Built) -> None:
     layout, image = example
     (layout.folder / "blobs/sha256/.unfinished-1").write_bytes(b"half")
-    assert verify(layout, image).files == 43
+    assert verify(layout, image).files == 44
     build(EXAMPLE, LayoutReference(layout.folder, "v1"))
     assert len(list((layout.folder / "blobs/sha256").iterdir())) == 6
 
@@ -206,7 +206,7 @@ def test_a_build_replaces_what_was_changed_in_its_layout(tmp_path: Path, example
             with pytest.raises(OciImageError, match=f"{path.name}: .* {said}.*build or pull the image again"):
                 verify(layout, image)
             assert build(EXAMPLE, LayoutReference(layout.folder, "v1")).image.digest == image.digest
-            assert verify(layout, image).files == 43
+            assert verify(layout, image).files == 44
 
 
 def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: Built) -> None:

@@ -43,7 +43,7 @@ def test_what_is_signed_verifies_and_nothing_is_signed_twice(
     assert sign(*example, key=secret) == 2
     assert sign(*example, key=secret) == 0
     assert verify_signatures(*example, key=public) == 2
-    assert verify(*example).files == 43
+    assert verify(*example).files == 44
 
 
 def test_the_sbom_is_one_by_the_strict_schema(example: Built) -> None:
@@ -190,7 +190,7 @@ def test_the_verbs_build_list_sign_and_verify(tmp_path: Path) -> None:
     run_here("image", "sbom", "images:v1", "--lock", LOCK, cwd=tmp_path)
     run_here("image", "sign", "images:v1", "--key", secret, cwd=tmp_path)
     done = run_here("image", "verify", "images", "--key", public, "--lane", "cpu", "--json", cwd=tmp_path)
-    assert "43 files in 4 layers are as they were built" in done.stdout
+    assert "44 files in 4 layers are as they were built" in done.stdout
     assert "signed by the owner of" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["signed"] == 2
     done = run_here("image", "verify", "images", cwd=tmp_path)

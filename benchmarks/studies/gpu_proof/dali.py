@@ -152,7 +152,7 @@ class native:
 
     def __enter__(self) -> Run:
         self._folder = Path(tempfile.mkdtemp(prefix="gpu-proof-"))
-        for code in ("repository/backends/decode/dali.py", "steps/dali_graph.py"):
+        for code in ("repository/backends/decode/dali.py", "steps/dali_graph.py", "steps/geometry.py"):
             shutil.copy(ROOT / "src/slipway" / code, self._folder)
         (self._folder / "preprocess.json").write_text(json.dumps(self._config), encoding="utf-8")
         (self._folder / "pipeline.json").write_text(json.dumps(self._sizes), encoding="utf-8")
@@ -174,7 +174,8 @@ class native:
 
     def __exit__(self, *_: object) -> None:
         sys.path.remove(str(self._folder))
-        sys.modules.pop("dali_graph", None)
+        for name in ("dali_graph", "geometry"):
+            sys.modules.pop(name, None)
         shutil.rmtree(self._folder)
 
 

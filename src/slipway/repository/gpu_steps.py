@@ -126,7 +126,7 @@ def _decode_step(served: AnyServed) -> StepModel:
     return StepModel(
         "decode",
         config=config,
-        code=("repository/backends/decode/dali.py", "steps/dali_graph.py"),
+        code=("repository/backends/decode/dali.py", "steps/dali_graph.py", "steps/geometry.py"),
         files={
             "preprocess.json": _preprocess(served),
             "pipeline.json": Content.of((json.dumps(pipeline, indent=2, sort_keys=True) + "\n").encode()),

@@ -29,6 +29,7 @@ PREPROCESS_CODE = (
     "steps/cpu_resize.py",
     "steps/dali_graph.py",
     "steps/dali_resize.py",
+    "steps/geometry.py",
     "steps/preprocess.py",
     "steps/scaled_jpeg.py",
 )

@@ -47,7 +47,7 @@ class CpuResize:
         """Return the pixels, UINT8 `[n, H, W, 3]`.
 
         Args:
-            new_2n, position_2n: as `dali_graph.geometry` gives them.
+            new_2n, position_2n: as `geometry` gives them.
         """
         input_21 = np.array([self._input_hw]).T
         pixels_nhwc_u8 = np.full((len(images), *self._input_hw, 3), self._pad_value, np.uint8)

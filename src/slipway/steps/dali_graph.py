@@ -3,14 +3,19 @@
 Training builds its augmentation behind `decode`; calibration, evaluation and both lanes run `preprocess`. `config` is
 the content of `preprocess.json` everywhere; `mean` and `std` are not read.
 
-This file is copied into model repositories, and on the gpu lane imported outside a package: DALI alone, Python 3.10 to
-3.13.
+This file is copied into model repositories, and on the gpu lane imported outside a package: DALI and `geometry` alone,
+Python 3.10 to 3.13.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nvidia.dali import fn, math, types
+
+try:
+    from .geometry import geometry
+except ImportError:  # the native form's files lie in no package
+    from geometry import geometry  # type: ignore[import-not-found, no-redef, unused-ignore]
 
 INTERPOLATION = {"linear": types.INTERP_LINEAR, "cubic": types.INTERP_CUBIC}
 
@@ -56,33 +61,6 @@ def fit(images: Any, config: Mapping[str, Any], *, shape: Any = None) -> Any:
     position_y, position_x = position_hw
     crop_pos = {"crop_pos_y": position_y, "crop_pos_x": position_x} if config["resize"] == "crop" else {}
     return resize(images, config, fn.cast(new_hw, dtype=types.FLOAT), **crop_pos)
-
-
-def geometry(
-    size_hw: Any, size_wh: Any, config: Mapping[str, Any], *, largest: Any, smallest: Any, constant: Any
-) -> Any:
-    """The size to which an image is resized, and where the input is cut out of that: once for DALI and for numpy.
-
-    As torchvision's Resize and CenterCrop compute it, since DALI's own rounding differs by up to a pixel:
-    `int(size * long / short)`, and an offset rounded half to even.
-
-    Args:
-        size_hw: height and width of the image, INT64 `[2]`; `size_wh` is the same, turned round.
-        largest: the element-wise maximum of two arrays; `smallest` the minimum.
-        constant: makes an INT64 array of a list.
-
-    Returns:
-        new_hw: INT64 `[2]`.
-        position_hw: two numbers, the offset as a share of what is cut off; meaningless for `resize: pad`.
-    """
-    input_hw = [config["input_height"], config["input_width"]]
-    target_hw = [round(side / config["crop_fraction"]) for side in input_hw]
-    bound = largest if config["resize"] == "crop" else smallest  # cover the target, or stay inside it
-    new_hw = largest(bound(constant(target_hw[::-1]) * size_hw // size_wh, constant(target_hw)), 1)
-    surplus_hw = new_hw - constant(input_hw)
-    offset_hw = (surplus_hw + ((surplus_hw // 2) & 1)) // 2  # surplus / 2, rounded half to even
-    position_hw = offset_hw / largest(surplus_hw, 1)
-    return new_hw, (position_hw[0], position_hw[1])
 
 
 def _constant(values: Sequence[int]) -> Any:

@@ -1,4 +1,4 @@
-"""Resizes a decoded batch on a GPU, by the graph of `dali_graph`.
+"""Resizes a decoded batch on a GPU, by the graph of `dali_graph`, and hands out its rows.
 
 This file is copied into model repositories: numpy, DALI and the files beside it alone, Python 3.10 to 3.13.
 """
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nvidia.dali import fn, pipeline_def
+from nvidia.dali.backend import TensorGPU
 
 from .dali_graph import resize
 from .scaled_jpeg import Decoded
@@ -56,7 +57,7 @@ class DaliResize:
 
         Args:
             images: whole images on the device.
-            new_2n, position_2n: as `dali_graph.geometry` gives them.
+            new_2n, position_2n: as `geometry` gives them.
         """
         arrays = (np.asarray(array, np.float32) for array in (new_2n.T, *position_2n))
         try:
@@ -70,3 +71,30 @@ class DaliResize:
             self._pipeline = self._new_pipeline()  # what was fed would be the next batch's
             raise
         return pixels
+
+
+class DeviceBatch:
+    """A batch on a GPU, whose slices are DALI's tensors of their rows, without a copy."""
+
+    def __init__(self, batch: Any, device_id: int) -> None:
+        self._batch, self._device_id = batch, device_id
+
+    def __getitem__(self, rows: slice) -> TensorGPU:
+        return TensorGPU(Rows(self._batch, rows), device_id=self._device_id)
+
+
+class Rows:
+    """Some rows of a dense array with `__cuda_array_interface__`, as such an array; it keeps the whole one alive."""
+
+    def __init__(self, batch: Any, rows: slice) -> None:
+        self._batch = batch
+        interface = batch.__cuda_array_interface__
+        count, *row = interface["shape"]
+        start, stop, _ = rows.indices(count)
+        address, read_only = interface["data"]
+        row_bytes = int(np.prod(row)) * np.dtype(interface["typestr"]).itemsize
+        self.__cuda_array_interface__ = {
+            **interface,
+            "shape": (stop - start, *row),
+            "data": (address + start * row_bytes, read_only),
+        }

@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 from .batches import images_of, ready, rows_of
 from .cores import keep_as_configured
 from .guard import PLACEHOLDER
-from .preprocess import Preprocessor, tensor_of
+from .preprocess import Preprocessor
 from .warmup import warmup_sizes
 
 
@@ -47,7 +47,10 @@ class TritonPythonModel:
         asked = request.requested_output_names()
         tensors = []
         if "pixels_nhwc_u8" in asked:
-            tensors.append(pb_utils.Tensor.from_dlpack("pixels_nhwc_u8", tensor_of(self.pixels_nhwc_u8, rows)))
+            pixels_nhwc_u8 = self.pixels_nhwc_u8[rows]
+            on_cpu = isinstance(pixels_nhwc_u8, np.ndarray)
+            tensor = pb_utils.Tensor if on_cpu else pb_utils.Tensor.from_dlpack
+            tensors.append(tensor("pixels_nhwc_u8", pixels_nhwc_u8))
         if "image_status" in asked:
             tensors.append(pb_utils.Tensor("image_status", self.status_n[rows, np.newaxis]))
         return pb_utils.InferenceResponse(tensors)

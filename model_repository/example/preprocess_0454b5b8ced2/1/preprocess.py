@@ -4,8 +4,7 @@ Both lanes, calibration and evaluation call `Preprocessor`. DALI fails a batch f
 nvImageCodec, the decoder inside DALI, answers each image by itself, so a bad one costs the others nothing. A CPU
 resizes by `cpu_resize`, a GPU by the graph of `dali_graph`; the sizes are computed here, by the rule of that graph.
 
-This file is copied into model repositories: numpy, DALI, nvImageCodec and the files beside it alone, Python 3.10 to
-3.13.
+This file is copied into model repositories: numpy, nvImageCodec and the files beside it alone, Python 3.10 to 3.13.
 """
 
 import base64
@@ -17,14 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nvidia import nvimgcodec
-from nvidia.dali import types
-from nvidia.dali.backend import TensorCPU, TensorGPU
 
 from . import guard, scaled_jpeg
 from .batch_limits import measure, pieces
 from .cpu_resize import CpuResize
-from .dali_graph import geometry
-from .dali_resize import DaliResize
+from .geometry import geometry
 from .scaled_jpeg import Decoded
 
 OPTIONS = ":fancy_upsampling=1"
@@ -36,6 +32,8 @@ JPEG = base64.b64decode(
     "AAAAAAAAAAAAAAAAAP/aAAwDAQACEQMRAD8AAA//2Q=="
 )
 """A grey JPEG of 16x16 pixels: a GPU that cannot decode it would leave every JPEG to the CPU, in silence."""
+CPU_ONLY = -99999
+"""What nvImageCodec calls a device that is none: NVIMGCODEC_DEVICE_CPU_ONLY."""
 Pixels = npt.NDArray[np.uint8]
 Sizes = npt.NDArray[np.int64]
 """Heights and widths, INT64 `[2, n]`."""
@@ -84,15 +82,17 @@ class Preprocessor:
         self._placeholder = self._decode_or_raise(guard.PLACEHOLDER)
         self._resize = self._new_resize()
 
-    def _new_resize(self) -> CpuResize | DaliResize:
+    def _new_resize(self) -> Any:
         if self._device_id is None:
             return CpuResize(self._config, threads=self._threads)
+        from .dali_resize import DaliResize  # not at the top: a CPU does without DALI, which takes 90 MiB a process
+
         options = {"max_batch_size": self.max_batch_size, "threads": self._threads}
         return DaliResize(self._config, device_id=self._device_id, **options)
 
     def _new_decoder(self, backends: Sequence[nvimgcodec.Backend]) -> nvimgcodec.Decoder:
         return nvimgcodec.Decoder(
-            device_id=types.CPU_ONLY_DEVICE_ID if self._device_id is None else self._device_id,
+            device_id=CPU_ONLY if self._device_id is None else self._device_id,
             max_num_cpu_threads=self._threads,
             backends=backends,
             options=OPTIONS,
@@ -128,6 +128,8 @@ class Preprocessor:
         fitted = self._fit(images, status_n, declared_n)
         rows, pixels = next(fitted)
         if rows.stop == len(images):
+            from .dali_resize import DeviceBatch
+
             return DeviceBatch(pixels.as_tensor(), self._device_id), status_n
         return self._on_cpu(len(images), chain([(rows, pixels)], fitted)), status_n
 
@@ -204,43 +206,6 @@ class Preprocessor:
             return np.asarray(image) if self._device_id is None else image
         rounded = ((np.asarray(image.cpu()).astype(np.uint32) + 128) // 257).astype(np.uint8)
         return rounded if self._device_id is None else nvimgcodec.as_image(rounded).cuda()
-
-
-def tensor_of(pixels_nhwc_u8: Any, rows: slice) -> TensorCPU | TensorGPU:
-    """Some rows of a batch of `run` as DALI's tensor, for `Tensor.from_dlpack` of Triton's Python backend.
-
-    Nothing is copied, and the batch has to outlive the tensor. numpy's own `__dlpack__` will not do: the backend gives
-    the capsule a name that numpy's destructor does not know.
-    """
-    part = pixels_nhwc_u8[rows]
-    return TensorCPU(part) if isinstance(part, np.ndarray) else part
-
-
-class DeviceBatch:
-    """A batch on a GPU, whose slices are DALI's tensors of their rows, without a copy."""
-
-    def __init__(self, batch: Any, device_id: int) -> None:
-        self._batch, self._device_id = batch, device_id
-
-    def __getitem__(self, rows: slice) -> TensorGPU:
-        return TensorGPU(Rows(self._batch, rows), device_id=self._device_id)
-
-
-class Rows:
-    """Some rows of a dense array with `__cuda_array_interface__`, as such an array; it keeps the whole one alive."""
-
-    def __init__(self, batch: Any, rows: slice) -> None:
-        self._batch = batch
-        interface = batch.__cuda_array_interface__
-        count, *row = interface["shape"]
-        start, stop, _ = rows.indices(count)
-        address, read_only = interface["data"]
-        row_bytes = int(np.prod(row)) * np.dtype(interface["typestr"]).itemsize
-        self.__cuda_array_interface__ = {
-            **interface,
-            "shape": (stop - start, *row),
-            "data": (address + start * row_bytes, read_only),
-        }
 
 
 def _make_current(device_id: int) -> None:
