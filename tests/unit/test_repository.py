@@ -214,5 +214,6 @@ def test_a_step_imports_numpy_its_one_runtime_and_the_files_beside_it_alone(kind
                 assert node.level == 1
                 beside |= {node.module} if node.module else {alias.name for alias in node.names}
         # `dali_graph.py` imports a file beside it by its bare name too, as the native form's files do.
-    assert absolute <= (sys.stdlib_module_names - NOT_EVERYWHERE) | RUNTIMES[kind] | {file.stem for file in sources}
+        own = {file.stem for file in sources}
+        assert absolute <= (sys.stdlib_module_names - NOT_EVERYWHERE) | RUNTIMES[kind] | own
         assert all((folder / f"{name}.py").is_file() for name in beside)
