@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
+from slipway.contract import Preprocess
 from slipway.steps import batch_limits, dali_resize, guard
 from slipway.steps.dali_resize import DeviceBatch
 from slipway.steps.normalize import normalize
@@ -299,6 +300,33 @@ def test_a_batch_of_large_images_takes_the_memory_of_one() -> None:
     """Six times 49 million pixels: seen were 955 MiB when decoded at once, and 259 MiB one after the other."""
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=120, check=True)
     assert int(done.stdout) < 500, "MiB above what the process had before"
+
+
+@pytest.mark.parametrize(
+    ("side", "crop_fraction", "width", "height"),
+    [
+        *((224, 1.0, 189, 163), (224, 1.0, 45, 32), (224, 0.875, 382, 219), (224, 0.875, 206, 118)),
+        *((224, 0.875, 245, 242), (224, 0.875, 207, 159), (224, 0.9, 125, 83), (288, 0.95, 205, 168)),
+    ],
+)
+def test_where_a_cubic_cut_begins_at_the_centre_of_a_pixel_it_is_that_of_the_whole_image(
+    side: int, crop_fraction: float, width: int, height: int
+) -> None:
+    """With the box of fast_image_resize 6.1 these sizes ended the process, or had other pixels at the edge."""
+    image = photo(width, height, seed=width)
+    new_hw = Preprocessor((config := preprocess_config(side, crop_fraction)), max_batch_size=1, threads=1)._geometry(
+        [(height, width)]
+    )[0][:, 0]
+    found = Preprocessor(config, max_batch_size=1, threads=1).run([encode(image, "PNG")])[0][0].astype(int)
+    resized = image.resize((int(new_hw[1]), int(new_hw[0])), Image.Resampling.BICUBIC)
+    top, left = (round((int(new) - side) / 2) for new in new_hw)
+    expected = as_levels(resized.crop((left, top, left + side, top + side)))
+    assert np.abs(found - expected).max() <= 6
+
+
+def preprocess_config(side: int, crop_fraction: float) -> dict[str, Any]:
+    given = {"input_height": side, "input_width": side, "crop_fraction": crop_fraction, "interpolation": "cubic"}
+    return Preprocess.parse(given, source="test").model_dump()
 
 
 def test_a_cpu_does_without_dali() -> None:

@@ -79,7 +79,7 @@ def test_sums_leave_out_the_two_minutes_in_which_most_was_counted_beyond_the_exp
 def test_two_minutes_in_which_most_requests_fail_are_no_burst():
     of = np.full(60, 50.0)
     for failing, ends in ((20.0, [59]), (30.0, [-1])):
-        assert worst_bursts(np.full(60, failing), of, np.full(60, 0.5))[-1:] == ends
+        assert worst_bursts(np.full(60, failing), of, np.full(60, 0.5)).last[-1:] == ends
 
 
 def test_nothing_is_known_before_six_blocks_with_traffic():

@@ -66,6 +66,14 @@ def test_what_outlasts_a_burst_is_worse_and_so_is_what_fails_at_once():
     assert verdict(blocks(6, errors=0.001, ratio=1000)) is ReleaseVerdict.WORSE
 
 
+def test_a_burst_is_two_minutes_however_far_the_readings_are_apart():
+    told = [
+        replace(block, seconds=60.0) for block in blocks(8, candidate_per_block=600, stable_per_block=5400, ratio=20)
+    ]
+    assert verdict(told[:6]) is ReleaseVerdict.WORSE
+    assert verdict([replace(block, seconds=5.0) for block in told]) is ReleaseVerdict.TOO_FEW
+
+
 def test_a_burst_of_slow_requests_is_no_verdict_either():
     told = [replace(b, candidate=replace(b.candidate, over_budget=5)) for b in blocks(BURST)]
     found = judge(told, settings=SETTINGS)

@@ -1,7 +1,7 @@
 """Resizes a decoded batch on a CPU, by the SIMD kernels of Rust's fast_image_resize.
 
-Pixels are Pillow's, and so torchvision's, within a grey level. DALI's graph, which a GPU runs, repeats an image's
-border outwards, and differs there.
+With `linear`, pixels are Pillow's, and so torchvision's, within a grey level. DALI's graph, which a GPU runs, repeats
+an image's border outwards, and differs there.
 
 This file is copied into model repositories: numpy and cykooz_resizer alone, Python 3.10 to 3.13.
 """
@@ -33,6 +33,9 @@ class CpuResize:
     def __init__(self, config: Mapping[str, Any], *, threads: int) -> None:
         self._input_hw = config["input_height"], config["input_width"]
         self._crop, self._pad_value = config["resize"] == "crop", config["pad_value"]
+        # With a cubic kernel and a box, fast_image_resize 6.1 reads outside of its rows: where the box begins at the
+        # centre of a pixel, the first column has no use for a neighbour that the second one needs.
+        self._whole = self._crop and config["interpolation"] == "cubic"
         self._resizer = Resizer()
         self._options = ResizeOptions(use_alpha=False, thread_pool=ResizerThreadPool(threads) if threads > 1 else None)
         # `ResizeAlg` has no name for a kernel of a fixed size, which is what resizing without antialiasing means.
@@ -59,7 +62,12 @@ class CpuResize:
         for image, out, new_hw, offset_hw, (top, left), (height, width) in zip(
             images, pixels_nhwc_u8, new_2n.T, offset_2n.T, first_2n.T, size_2n.T, strict=True
         ):
-            self._resize(image, new_hw, offset_hw, out[top : top + height, left : left + width])
+            if self._whole:
+                whole = np.empty((*new_hw, 3), np.uint8)
+                self._resize(image, new_hw, np.zeros_like(new_hw), whole)
+                out[:] = whole[offset_hw[0] : offset_hw[0] + height, offset_hw[1] : offset_hw[1] + width]
+            else:
+                self._resize(image, new_hw, offset_hw, out[top : top + height, left : left + width])
         return pixels_nhwc_u8
 
     def _resize(self, image: Decoded, new_hw: Sizes, offset_hw: Sizes, out: Pixels) -> None:

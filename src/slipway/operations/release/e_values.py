@@ -6,14 +6,12 @@ axis of every array is time in blocks, and a result has a value for each look, w
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-Bursts = npt.NDArray[np.int64]
-"""The last block of the burst that is left out at each look, `[..., blocks]`; -1 for none."""
 Side = Literal["over", "under"]
 
 _NODES = 64
@@ -28,10 +26,21 @@ _MIN_GROUPS = 20
 """Fewest groups of neighbouring blocks whose dispersion counts."""
 _LIKELY, _CERTAIN = 1.5, 3.0
 """Standard errors over 1 from which a dispersion counts, and from which it is carried over to the larger arm."""
+BURST_S = 120
+"""Seconds of a burst that may hit a release which is as good as the other."""
 BURST = 24
-"""Blocks (two minutes) of a burst that may hit a release which is as good as the other."""
+"""The blocks of such a burst, where a block is five seconds."""
 _MOST_FAIL = 0.5
 """Largest share of the events of a burst; where more are counted, something is broken."""
+
+
+class Bursts(NamedTuple):
+    """The burst that is left out at each look."""
+
+    last: npt.NDArray[np.int64]
+    """Its last block, `[..., blocks]`; -1 for none."""
+    length: int
+    """Its number of blocks."""
 
 
 def log_evidence(
@@ -80,30 +89,29 @@ def sums(values: Array, *, without: Bursts | None = None) -> Array:
     total: Array = np.cumsum(values, axis=-1)
     if without is None:
         return total
-    burst = np.take_along_axis(_last_sums(values), np.maximum(without, 0), axis=-1)
-    left: Array = total - np.where(without >= 0, burst, 0.0)
+    burst = np.take_along_axis(_last_sums(values, without.length), np.maximum(without.last, 0), axis=-1)
+    left: Array = total - np.where(without.last >= 0, burst, 0.0)
     return left
 
 
-def worst_bursts(counted: Array, of: Array, expected: Array) -> Bursts:
-    """Return the two minutes before each look in which most was counted beyond what was expected.
+def worst_bursts(counted: Array, of: Array, expected: Array, *, length: int = BURST) -> Bursts:
+    """Return the `length` blocks before each look in which most was counted beyond what was expected.
 
     Args:
         counted, of: counts of an arm and their exposures, `[..., blocks]`.
         expected: the counts that are expected under the null hypothesis, `[..., blocks]`.
     """
-    found, exposed, usual = (_last_sums(values) for values in (counted, of, expected))
+    found, exposed, usual = (_last_sums(values, length) for values in (counted, of, expected))
     excess = np.where(found <= _MOST_FAIL * exposed, found - usual, 0.0)
     most = np.maximum.accumulate(excess, axis=-1)
     ends = np.where((excess == most) & (excess > 0), np.arange(counted.shape[-1]), -1)
-    bursts: Bursts = np.maximum.accumulate(ends, axis=-1)
-    return bursts
+    return Bursts(np.maximum.accumulate(ends, axis=-1), length)
 
 
-def _last_sums(values: Array) -> Array:
-    """The sum of the last `BURST` blocks, or of as many as there are, at each block."""
+def _last_sums(values: Array, length: int) -> Array:
+    """The sum of the last `length` blocks, or of as many as there are, at each block."""
     total = np.cumsum(values, axis=-1)
-    total[..., BURST:] -= total[..., :-BURST].copy()
+    total[..., length:] -= total[..., :-length].copy()
     return total
 
 

@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from slipway.contract.release import JudgeSettings
 from slipway.operations.release.e_values import (
+    BURST,
     Array,
     Bursts,
     dispersion_of,
@@ -46,7 +47,7 @@ class Looks:
     fine: Array
     dispersion: Array
     in_a_burst: Array
-    """What would speak for `worse` if one burst were enough."""
+    """Evidence for `worse` if a single burst counted."""
 
 
 def limits_of(series: Series, settings: JudgeSettings) -> tuple[float, float]:
@@ -54,7 +55,7 @@ def limits_of(series: Series, settings: JudgeSettings) -> tuple[float, float]:
     return -math.log(settings.alpha * ALPHA_OF[series]), -math.log(settings.alpha / ROUTES[series])
 
 
-def error_looks(candidate: Counts, stable: Counts, *, settings: JudgeSettings) -> Looks:
+def error_looks(candidate: Counts, stable: Counts, *, settings: JudgeSettings, burst: int = BURST) -> Looks:
     """E-values of errors of two arms.
 
     Worse: evidence against "the candidate's rate is not higher", where the measured ratio is `error_ratio` or more.
@@ -74,7 +75,7 @@ def error_looks(candidate: Counts, stable: Counts, *, settings: JudgeSettings) -
         measured = found * stable_exposed >= settings.error_ratio * stable_found * exposed
         return np.where(measured, worse, 0.0)
 
-    bursts = worst_bursts(errors, of, expected=share_at(1, of, others_of) * (errors + others))
+    bursts = worst_bursts(errors, of, expected=share_at(1, of, others_of) * (errors + others), length=burst)
     last, last_stable = _windows(candidate), _windows(stable)
     whole, rest = worse_by(candidate, stable, both), worse_by(candidate, stable, both, bursts)
     recent = worse_by(last, last_stable, dispersion_of([last, last_stable]))
@@ -84,7 +85,7 @@ def error_looks(candidate: Counts, stable: Counts, *, settings: JudgeSettings) -
     return Looks(_either(_lasting(whole, rest), recent), np.maximum(ratio, share), both, whole)
 
 
-def share_looks(candidate: Counts, *, limit: float) -> Looks:
+def share_looks(candidate: Counts, *, limit: float, burst: int = BURST) -> Looks:
     """E-values of a share against a limit: worse is over it, fine is under it."""
 
     def worse_by(candidate: Counts, dispersion: Array, without: Bursts | None = None) -> Array:
@@ -94,7 +95,7 @@ def share_looks(candidate: Counts, *, limit: float) -> Looks:
     counted, of = candidate
     alone, last = dispersion_of([candidate]), _windows(candidate)
     whole = worse_by(candidate, alone)
-    rest = worse_by(candidate, alone, worst_bursts(counted, of, expected=limit * of))
+    rest = worse_by(candidate, alone, worst_bursts(counted, of, expected=limit * of, length=burst))
     worse = _either(_lasting(whole, rest), worse_by(last, dispersion_of([last])))
     fine = log_evidence(counted, of - counted, limit, side="under", dispersion=alone)
     return Looks(worse, fine, alone, whole)
