@@ -157,7 +157,8 @@ def test_two_turns_at_once_are_refused(turn: TurnFolder) -> None:
 def test_without_a_turn_there_is_none_to_end(turn: TurnFolder) -> None:
     done = turn.done("end", "--reason", "the labels were wrong")
     assert done.returncode == 1
-    assert "no turn to end; one begins with slipway turn run gateway/gateway.yaml fleet.yaml shades" in done.stderr
+    begin = "slipway turn run gateway/gateway.yaml fleet.yaml shades"
+    assert f"no turn is open, so none can end; begin one with {begin}" in done.stderr
 
 
 @pytest.mark.nightly

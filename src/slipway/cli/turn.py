@@ -244,7 +244,7 @@ def end(arguments: argparse.Namespace) -> None:
         if record is None:
             names = (turn.gateway, turn.fleet_file, turn.classifier)
             run = command("slipway turn run", *names)
-            raise SpecError(f"{turn.classifier}: there is no turn to end; one begins with {run}")
+            raise SpecError(f"{turn.classifier}: no turn is open, so none can end; begin one with {run}")
         record = record.end("ended", reason=f"{getpass.getuser()}: {arguments.reason}")
         record.keep(turn.folder)
     print(f"{turn.classifier}: the turn to {record.run} is over; its run stays there")

@@ -35,10 +35,7 @@ NAMES: dict[Target, str] = {
     "onnxruntime": "ONNX Runtime",
 }
 GRAPH_LIBRARIES = ("nvidia-modelopt", "cykooz-resizer", "nvidia-dali-cuda130")
-EVIDENCE_LIBRARIES = (
-    "cykooz-resizer",
-    "nvidia-dali-cuda130",
-)
+EVIDENCE_LIBRARIES = ("cykooz-resizer", "nvidia-dali-cuda130")
 """Libraries behind an evaluation's pixels. One that is not installed here is not compared."""
 
 

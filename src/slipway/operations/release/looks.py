@@ -104,8 +104,8 @@ def share_looks(candidate: Counts, *, limit: float, burst: int = BURST) -> Looks
 def _lasting(whole: Array, rest: Array) -> Array:
     """The evidence of all blocks, as far as those outside of the worst two minutes bear it out.
 
-    An accident that hits one arm is no property of the release, and before the judge has seen several it does not know
-    how often they come. What is returned is at most `whole`, so it is an e-value too.
+    An accident that hits one arm says nothing about its release, and the judge does not know how often accidents come
+    before it has seen several. What is returned is at most `whole`, so it is an e-value too.
     """
     lasting: Array = np.minimum(whole, np.maximum(rest, 0.0) / REST_PART)
     return lasting
