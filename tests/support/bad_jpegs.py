@@ -84,6 +84,8 @@ def jpeg_damage() -> Cases:
     progressive = encode(photo(160, 120), "JPEG", progressive=True)
     last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
     yield "progressive JPEG of 1,000 scans", progressive[:-2] + last_scan * 1000 + b"\xff\xd9", {TOO_LARGE}
+    yield "JPEG with its scan twice", jpeg[:-2] + jpeg[scan:], {CORRUPT}
+    yield "arithmetic JPEG with its scan twice", ARITHMETIC_JPEG[:-2] + _scan(ARITHMETIC_JPEG) + b"\xff\xd9", {CORRUPT}
     yield "progressive JPEG cut between scans", progressive[: -2 - len(last_scan)], {CORRUPT}
 
 
@@ -113,6 +115,23 @@ def jpeg_tables() -> Cases:
     yield "JPEG of 8000x8000 with the data of 160x120", jpeg[: frame + 5] + size + jpeg[frame + 9 :], {CORRUPT}
 
 
+def _scan(jpeg: bytes) -> bytes:
+    """Head and data of the one scan."""
+    return jpeg[jpeg_segment(jpeg, SOS) : jpeg.rindex(b"\xff\xd9")]
+
+
+def _scan_of_each_component() -> bytes:
+    """A sequential JPEG whose colours come one after the other: Pillow writes none, so three grey ones are put together."""
+    greys = [encode(band, "JPEG") for band in photo(160, 120).convert("YCbCr").split()]
+    frame, huffman = (jpeg_segment(greys[0], marker) for marker in (SOF, DHT))
+    start, size = greys[0][:frame], greys[0][frame + 5 : frame + 9]
+    components = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    scans = [_scan(grey) for grey in greys]
+    numbered = [scan[:5] + bytes([number]) + scan[6:] for number, scan in enumerate(scans, start=1)]
+    tables = greys[0][huffman : jpeg_segment(greys[0], SOS)]
+    return b"".join([start, b"\xff\xc0\0\x11\x08", size, b"\3", components, tables, *numbered, b"\xff\xd9"])
+
+
 def jpeg_kinds() -> Cases:
     image = photo(160, 120)
     jpeg, cmyk = encode(image, "JPEG"), encode(image.convert("CMYK"), "JPEG")
@@ -120,6 +139,7 @@ def jpeg_kinds() -> Cases:
     yield "JPEG", jpeg, {OK}
     yield "progressive JPEG", encode(image, "JPEG", progressive=True), {OK}
     yield "JPEG with restarts", encode(image, "JPEG", restart_marker_blocks=3), {OK}
+    yield "JPEG of a scan for each colour", _scan_of_each_component(), {OK}
     yield "grey JPEG", encode(image.convert("L"), "JPEG"), {OK}
     yield "CMYK JPEG", cmyk, {OK}
     yield "YCCK JPEG", cmyk[: adobe + 11] + b"\2" + cmyk[adobe + 12 :], {OK}

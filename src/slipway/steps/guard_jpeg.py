@@ -32,6 +32,7 @@ class _Frame(NamedTuple):
 def check(data: bytes, limits: Limits) -> int:
     """The pixels that decoding takes; raises for what is no whole JPEG: see `guard_common`."""
     frame, scans, scan_bytes, position = None, 0, 0, 2
+    whole = False
     quantisers: set[int] = set()
     codes: dict[int, bool] = {}
     for _ in range(MAX_PARTS):
@@ -50,7 +51,10 @@ def check(data: bytes, limits: Limits) -> int:
         if marker == _SCAN and frame:
             scans += 1
             require(scans <= _MAX_SCANS, TOO_LARGE)
+            # libjpeg refuses a scan after the last one, and nvImageCodec then never frees the image's pixels.
+            require(not whole)
             _check_scan(content, frame, quantisers, codes)
+            whole = scans == 1 and frame.marker not in _PROGRESSIVE and content[0] == len(frame.components)
             end = _SCAN_END.search(data, position)
             if end is None:
                 break
