@@ -15,11 +15,13 @@ from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
 from slipway.operations.release import judge as release_judge
 from slipway.operations.release.counts import Arm, Counters, Disagreements, Moment, Reading, TrialBlock, blocks_of
-from slipway.operations.release.e_values import BURST, MIN_BLOCKS
+from slipway.operations.release.e_values import MIN_BLOCKS
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
-from slipway.operations.release.looks import disagreement_looks, ratio_interval
+from slipway.operations.release.looks import USUAL, disagreement_looks, ratio_interval
 
 SETTINGS = JudgeSettings(bake_minutes=0)
+BURST = USUAL.burst
+ARMS = ("candidate_per_block", "stable_per_block")
 
 
 def blocks(number, *, errors=0.01, ratio=1.0, slow=0.002, seed=0, candidate_per_block=50, stable_per_block=450):
@@ -45,11 +47,12 @@ def test_no_difference_is_fine_and_twice_the_errors_are_worse():
     assert "errors: candidate" in found.reason
 
 
-def with_a_burst(share, *, number=BURST):
-    told = blocks(240)
+def with_a_burst(share, *, number=BURST, seed=0, **traffic):
+    told, rng = blocks(240, seed=seed, **traffic), np.random.default_rng(seed)
     for index in range(12, 12 + number):
         arm = told[index].candidate
-        told[index] = replace(told[index], candidate=replace(arm, errors=int(share * arm.requests)))
+        errors = int(share * arm.requests + rng.random())
+        told[index] = replace(told[index], candidate=replace(arm, errors=errors))
     return told
 
 
@@ -72,6 +75,21 @@ def test_a_burst_is_two_minutes_however_far_the_readings_are_apart():
     ]
     assert verdict(told[:6]) is ReleaseVerdict.WORSE
     assert verdict([replace(block, seconds=5.0) for block in told]) is ReleaseVerdict.TOO_FEW
+
+
+def test_the_recent_time_is_ten_minutes_however_far_the_readings_are_apart():
+    """Good for half an hour, and then no answer: among all readings that looks like one accident."""
+    good = blocks(30, candidate_per_block=600, stable_per_block=5400)
+    told = [replace(block, seconds=60.0) for block in (*good, *blocks(10, errors=1e-3, ratio=1000))]
+    assert verdict(told) is ReleaseVerdict.WORSE
+
+
+@pytest.mark.parametrize("share", [0.3, 0.45])
+@pytest.mark.parametrize("traffic", [{"candidate_per_block": 1, "stable_per_block": 9}, dict.fromkeys(ARMS, 5)])
+def test_an_accident_of_two_minutes_is_no_verdict_where_requests_are_few(share, traffic):
+    """More than half of a few requests fail by chance."""
+    accidents = (with_a_burst(share, seed=seed, **traffic) for seed in range(20))
+    assert sum(verdict(told) is ReleaseVerdict.WORSE for told in accidents) <= 1
 
 
 def test_a_burst_of_slow_requests_is_no_verdict_either():

@@ -50,6 +50,8 @@ class Verdicts(Part):
 class Judged(Verdicts):
     """Verdicts on a kind of release that is judged by its counts."""
 
+    per_s: float
+    """Requests of both arms."""
     minutes: float
     caught_min: float
     """Minutes of the bar for `caught`."""
@@ -127,6 +129,7 @@ def simulated(scenario: Scenario, *, runs: int, seed: int) -> Judged:
     rolled_back_s, promoted_s = (None if looks is None else looks * BLOCK_S for looks in (back, promoted))
     return Judged(
         **shares.plain(),
+        per_s=scenario.per_s,
         minutes=scenario.minutes,
         caught_min=scenario.caught_min,
         rolled_back_s=rolled_back_s,

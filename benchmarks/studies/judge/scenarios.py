@@ -61,6 +61,8 @@ class Scenario:
     slow_bursts: Bursts | None = None
     weights: tuple[float, ...] = (WEIGHT,)
     """Weights of the candidate, each for an equal part of the time; the error rate doubles with each part."""
+    per_s: float = PER_S
+    """Requests of both arms."""
     judged: bool = field(default=True)
     """Whether the bars apply; otherwise the figures show a limit of the method."""
 
@@ -78,7 +80,7 @@ class Scenario:
         blocks = round(self.minutes * 60 / BLOCK_S)
         part = np.arange(blocks) * len(self.weights) // blocks
         weight, base = np.array(self.weights)[part], self.errors * 2.0**part
-        requests = [rng.poisson(PER_S * BLOCK_S * share, (runs, blocks)) for share in (weight, 1 - weight)]
+        requests = [rng.poisson(self.per_s * BLOCK_S * share, (runs, blocks)) for share in (weight, 1 - weight)]
         bursting = self._bursting(rng, (runs, blocks), self.bursts)
         ratio = np.where(np.arange(blocks) < self.calm_looks, 1.0, self.ratio)
         shares = base * ratio, base
@@ -161,6 +163,15 @@ SCENARIOS = (
     Scenario("bursts of 30 s, 10 % fail, each arm its own", "same", bursts=Bursts(0.003, 0.1, 6)),
     Scenario("bursts of 2 min, 10 % fail, each arm its own", "same", bursts=Bursts(0.003, 0.1, 24)),
     Scenario("bursts of 2 min, 40 % fail, each arm its own", "same", bursts=Bursts(0.001, 0.4, 24)),
+    Scenario("bursts of 2 min, 40 % fail, 2 requests/s", "same", bursts=Bursts(0.001, 0.4, 24), per_s=2, judged=False),
+    Scenario(
+        "bursts of 2 min, 40 % fail, 2 requests/s, weight 50 %",
+        "same",
+        bursts=Bursts(0.001, 0.4, 24),
+        weights=(0.5,),
+        per_s=2,
+    ),
+    Scenario("every request fails, 2 requests/s", "worse", errors=1e-3, ratio=1000, per_s=2),
     Scenario("bursts of 5 min, 10 % fail, each arm its own", "same", bursts=Bursts(0.001, 0.1, 60), judged=False),
     Scenario("errors x2 of 1 %, bursts of 5 s, each arm its own", "at the limit", ratio=2, bursts=SHORT),
     Scenario("errors x2 of 1 %, bursts of 30 s, each arm its own", "at the limit", ratio=2, bursts=LONG),

@@ -23,7 +23,7 @@ from benchmarks.studies.soak.result import Memory, Options, Repository, Sample, 
 from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 from slipway.system.process import run
 
-LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "pillow", "psutil", "tritonclient")
+LIBRARIES = ("cykooz-resizer", "nvidia-nvimgcodec-cu13", "nvidia-pytriton", "openvino", "pillow", "psutil", "tritonclient")
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
 
 MAX_GROWTH, WARM_UP, SAMPLES = 0.05, 0.1, 50
@@ -58,7 +58,8 @@ def main(arguments: argparse.Namespace) -> int:
         model = next(iter(server.lane.classifiers))
         asker = Asker(server, "grpc", timeout_s=arguments.timeout_s)
         expected = [asker.ask(model, [image])[0] for image in good]
-        asker.ask(model, [largest])  # DALI keeps the memory of the largest image so far
+        for image in largest:  # the allocator keeps the memory of the largest image so far
+            asker.ask(model, [image])
         requests = make_requests(good, files, images=arguments.images, seed=arguments.seed)
         found = soak(server, model, requests, expected, arguments)
     reasons = judged(found, expected)

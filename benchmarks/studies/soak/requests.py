@@ -9,7 +9,9 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 GOOD_IMAGES, WHOLE_FILES, SIDES = 90, 450, (16, 128)
 MOST_DAMAGED, MOST_GOOD = 6, 2  # of one request
-LARGEST = (8000, 8000)
+LARGEST = ((8000, 8000), (1200, 1200), (1200, 1200))
+"""The largest image that the server accepts; and one of as many pixels as a damaged image may have. Pixels of under 32
+MiB stay in malloc's heap, which keeps that size, from the second time on."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Asker:
         return [ImageAnswer(status, *map(tuple, rest)) for (status,), *rest in zip(*columns, strict=True)]
 
 
-def corpus(seed: int) -> tuple[list[bytes], list[Any], bytes]:
-    """Make good images to be answered, whole files to be damaged, and the largest image that the server accepts."""
+def corpus(seed: int) -> tuple[list[bytes], list[Any], list[bytes]]:
+    """Make good images to be answered, whole files to be damaged, and the largest images."""
     from PIL import Image
 
     from tests.support.image_files import encode, photo
@@ -83,7 +85,8 @@ def corpus(seed: int) -> tuple[list[bytes], list[Any], bytes]:
     plain = [Image.new("RGB", (64, 48), colour) for colour in ("#0000c8", "#00a000", "#dc0000")]
     good = good_files([*pictures, *plain], GOOD_IMAGES, seed=seed, sides=SIDES)
     files = good_files(pictures, WHOLE_FILES, seed=seed + 1, sides=SIDES)
-    return [file.data for file in good], files, encode(Image.new("RGB", LARGEST), "WEBP", lossless=True, method=0)
+    largest = [encode(Image.new("RGB", size), "WEBP", lossless=True, method=0) for size in LARGEST]
+    return [file.data for file in good], files, largest
 
 
 def make_requests(good: Sequence[bytes], files: Sequence[Any], *, images: int, seed: int) -> Iterator[Request]:

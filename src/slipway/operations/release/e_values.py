@@ -26,12 +26,10 @@ _MIN_GROUPS = 20
 """Fewest groups of neighbouring blocks whose dispersion counts."""
 _LIKELY, _CERTAIN = 1.5, 3.0
 """Standard errors over 1 from which a dispersion counts, and from which it is carried over to the larger arm."""
-BURST_S = 120
-"""Seconds of a burst that may hit a release which is as good as the other."""
-BURST = 24
-"""The blocks of such a burst, where a block is five seconds."""
 _MOST_FAIL = 0.5
 """Largest share of the events of a burst; where more are counted, something is broken."""
+_SURELY = 3.0
+"""Standard errors over that share from which it is more than chance."""
 
 
 class Bursts(NamedTuple):
@@ -94,15 +92,18 @@ def sums(values: Array, *, without: Bursts | None = None) -> Array:
     return left
 
 
-def worst_bursts(counted: Array, of: Array, expected: Array, *, length: int = BURST) -> Bursts:
+def worst_bursts(counted: Array, of: Array, expected: Array, *, length: int) -> Bursts:
     """Return the `length` blocks before each look in which most was counted beyond what was expected.
+
+    Blocks of which surely more than half were counted are no burst.
 
     Args:
         counted, of: counts of an arm and their exposures, `[..., blocks]`.
         expected: the counts that are expected under the null hypothesis, `[..., blocks]`.
     """
     found, exposed, usual = (_last_sums(values, length) for values in (counted, of, expected))
-    excess = np.where(found <= _MOST_FAIL * exposed, found - usual, 0.0)
+    chance = _SURELY * np.sqrt(_MOST_FAIL * (1 - _MOST_FAIL) * exposed)
+    excess = np.where(found <= _MOST_FAIL * exposed + chance, found - usual, 0.0)
     most = np.maximum.accumulate(excess, axis=-1)
     ends = np.where((excess == most) & (excess > 0), np.arange(counted.shape[-1]), -1)
     return Bursts(np.maximum.accumulate(ends, axis=-1), length)

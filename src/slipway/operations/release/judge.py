@@ -16,11 +16,13 @@ import numpy as np
 from slipway.contract.release import JudgeSettings
 from slipway.contract.typed_file import Evidence
 from slipway.operations.release.counts import Arm, Disagreements, TrialBlock
-from slipway.operations.release.e_values import BURST_S, MIN_BLOCKS
+from slipway.operations.release.e_values import MIN_BLOCKS
 from slipway.operations.release.looks import (
+    USUAL,
     Counts,
     Looks,
     Series,
+    Spans,
     disagreement_looks,
     error_looks,
     limits_of,
@@ -119,14 +121,14 @@ def _errors(blocks: Sequence[TrialBlock], settings: JudgeSettings) -> SeriesEvid
     told = [block for block in blocks if block.candidate.errors is not None and block.stable.errors is not None]
     candidate = _counts([block.candidate for block in told], lambda arm: arm.errors)
     stable = _counts([block.stable for block in told], lambda arm: arm.errors)
-    looks = error_looks(candidate, stable, settings=settings, burst=_blocks_of_a_burst(told))
+    looks = error_looks(candidate, stable, settings=settings, spans=_spans(told))
     return _series("errors", looks, candidate, stable, missing=_missing(blocks, told), settings=settings)
 
 
 def _over_budget(blocks: Sequence[TrialBlock], settings: JudgeSettings, limit: float) -> SeriesEvidence:
     told = [block for block in blocks if block.candidate.over_budget is not None]
     candidate = _counts([block.candidate for block in told], lambda arm: arm.over_budget)
-    looks = share_looks(candidate, limit=limit, burst=_blocks_of_a_burst(told))
+    looks = share_looks(candidate, limit=limit, spans=_spans(told))
     return _series("over budget", looks, candidate, None, missing=_missing(blocks, told), settings=settings)
 
 
@@ -183,9 +185,8 @@ def _counts(arms: Sequence[Arm], count: Callable[[Arm], int | None]) -> Counts:
     )
 
 
-def _blocks_of_a_burst(blocks: Sequence[TrialBlock]) -> int:
-    """Readings may be minutes apart."""
-    return max(1, round(BURST_S / median(block.seconds for block in blocks))) if blocks else 1
+def _spans(blocks: Sequence[TrialBlock]) -> Spans:
+    return Spans.of(median(block.seconds for block in blocks)) if blocks else USUAL
 
 
 def _missing(blocks: Sequence[TrialBlock], told: Sequence[TrialBlock]) -> float:
