@@ -24,12 +24,12 @@ US = "slipway_fused"
 WORKERS = 2
 CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
 LIGHT_PER_S = 20.0
-LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+LIBRARIES = ("cykooz-resizer", "hdrhistogram", "nvidia-nvimgcodec-cu13", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
   python -m benchmarks.studies.peers --out benchmarks/results/peers.json      50 minutes on two cores
   python -m benchmarks.studies.peers --peers fastapi litserve --quick            two of them, fewer and shorter rounds
 
-Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, DALI, OpenVINO
+Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, OpenVINO
 on the INT8 graph; 32 answers must be those that Triton gives. Each `<peer>_skilled` is the same server around what a
 skilled team writes: OpenCV and OpenVINO, no guard. `tutorial` has PIL and ONNX Runtime on the FP32 network.
 `slipway_default` is what `layout: auto` chooses, without a search.

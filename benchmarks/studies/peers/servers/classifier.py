@@ -3,7 +3,7 @@
     PYTHONPATH=src ENVIRONMENT/bin/python benchmarks/studies/peers/servers/<peer>.py --folder FOLDER --port 8100 \\
         --workers 2 --max-batch 2
 
-This file needs only numpy, DALI and OpenVINO, and OpenCV with --skilled.
+This file needs only our step files and their libraries, and OpenCV with --skilled.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def open_work(settings: Settings) -> Work:
 
 
 class Classifier:
-    """Classifies encoded images: guard and DALI, OpenVINO, post-processing. One thread calls it at a time.
+    """Classifies encoded images: guard, decoder and resize, OpenVINO, post-processing. One thread calls it at a time.
 
     If the settings say `pinned`, the thread that makes it, with every thread that it starts, keeps to a core of its
     own.
