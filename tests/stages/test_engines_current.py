@@ -13,6 +13,8 @@ import pytest
 
 from slipway.contract import Bundle, BundleEngine, CompileError, EngineSettings, Manifest, Spec
 from slipway.contract.engine import plan_name
+from slipway.contract.evidence.origin import versions as versions_of
+from slipway.contract.preprocess import PIXEL_LIBRARIES
 from slipway.engines import compare
 from slipway.engines.current import Compiler, installed, stale, stale_graph
 from slipway.engines.graph import Graph, served_graph
@@ -25,7 +27,7 @@ from tests.support.colours import COLOURS, copy_colours
 OPENVINO, DALI, NVIMGCODEC, RESIZER = (
     metadata.version(name) for name in ("openvino", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "cykooz-resizer")
 )
-PIXELS = {"cykooz-resizer": RESIZER, "nvidia-dali-cuda130": DALI}
+PIXELS = versions_of(PIXEL_LIBRARIES["cpu"])
 HERE = Compiler("openvino", OPENVINO)
 TENSORRT = Compiler("tensorrt", "10.15.0.1", H100)
 LABELS = ("blue", "green", "red")
@@ -106,7 +108,7 @@ class Chain:
     def with_plan(self, **plan: Any) -> "Chain":
         self.precision, self.compiler, self.folder = "int8", TENSORRT, self.engines / "tensorrt-int8-sm90"
         settings = {"target": "tensorrt", "precision": "int8", "arithmetic": "typed", "plan": PLAN | plan}
-        versions = PIXELS
+        settings["decoder"], versions = "mixed", {"nvidia-dali-cuda130": DALI}
         write_engine(self.folder, self.bundle, answers(), reference=answers(), versions=versions, **settings)
         return self
 
@@ -147,8 +149,12 @@ def other_answers(chain: Chain, rows: Rows) -> None:
     write_engine(chain.engines / "openvino-fp32", chain.bundle, rows, reference=None, versions={})
 
 
+def older_decoder(chain: Chain) -> None:
+    reseal(chain.folder, versions={"openvino": OPENVINO, **PIXELS, "nvidia-nvimgcodec-cu13": "0.8.0"})
+
+
 def older_dali(chain: Chain) -> None:
-    reseal(chain.folder, versions={"openvino": OPENVINO, **PIXELS, "nvidia-dali-cuda130": "2.3.0"})
+    reseal(chain.with_plan().folder, versions={"nvidia-dali-cuda130": "2.3.0"})
 
 
 def pixels_of_dali(chain: Chain) -> None:
@@ -180,6 +186,7 @@ def damaged(chain: Chain) -> None:
         (damaged, "predictions.csv: changed since this engine was made"),
         (set_compiler(Compiler("openvino", "2027.1.0")), f"OpenVINO {OPENVINO} → 2027.1.0"),
         (lambda chain: reseal(chain.folder, versions={}), f"OpenVINO not recorded → {OPENVINO}"),
+        (older_decoder, f"nvidia-nvimgcodec-cu13 0.8.0 → {NVIMGCODEC}"),
         (older_dali, f"nvidia-dali-cuda130 2.3.0 → {DALI}"),
         (pixels_of_dali, f"cykooz-resizer not recorded → {RESIZER}"),
         (
@@ -249,7 +256,7 @@ def write_graph(folder: Path, bundle: Bundle, **measured: Any) -> Path:
         name="colours",
         bundle=bundle.id,
         inputs={"bundle": sha256_file(bundle.path / "manifest.json")},
-        libraries=("nvidia-modelopt", "cykooz-resizer", "nvidia-dali-cuda130"),
+        libraries=("nvidia-modelopt", *PIXEL_LIBRARIES["cpu"]),
         measured={"precision": "int8", "calibration_method": "entropy"} | measured,
     )
     return folder

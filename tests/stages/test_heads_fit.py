@@ -130,23 +130,23 @@ def test_embeddings_that_are_all_equal_give_a_head_of_equal_answers() -> None:
 
 
 def test_what_was_kept_is_read_again_by_another_process(tmp_path: Path) -> None:
-    Cache(tmp_path / "kept/e.sqlite", size=SIZE).read(KEYS)
-    Cache(tmp_path / "kept/e.sqlite", size=SIZE).write(VECTORS)
-    Cache(tmp_path / "kept/e.sqlite", size=SIZE).write(VECTORS)
-    found = Cache(tmp_path / "kept/e.sqlite", size=SIZE).read([*KEYS, "c" * 64])
+    Cache(tmp_path / "kept/e.sqlite", size=SIZE, decoder="cpu").read(KEYS)
+    Cache(tmp_path / "kept/e.sqlite", size=SIZE, decoder="cpu").write(VECTORS)
+    Cache(tmp_path / "kept/e.sqlite", size=SIZE, decoder="cpu").write(VECTORS)
+    found = Cache(tmp_path / "kept/e.sqlite", size=SIZE, decoder="cpu").read([*KEYS, "c" * 64])
     assert {key: row.tolist() for key, row in found.items()} == {key: row.tolist() for key, row in VECTORS.items()}
 
 
 def test_another_version_of_a_library_computes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Cache(tmp_path / "e.sqlite", size=SIZE).write(VECTORS)
+    Cache(tmp_path / "e.sqlite", size=SIZE, decoder="cpu").write(VECTORS)
     monkeypatch.setattr("slipway.training.heads.embeddings.versions", lambda _: {"openvino": "0.1"})
-    assert Cache(tmp_path / "e.sqlite", size=SIZE).read(KEYS) == {}
+    assert Cache(tmp_path / "e.sqlite", size=SIZE, decoder="cpu").read(KEYS) == {}
 
 
 def test_the_file_of_another_engine_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    Cache(tmp_path / "other.sqlite", size=SIZE).write(VECTORS)
+    Cache(tmp_path / "other.sqlite", size=SIZE, decoder="cpu").write(VECTORS)
     shutil.copyfile(tmp_path / "other.sqlite", tmp_path / "e.sqlite")
-    assert Cache(tmp_path / "e.sqlite", size=SIZE).read(KEYS) == {}
+    assert Cache(tmp_path / "e.sqlite", size=SIZE, decoder="cpu").read(KEYS) == {}
 
 
 def damage_page(path: Path) -> None:
@@ -178,19 +178,19 @@ def test_a_damaged_file_is_named_and_written_anew(
     tmp_path: Path, damage: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "e.sqlite"
-    Cache(path, size=SIZE).write(VECTORS)
+    Cache(path, size=SIZE, decoder="cpu").write(VECTORS)
     damage(path)
-    cache = Cache(path, size=SIZE)
+    cache = Cache(path, size=SIZE, decoder="cpu")
     assert cache.read(KEYS) == {}
     assert f"{path}: damaged (" in capsys.readouterr().err
     cache.write(VECTORS)
-    assert len(Cache(path, size=SIZE).read(KEYS)) == len(KEYS)
+    assert len(Cache(path, size=SIZE, decoder="cpu").read(KEYS)) == len(KEYS)
     assert capsys.readouterr().err == ""
 
 
 def test_a_folder_that_cannot_be_written_costs_time_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "kept").write_text("a file where the folder would be")
-    cache = Cache(tmp_path / "kept/e.sqlite", size=SIZE)
+    cache = Cache(tmp_path / "kept/e.sqlite", size=SIZE, decoder="cpu")
     assert cache.read(KEYS) == {}
     cache.write(VECTORS)
     said = capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_another_process_that_writes_for_too_long_costs_time_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("slipway.training.heads.embeddings.BUSY_S", 0.01)
-    cache = Cache(tmp_path / "e.sqlite", size=SIZE)
+    cache = Cache(tmp_path / "e.sqlite", size=SIZE, decoder="cpu")
     cache.write({KEYS[0]: VECTORS[KEYS[0]]})
     other = sqlite3.connect(tmp_path / "e.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

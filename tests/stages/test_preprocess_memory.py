@@ -31,8 +31,10 @@ from tests.support.bad_images import corpus
 from tests.support.grey_levels import preprocessor
 
 class InUse(ctypes.Structure):  # struct mallinfo2 of glibc
-    _fields_ = [(name, ctypes.c_size_t) for name in
-                ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
 
 libc = ctypes.CDLL("libc.so.6")
 libc.mallinfo2.restype = InUse
@@ -56,7 +58,7 @@ print(len(small), last[0] - first[0], last[1] - first[1])
 
 
 def test_no_image_of_the_corpus_leaves_memory_behind() -> None:
-    """With `np.asarray` a Python integer of each image stayed, and without the guard the pixels of a JPEG with two scans."""
+    """With `np.asarray` an integer of each image stayed, and without the guard the pixels of a JPEG with two scans."""
     run = [sys.executable, "-c", KEPT]
     done = subprocess.run(run, capture_output=True, text=True, timeout=300, check=True)
     images, blocks, malloc_bytes = map(int, done.stdout.split())

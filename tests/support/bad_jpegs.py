@@ -121,7 +121,7 @@ def _scan(jpeg: bytes) -> bytes:
 
 
 def _scan_of_each_component() -> bytes:
-    """A sequential JPEG whose colours come one after the other: Pillow writes none, so three grey ones are put together."""
+    """A sequential JPEG with its colours one after the other, made of three grey ones, since Pillow writes none."""
     greys = [encode(band, "JPEG") for band in photo(160, 120).convert("YCbCr").split()]
     frame, huffman = (jpeg_segment(greys[0], marker) for marker in (SOF, DHT))
     start, size = greys[0][:frame], greys[0][frame + 5 : frame + 9]

@@ -19,8 +19,8 @@ from tests.support.scripts import ROOT
 
 FOLDER = ROOT / "build/images"
 PINNED = re.compile(r"^([a-z0-9-]+)==(\S+) \\$", re.MULTILINE)
-BROUGHT_BY_THE_IMAGE = {"nvidia-pytriton", "nvidia-dali-cuda130"}
-"""The server and the decoder are NVIDIA's own there."""
+BROUGHT_BY_THE_IMAGE = {"nvidia-pytriton", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13"}
+"""The server and the decoders are NVIDIA's own there."""
 
 
 def dockerfile(kind: str) -> str:

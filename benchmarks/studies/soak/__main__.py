@@ -23,7 +23,15 @@ from benchmarks.studies.soak.result import Memory, Options, Repository, Sample, 
 from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 from slipway.system.process import run
 
-LIBRARIES = ("cykooz-resizer", "nvidia-nvimgcodec-cu13", "nvidia-pytriton", "openvino", "pillow", "psutil", "tritonclient")
+LIBRARIES = (
+    "cykooz-resizer",
+    "nvidia-nvimgcodec-cu13",
+    "nvidia-pytriton",
+    "openvino",
+    "pillow",
+    "psutil",
+    "tritonclient",
+)
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
 
 MAX_GROWTH, WARM_UP, SAMPLES = 0.05, 0.1, 50

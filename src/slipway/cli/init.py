@@ -12,7 +12,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from slipway.contract import DataError, Spec, SpecError
-from slipway.contract.spec import AccuracyGate, Data
+from slipway.contract.spec import AccuracyGate, Calibration, Data
 from slipway.steps import guard
 from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import write_file
@@ -158,7 +158,7 @@ def written(
     from slipway.evaluation.intervals import images_to_prove  # not at the top: --help needs no library
 
     side_px, classes = int(median(seen.sides_px)), len(seen.images_of_class)
-    gate = AccuracyGate()
+    gate, usual = AccuracyGate(), Calibration().images
     needed = images_to_prove(gate.max_class_loss_points, error=(1 - gate.confidence) / 2 / classes)
     smallest = min(Counter(class_id for ids in test for class_id in ids).values())
     lines = [
@@ -179,7 +179,7 @@ def written(
         *_backbone(from_scratch=arguments.from_scratch),
         "recipe: auto                   # by the number of images: printed, and recorded in the checkpoint",
         "calibration:",
-        f"  images: {min(500, seen.images // 2)}                  # of the train split; 500 are better for INT8",
+        f"  images: {min(usual, seen.images // 2)}                  # of the train split; {usual} are better for INT8",
         "precisions: [int8, bf16, fp32] # the fastest that passes its gate is served",
         *(f"# {line}" for line in few.splitlines()),
         "accuracy:",

@@ -26,7 +26,7 @@ LIBRARIES = {
         "grpcio",
         "hdrhistogram",
         "cykooz-resizer",
-        "nvidia-dali-cuda130",
+        "nvidia-nvimgcodec-cu13",
         "nvidia-pytriton",
         "openvino",
         "tritonclient",

@@ -9,6 +9,7 @@
 | not forwarded | PERMISSION_DENIED | 403 | of a gateway: the gateway forwards … alone |
 | over a team's rate | RESOURCE_EXHAUSTED | 429 | of a gateway: the team is over its rate |
 | no server | UNAVAILABLE | | failed to connect to all addresses · Socket closed (gRPC's own messages) |
+| other certificate | UNAVAILABLE | | CERTIFICATE_VERIFY_FAILED · is not in peer certificate |
 """
 
 from slipway.client.errors import (
@@ -30,6 +31,7 @@ _OVER_RATE = "over its rate"
 _NO_JSON = "in the client while decoding the response"
 _NOT_TRITON = (_NO_JSON, "client received an empty response")
 _GATEWAY = "the gateway "
+_UNTRUSTED = ("certificate_verify_failed", "certificate verify failed", "not in peer certificate")
 _NOT_READY = ("is not at ready state", "has no available versions", "stopped accepting", "server is stopping")
 
 
@@ -93,7 +95,12 @@ def _one_of(marks: tuple[str, ...], said: str) -> bool:
     return any(mark in said.lower() for mark in marks)
 
 
-def gone(said: str, *, address: Address) -> GoneError:
+def gone(said: str, *, address: Address) -> ServerError:
+    if _one_of(_UNTRUSTED, said):
+        return ServerError(
+            f"the certificate of {address} is not trusted ({said}); give the PEM file of its authority as certificate, "
+            "and the host by a name that the certificate has"
+        )
     return GoneError(
         f"no tritonserver answers at {address} ({said}); start one, or set reconnect_s to wait for a restart"
         f"{_proxy(address)}"

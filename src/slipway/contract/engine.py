@@ -9,6 +9,7 @@ from pydantic import Field
 from slipway.contract.card import Card
 from slipway.contract.evidence.gate import Gated
 from slipway.contract.manifest import Manifest, Sha256
+from slipway.contract.preprocess import Decoder
 from slipway.contract.spec import Precision
 from slipway.contract.typed_file import Contract
 from slipway.errors import ManifestError
@@ -64,8 +65,8 @@ class EngineSettings(Contract):
     arithmetic: Literal["f32", "bf16", "typed"]
     """OpenVINO's arithmetic outside Q/DQ nodes; `typed` for a strongly typed plan and for ONNX Runtime, which follow
     their graph."""
-    decoder: Literal["cpu", "mixed"] = "cpu"
-    """DALI decoder with which the engine was evaluated."""
+    decoder: Decoder = "cpu"
+    """Where images were decoded when the engine was evaluated."""
     classes: int = Field(ge=0)
     embedding_size: int = Field(ge=0)
     """Length of the embedding; 0 if the network has none."""

@@ -9,6 +9,13 @@ from slipway.contract.typed_file import Contract
 
 Channel = Annotated[float, Field(ge=0.0, le=1.0)]
 Deviation = Annotated[float, Field(gt=0.0, le=1.0)]
+Decoder = Literal["cpu", "mixed"]
+"""On a CPU, by libjpeg-turbo and its like; or on a GPU, by nvJPEG, with the CPU's help."""
+PIXEL_LIBRARIES: dict[Decoder, tuple[str, ...]] = {
+    "cpu": ("cykooz-resizer", "nvidia-nvimgcodec-cu13", "simplejpeg"),
+    "mixed": ("nvidia-dali-cuda130",),
+}
+"""Distributions that make an evaluation's pixels. Its evidence has their versions."""
 
 
 class Preprocess(Contract):
@@ -45,8 +52,8 @@ class Preprocess(Contract):
     a GPU decodes, every image is decoded in full."""
     colour: Literal["rgb"] = "rgb"
     """Order of the input's channels; there is only `rgb`."""
-    decoder: Literal["cpu", "mixed"] = "cpu"
-    """DALI decoder with which the bundle was evaluated: libjpeg-turbo (`cpu`) or nvJPEG (`mixed`)."""
+    decoder: Decoder = "cpu"
+    """Where images were decoded when the bundle was evaluated: by libjpeg-turbo (`cpu`) or nvJPEG (`mixed`)."""
 
     @model_validator(mode="after")
     def _crop_fraction_belongs_to_crop(self) -> Self:

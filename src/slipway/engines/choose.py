@@ -18,6 +18,7 @@ from slipway.contract.choice import Contender, choice_name
 from slipway.contract.engine import engine_name
 from slipway.contract.evidence.origin import Machine, versions
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.preprocess import PIXEL_LIBRARIES
 from slipway.contract.shared_rules import SERVED
 from slipway.contract.spec import Precision
 from slipway.engines.plan import plan_network
@@ -97,7 +98,7 @@ def choose(bundle: Bundle | Base, engines: Path, *, rounds: int, images_per_roun
     runs = {name: _pipeline(bundle, opened[name]) for name in sorted({contest.reference, *passed})}
     images = [encoded for _, encoded in CalibrationList.load(bundle.path)][:images_per_round]
     times_ms = interleave(runs, images, rounds=rounds)
-    libraries = ("openvino", "cykooz-resizer", "nvidia-dali-cuda130")
+    libraries = ("openvino", *PIXEL_LIBRARIES["cpu"])
     return _write(contest, opened, passed, times_ms, rounds=rounds, images=len(images), libraries=libraries)
 
 

@@ -10,6 +10,7 @@ from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, BaseSpe
 from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
 from slipway.contract.evidence.build import BaseEngineMeasured, EngineMeasured, EngineTimed, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, Ungated
+from slipway.contract.preprocess import PIXEL_LIBRARIES
 from slipway.contract.shared_rules import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
 from slipway.engines.base_engines import evaluate_base
@@ -32,7 +33,7 @@ COMPILED: dict[Target, tuple[Precision, ...]] = {
     "onnxruntime": FALLBACKS,
 }
 """Precisions of each target. In OpenVINO an FP16 graph computes in FP32: it tests the weights and is never served."""
-LIBRARIES = ("onnx", "cykooz-resizer", "nvidia-dali-cuda130", "scipy", "scikit-learn")
+LIBRARIES = ("onnx", "scipy", "scikit-learn")
 NOTHING = PlanMeasured()
 
 
@@ -230,7 +231,7 @@ def _finish(
         name=bundle.spec.name,
         bundle=bundle.id,
         inputs=graph.inputs,
-        libraries=("onnx",) if network is None else (*LIBRARIES, *libraries),
+        libraries=("onnx",) if network is None else (*LIBRARIES, *PIXEL_LIBRARIES[settings.decoder], *libraries),
         versions_before=graph.versions,
         measured=found,
     )

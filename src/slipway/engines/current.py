@@ -21,6 +21,7 @@ from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss, E
 from slipway.contract.evidence.gate import PROOF, REFERENCE, AccuracyResult, Comparison
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.preprocess import PIXEL_LIBRARIES
 from slipway.contract.spec import Precision
 from slipway.engines.graph import Graph
 from slipway.engines.predictions_csv import Row, gate_rows, read_rows
@@ -34,9 +35,6 @@ NAMES: dict[Target, str] = {
     "tensorrt_rtx": "TensorRT-RTX",
     "onnxruntime": "ONNX Runtime",
 }
-GRAPH_LIBRARIES = ("nvidia-modelopt", "cykooz-resizer", "nvidia-dali-cuda130")
-EVIDENCE_LIBRARIES = ("cykooz-resizer", "nvidia-dali-cuda130")
-"""Libraries behind an evaluation's pixels. One that is not installed here is not compared."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _changes_of_graph(manifest: Manifest, bundle: Bundle | Base, precision: Prec
         yield f"calibration.method {measured.calibration_method or 'not recorded'} → {method}"
     if measured.autotune is not None:
         yield "made with --autotune"
-    yield from _changed_versions(manifest, GRAPH_LIBRARIES)
+    yield from _changed_versions(manifest, ("nvidia-modelopt", *PIXEL_LIBRARIES[bundle.preprocess.decoder]))
 
 
 def stale(
@@ -144,7 +142,7 @@ def _changes_of_engine(
         yield f"{NAMES[compiler.target]} {before or 'not recorded'} → {compiler.version}"
     if settings.plan is not None:
         yield from _changed_flags(settings.plan, bundle, compiler)
-    yield from _changed_versions(engine.manifest, EVIDENCE_LIBRARIES)
+    yield from _changed_versions(engine.manifest, PIXEL_LIBRARIES[settings.decoder])
     yield from _changed_gate(engine, bundle, reference)
 
 
@@ -248,7 +246,8 @@ def _counts(result: AccuracyResult) -> list[tuple[str, int, int, int, str]]:
 
 
 def _changed_versions(manifest: Manifest, libraries: tuple[str, ...]) -> Iterator[str]:
-    """Libraries that are installed now, in another version than was used then, or that were not used."""
+    """Libraries that are installed now, in another version than was used then, or that were not used. One that is not
+    installed here is not compared."""
     for name in libraries:
         before = manifest.versions.get(name)
         try:

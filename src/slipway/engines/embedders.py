@@ -11,6 +11,7 @@ from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.card import cards
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.preprocess import Decoder
 from slipway.engines.base_engines import run_of
 from slipway.engines.evaluate import image_by_image
 from slipway.engines.graph import Graph
@@ -28,8 +29,8 @@ class Embedder:
     engine: BaseEngine
     key: str
     """Name of the file that keeps its embeddings."""
-    decoder: str
-    """DALI's decoder of the images."""
+    decoder: Decoder
+    """Where the images are decoded."""
     open: Callable[[], ServedNetwork]
     provider: str | None = None
     """Execution provider of ONNX Runtime, if that computes the embeddings."""

@@ -9,6 +9,7 @@ from slipway.contract.engine import HEAD_INPUT
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.evaluation import Conditions, PrimaryMetrics
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.preprocess import PIXEL_LIBRARIES
 from slipway.engines.embedders import Embedder
 from slipway.engines.evaluate import compared, worse_profile
 from slipway.evaluation.fit_decision import refit_decision
@@ -17,7 +18,7 @@ from slipway.evaluation.unknown import fit_class_means
 from slipway.steps.head import Head
 from slipway.system.files import complete_folder, sha256_file
 
-LIBRARIES = ("cykooz-resizer", "nvidia-dali-cuda130", "openvino", "scikit-learn", "scipy")
+LIBRARIES = ("openvino", "scikit-learn", "scipy")
 
 
 def build_head_engine(
@@ -65,7 +66,11 @@ def build_head_engine(
             name=bundle.spec.name,
             bundle=bundle.id,
             inputs={name: sha256_file(path / MANIFEST) for name, path in _inputs(bundle, engine).items()},
-            libraries=(*LIBRARIES, *(("onnxruntime",) if embedder.provider else ())),
+            libraries=(
+                *LIBRARIES,
+                *PIXEL_LIBRARIES[embedder.decoder],
+                *(("onnxruntime",) if embedder.provider else ()),
+            ),
             seed=bundle.spec.recipe.seed,
             measured=measured,
         )

@@ -14,6 +14,7 @@ from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.contract.base_bundle import Base
 from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep, GraphMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.preprocess import PIXEL_LIBRARIES
 from slipway.engines import graph_checks
 from slipway.engines.autotune import LEFT, autotuning
 from slipway.engines.modelopt import IMAGES, to_fp16, with_qdq
@@ -24,7 +25,7 @@ from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_file, check_folder
 
 Typed = Literal["int8", "fp8", "fp16"]
-LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "cykooz-resizer", "nvidia-dali-cuda130")
+LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino")
 
 
 def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8", autotune: bool = False) -> Manifest:
@@ -72,7 +73,7 @@ def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8", aut
                 "model": sha256_file(bundle.path / "model.onnx"),
                 "calibration": sha256_file(bundle.path / "calibration.json"),
             },
-            libraries=LIBRARIES,
+            libraries=(*LIBRARIES, *PIXEL_LIBRARIES[bundle.preprocess.decoder]),
             measured=counted,
         )
 

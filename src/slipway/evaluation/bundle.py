@@ -18,7 +18,7 @@ from slipway.contract.evidence.evaluation import (
     WithoutLabels,
 )
 from slipway.evaluation.fit_decision import answer, given
-from slipway.evaluation.intervals import share_interval
+from slipway.evaluation.intervals import ERROR, share_interval
 from slipway.evaluation.labels import evaluate_labels, label_reliability
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Predictions
@@ -75,9 +75,9 @@ def _effect_of_unknown(answers: Answers, split: Predictions) -> UnknownEffect:
     return UnknownEffect(
         images=images,
         unknown_rate=1 - answered / images,
-        unknown_interval=share_interval(images - answered, images, error=0.025),
+        unknown_interval=share_interval(images - answered, images, error=ERROR),
         accuracy=right / answered if answered else None,
-        accuracy_interval=share_interval(right, answered, error=0.025),
+        accuracy_interval=share_interval(right, answered, error=ERROR),
     )
 
 

@@ -6,6 +6,9 @@ from scipy.special import betaincinv
 
 from slipway.contract.evidence.evaluation import Interval
 
+ERROR = 0.025
+"""Error of each bound of an interval that an evaluation reports: together they cover 95 %."""
+
 
 def share_interval(count: int, total: int, *, error: float) -> Interval:
     """Return exact bounds of a share, each wrong with probability `error` at most.

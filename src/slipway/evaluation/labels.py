@@ -10,11 +10,10 @@ import numpy.typing as npt
 from slipway.contract import DataError
 from slipway.contract.decision import Task
 from slipway.contract.evidence.evaluation import Interval, LabelFigures, LabelMetrics, Means, Reliability
-from slipway.evaluation.intervals import share_interval
+from slipway.evaluation.intervals import ERROR, share_interval
 from slipway.evaluation.metrics import class_figures, mean_average_precision
 from slipway.evaluation.reliability import ECE_BINS, RESAMPLES, Floats, bin_of, make_bin
 
-ERROR = 0.025  # error of each bound: the intervals cover 95 %
 FEW_RESAMPLES, MANY_PAIRS = 200, 2_000_000
 Table = npt.NDArray[np.bool_]
 

@@ -6,11 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.contract.evidence.evaluation import Cells, ClassFigures, ClassMetrics, Means
-from slipway.evaluation.intervals import f1_interval, share_interval
+from slipway.evaluation.intervals import ERROR, f1_interval, share_interval
 from slipway.evaluation.reliability import expected_calibration_error, predicted
 
 TOP_K = (3, 5, 10)
-ERROR = 0.025  # error of each bound: the intervals cover 95 %
 
 
 def evaluate(

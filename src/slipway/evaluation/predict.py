@@ -1,4 +1,4 @@
-"""Runs a split of the data set through the steps that Triton runs: guard and DALI, then a network."""
+"""Runs a split of the data set through the steps that Triton runs: guard, decoder and resize, then a network."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

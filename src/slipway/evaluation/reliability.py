@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.contract.evidence.evaluation import Bin, Reliability
-from slipway.evaluation.intervals import share_interval
+from slipway.evaluation.intervals import ERROR, share_interval
 
 ECE_BINS, RESAMPLES = 15, 1000
 Floats = npt.NDArray[np.float64]
@@ -63,7 +63,7 @@ def unseen_error(confidence: float, *, right: int, images: int) -> float:
     The ECE is at least the distance of the mean confidence from the true accuracy, and the exact bounds say how far
     away that may be: 0.10 for 36 images that are all answered right with a confidence of 1, 0.007 for 540.
     """
-    low, high = share_interval(right, images, error=0.025)
+    low, high = share_interval(right, images, error=ERROR)
     return max(confidence - low, high - confidence)
 
 
@@ -99,5 +99,5 @@ def _error(gap_n: Floats, times_n: Counts, bin_n: Counts) -> float:
 
 def make_bin(*, images: int, confidence: float, right: int) -> Bin:
     """Make a bin of `images` images with the mean `confidence`, of which `right` are right."""
-    interval = share_interval(right, images, error=0.025)
+    interval = share_interval(right, images, error=ERROR)
     return Bin(images=images, confidence=confidence, accuracy=right / images, accuracy_interval=interval)

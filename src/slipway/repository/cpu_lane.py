@@ -1,4 +1,4 @@
-"""The cpu lane: guard and DALI in one step, OpenVINO in the next, both in Triton's Python backend; or fewer steps.
+"""The cpu lane: guard, decoder and resize in one step of Triton's Python backend, OpenVINO in the next; or fewer steps.
 
 These steps do the work. Each has as many instances as the spec says, with their own threads, and each instance is warm
 before Triton reports it ready. Only the first step may wait for a batch to fill, or reject a request.
@@ -40,7 +40,7 @@ from slipway.repository.step import (
 from slipway.system.text import command
 
 DECODER = "cpu"
-"""DALI's `cpu` decoder is libjpeg-turbo."""
+"""Where the lane decodes, by libjpeg-turbo and its like."""
 SERVE_VERB = "slipway serve"
 NONE: Mapping[str, str] = MappingProxyType({})
 

@@ -19,7 +19,7 @@ class LaneRules(Protocol):
     """Rules of a lane: how it finds its engines, what it refuses, and which steps it serves."""
 
     DECODER: str
-    """DALI decoder of the lane."""
+    """Where the lane decodes."""
     SERVE_VERB: str
     """Command that serves the lane."""
 

@@ -10,6 +10,7 @@ from slipway.contract.bundle import identity
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.build import BaseMeasured
+from slipway.contract.preprocess import PIXEL_LIBRARIES
 from slipway.contract.shared_rules import IMAGE_SUFFIXES
 from slipway.evaluation.predict import Float, Forward, Predictions, predict
 from slipway.steps import guard
@@ -26,7 +27,7 @@ from slipway.training.learn.weights import fill_backbone
 
 UNUSED_CLASSES = 2
 """timm's model is built with a classifier of this size, whose input is the embedding. The graph leaves it out."""
-LIBRARIES = ("onnx", "onnxscript", "openvino", "cykooz-resizer", "nvidia-dali-cuda130", "timm", "torch")
+LIBRARIES = ("onnx", "onnxscript", "openvino", "timm", "torch")
 
 
 def write_base(spec: BaseSpec, out: Path) -> Manifest:
@@ -62,7 +63,7 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
             name=spec.name,
             bundle=identity(staging, BASE_IDENTITY),
             inputs={"weights": sha256_file(weights)} if weights else {},
-            libraries=LIBRARIES,
+            libraries=(*LIBRARIES, *PIXEL_LIBRARIES[preprocess.decoder]),
             seed=spec.calibration.seed,
             measured=BaseMeasured(
                 origin=origin, embedding_size=found[0].embedding_nd.shape[1], max_embedding_difference=difference

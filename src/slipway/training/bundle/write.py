@@ -13,6 +13,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation
+from slipway.contract.preprocess import PIXEL_LIBRARIES
 from slipway.evaluation.bundle import evaluate_bundle, evaluate_label_bundle
 from slipway.evaluation.fit_decision import Outputs, fit_decision
 from slipway.evaluation.predict import Forward, Predictions, predict
@@ -41,7 +42,7 @@ class Fault(NamedTuple):
 EXPORT = Fault("ONNX and torch", "this backbone does not export faithfully")
 IMAGES_A_CLASS = 50
 """Most training images whose embeddings are averaged into a class mean."""
-LIBRARIES = ("openvino", "cykooz-resizer", "nvidia-dali-cuda130", "scikit-learn")
+LIBRARIES = ("openvino", "scikit-learn")
 
 
 def write_bundle(
@@ -155,7 +156,7 @@ def decide_and_seal(
         name=spec.name,
         bundle=bundle_id(staging),
         inputs=inputs,
-        libraries=(*LIBRARIES, *libraries),
+        libraries=(*LIBRARIES, *PIXEL_LIBRARIES[spec.preprocess.decoder], *libraries),
         seed=seed,
         measured=BundleMeasured.of(
             evaluation,

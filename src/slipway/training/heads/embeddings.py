@@ -15,11 +15,12 @@ from slipway.contract import CompileError
 from slipway.contract.base_bundle import Base
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.origin import versions
+from slipway.contract.preprocess import PIXEL_LIBRARIES, Decoder
 from slipway.evaluation.predict import Float, Predictions, ServedNetwork, pixel_batches
 from slipway.steps.head import Head
 
 FOLDER = "embeddings"
-LIBRARIES = ("cykooz-resizer", "nvidia-dali-cuda130", "openvino", "onnxruntime", "simplejpeg")
+LIBRARIES = ("openvino", "onnxruntime")
 """Libraries that an embedding depends on, beside the engine."""
 BUSY_S = 60.0
 """Seconds to wait while another process writes to a cache."""
@@ -57,7 +58,7 @@ class EmbeddingSource(Protocol):
         ...
 
     @property
-    def decoder(self) -> str: ...
+    def decoder(self) -> Decoder: ...
 
     @property
     def open(self) -> Callable[[], ServedNetwork]:
@@ -85,7 +86,9 @@ def embed(
     images = {image.sha256: image for image in wanted}
     names = {source.key: name for name, source in sources.items()}
     by_key = {source.key: source for source in sources.values()}  # plans of one graph may have one stand-in
-    caches = {key: Cache(cache / f"{key}.sqlite", size=source.size) for key, source in by_key.items()}
+    caches = {
+        key: Cache(cache / f"{key}.sqlite", size=source.size, decoder=source.decoder) for key, source in by_key.items()
+    }
     found = {key: kept.read(list(images)) for key, kept in caches.items()}
     lacking = [key for key in by_key if len(found[key]) < len(images)]
     for decoder in sorted({by_key[key].decoder for key in lacking}):
@@ -106,7 +109,7 @@ def _run(
     dataset: Dataset,
     images: Sequence[LabelledImage],
     *,
-    decoder: str,
+    decoder: Decoder,
 ) -> Iterator[tuple[str, Sequence[LabelledImage], Float]]:
     """Yield every batch of images through every network, decoded once. The networks take turns: OpenVINO's first calls,
     made from two threads at once, can wait for each other for ever."""
@@ -134,12 +137,14 @@ class Cache:
     """A file of embeddings by one engine. Several processes may use it; whatever is wrong with it costs time alone.
 
     Args:
+        decoder: where the images are decoded.
         size: length of an embedding. A kept one of another length, or whose checksum is wrong, shows damage.
     """
 
-    def __init__(self, path: Path, *, size: int) -> None:
+    def __init__(self, path: Path, *, size: int, decoder: Decoder) -> None:
         self.path, self.size, self.kept = path, size, True
-        libraries = ", ".join(f"{name} {version}" for name, version in versions(LIBRARIES).items())
+        used = versions((*LIBRARIES, *PIXEL_LIBRARIES[decoder]))
+        libraries = ", ".join(f"{name} {version}" for name, version in used.items())
         self.made_by = f"{path.stem}: {libraries}"  # a file that was copied or renamed keeps the name of its engine
 
     def read(self, keys: Sequence[str]) -> dict[str, Float]:
