@@ -2,13 +2,14 @@
 
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from importlib.abc import MetaPathFinder
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = {canonicalize_name(found.name): found for found in distributions()}
@@ -17,19 +18,22 @@ INSTALLED = {canonicalize_name(found.name): found for found in distributions()}
 def only(extra: str) -> None:
     """Let the modules of every other installed package be missing."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    brought = _closure([*project["dependencies"], *project["optional-dependencies"][extra]]) | {"slipway"}
+    brought = _closure([*project["dependencies"], *project["optional-dependencies"][extra]])
+    brought.add(canonicalize_name(project["name"]))
     hidden = {module for name in INSTALLED.keys() - brought for module in _modules(INSTALLED[name])}
     kept = {module for name in brought for module in _modules(INSTALLED[name])}
-    sys.meta_path.insert(0, _Missing(hidden - kept))
+    sys.meta_path[:] = [_Without(finder, hidden - kept) for finder in sys.meta_path]
 
 
-def _closure(lines: Iterable[str]) -> set[str]:
+def _closure(lines: Iterable[str]) -> set[NormalizedName]:
     """Return the names of the packages that the requirements bring."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[NormalizedName, str]] = set()
     left = [Requirement(line) for line in lines]
     while left:
         needed = left.pop()
         name = canonicalize_name(needed.name)
+        if name not in INSTALLED:  # the lock leaves out what a package requires and we do not use
+            continue
         for extra in {"", *needed.extras}:
             if (name, extra) not in seen:
                 seen.add((name, extra))
@@ -53,10 +57,11 @@ def _modules(package: Distribution) -> set[str]:
     return names
 
 
-class _Missing(MetaPathFinder):
-    def __init__(self, modules: set[str]) -> None:
-        self.modules = modules
+class _Without(MetaPathFinder):
+    """A finder of modules that does not find some."""
 
-    def find_spec(self, fullname: str, *_: object) -> None:
-        if fullname in self.modules:
-            raise ModuleNotFoundError(f"no module named {fullname!r} in this extra", name=fullname)
+    def __init__(self, finder: Any, hidden: Set[str]) -> None:
+        self.finder, self.hidden = finder, hidden
+
+    def find_spec(self, fullname: str, *rest: Any) -> Any:
+        return None if fullname in self.hidden else self.finder.find_spec(fullname, *rest)

@@ -9,7 +9,7 @@
 | not forwarded | PERMISSION_DENIED | 403 | of a gateway: the gateway forwards … alone |
 | over a team's rate | RESOURCE_EXHAUSTED | 429 | of a gateway: the team is over its rate |
 | no server | UNAVAILABLE | | failed to connect to all addresses · Socket closed (gRPC's own messages) |
-| other certificate | UNAVAILABLE | | CERTIFICATE_VERIFY_FAILED · is not in peer certificate |
+| other certificate | UNAVAILABLE | | CERTIFICATE_VERIFY_FAILED · Hostname Verification Check |
 """
 
 from slipway.client.errors import (
@@ -31,7 +31,7 @@ _OVER_RATE = "over its rate"
 _NO_JSON = "in the client while decoding the response"
 _NOT_TRITON = (_NO_JSON, "client received an empty response")
 _GATEWAY = "the gateway "
-_UNTRUSTED = ("certificate_verify_failed", "certificate verify failed", "not in peer certificate")
+_UNTRUSTED = ("certificate_verify_failed", "certificate verify failed", "hostname verification check failed")
 _NOT_READY = ("is not at ready state", "has no available versions", "stopped accepting", "server is stopping")
 
 
