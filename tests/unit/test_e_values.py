@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.operations.release.e_values import (
-    BURST,
     MIN_BLOCKS,
     RATIOS,
     dispersion_of,
@@ -19,6 +18,7 @@ from slipway.operations.release.e_values import (
 )
 
 SHARES = st.floats(0.01, 0.99)
+BURST = 24
 
 
 @pytest.mark.parametrize("side", ["over", "under"])
@@ -70,16 +70,17 @@ def test_sums_leave_out_the_two_minutes_in_which_most_was_counted_beyond_the_exp
     counted[30:60] += rng.poisson(5, 30)
     expected = np.full(90, 2.0)
     excess = counted - expected
-    left = sums(excess, without=worst_bursts(counted, of, expected))
+    left = sums(excess, without=worst_bursts(counted, of, expected, length=BURST))
     for look in range(90):
         windows = [excess[max(0, end + 1 - BURST) : end + 1].sum() for end in range(look + 1)]
         assert left[look] == pytest.approx(excess[: look + 1].sum() - max(0.0, *windows))
 
 
-def test_two_minutes_in_which_most_requests_fail_are_no_burst():
-    of = np.full(60, 50.0)
-    for failing, ends in ((20.0, [59]), (30.0, [-1])):
-        assert worst_bursts(np.full(60, failing), of, np.full(60, 0.5)).last[-1:] == ends
+def test_blocks_in_which_surely_more_than_half_of_the_requests_fail_are_no_burst():
+    few, many = np.full(60, 1.0), np.full(60, 50.0)
+    for of, failing, ends in ((many, 0.4, 59), (many, 0.9, -1), (few, 0.6, 59), (few[:8], 1.0, 7)):
+        bursts = worst_bursts(failing * of, of, 0.01 * of, length=BURST)
+        assert bursts.last[-1] == ends, (of[0], failing)
 
 
 def test_nothing_is_known_before_six_blocks_with_traffic():
