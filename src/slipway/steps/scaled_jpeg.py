@@ -42,6 +42,12 @@ class Decoded(NamedTuple):
         height, width = pixels.shape[:2]
         return cls(pixels, (height, width), (0.0, 0.0), (height, width))
 
+    @classmethod
+    def part(cls, pixels: Any, full_hw: tuple[int, int], first_hw: tuple[int, int]) -> "Decoded":
+        """Pixels that begin at `first_hw` of the image."""
+        start_y, start_x = -first_hw[0], -first_hw[1]
+        return cls(pixels, full_hw, (start_y, start_x), (start_y + full_hw[0], start_x + full_hw[1]))
+
 
 class Seen(NamedTuple):
     hw: tuple[int, int]

@@ -11,7 +11,7 @@ import base64
 import ctypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from . import guard, scaled_jpeg
 from .batch_limits import measure, pieces
 from .cpu_resize import CpuResize
 from .geometry import geometry
-from .scaled_jpeg import Decoded
+from .scaled_jpeg import Decoded, Seen
 
 OPTIONS = ":fancy_upsampling=1"
 """Chroma is interpolated on a GPU as libjpeg-turbo does it on a CPU; nvImageCodec 0.8 has this off by default."""
@@ -37,6 +37,16 @@ CPU_ONLY = -99999
 Pixels = npt.NDArray[np.uint8]
 Sizes = npt.NDArray[np.int64]
 """Heights and widths, INT64 `[2, n]`."""
+MOST_CUT_OUT = 0.6
+"""Share of an image's pixels up to which only the part is decoded that is cut out. A larger part saves nothing."""
+
+
+class _Part(NamedTuple):
+    """Of an image of `full_hw`: pixels from `first_hw` to before `end_hw`."""
+
+    full_hw: tuple[int, int]
+    first_hw: tuple[int, int]
+    end_hw: tuple[int, int]
 
 
 class Preprocessor:
@@ -67,6 +77,8 @@ class Preprocessor:
         self._config, self._device_id, self._threads = config, device_id, threads
         # Without antialiasing a resize picks single pixels, and fewer pixels are others.
         self._scales = device_id is None and config["jpeg_scaling"] and config["antialias"]
+        # A cubic cut is made of the whole image: see `cpu_resize`.
+        self._cuts_out = device_id is None and config["resize"] == "crop" and config["interpolation"] == "linear"
         self._least_px = scaled_jpeg.KEPT * scaled_jpeg.SCALES[-1] * min(self.image_shape[:2])
         self._params = nvimgcodec.DecodeParams(
             apply_exif_orientation=config["exif_orientation"],
@@ -99,7 +111,7 @@ class Preprocessor:
         )
 
     def _decode_or_raise(self, image: bytes) -> Any:
-        (decoded,) = self._decode([image])
+        (decoded,) = self._decode([(image, None)])
         if decoded is None:
             where = "the CPU" if self._device_id is None else f"GPU {self._device_id}"
             raise RuntimeError(f"nvImageCodec {nvimgcodec.__version__} cannot decode a good image on {where}")
@@ -155,31 +167,52 @@ class Preprocessor:
 
     def _decode_good(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> list[Decoded]:
         decoded = [Decoded.whole(self._placeholder)] * len(images)
-        whole = []
+        parts: dict[int, _Part | None] = {}
         for row in np.flatnonzero(status_n == guard.OK).tolist():
-            scaled = self._decode_scaled(images[row]) if self._scales else None
+            found = self._seen(images[row])
+            scaled = self._decode_scaled(images[row], found)
             if scaled is None:
-                whole.append(row)
+                parts[row] = self._cut_out(found)
             else:
                 decoded[row] = scaled
-        for row, image in zip(whole, self._decode([images[row] for row in whole]), strict=True):
+        images_and_parts = [(images[row], part) for row, part in parts.items()]
+        for (row, part), image in zip(parts.items(), self._decode(images_and_parts), strict=True):
             if image is None:
                 status_n[row] = guard.CORRUPT
             else:
-                decoded[row] = Decoded.whole(image)
+                decoded[row] = Decoded.whole(image) if part is None else Decoded.part(image, *part[:2])
         return decoded
 
-    def _decode_scaled(self, encoded: bytes) -> Decoded | None:
+    def _seen(self, encoded: bytes) -> Seen | None:
+        reads = self._scales or self._cuts_out
+        return scaled_jpeg.seen(encoded, by_exif=self._config["exif_orientation"]) if reads else None
+
+    def _decode_scaled(self, encoded: bytes, found: Seen | None) -> Decoded | None:
         """A large JPEG at a fraction of its size.
 
         None: it has to be decoded in full, or is damaged, which the decoder of all other images judges.
         """
-        found = scaled_jpeg.seen(encoded, by_exif=self._config["exif_orientation"])
-        if found is None or max(found.hw) < self._least_px:
+        if not self._scales or found is None or max(found.hw) < self._least_px:
             return None
         (new_height,), (new_width,) = self._geometry([found.hw])[0]
         scale = scaled_jpeg.scale_of(found.hw, (int(new_height), int(new_width)))
         return None if scale == 1 else scaled_jpeg.decode(encoded, scale, found)
+
+    def _cut_out(self, found: Seen | None) -> _Part | None:
+        """What the resize looks at of a JPEG; None: of another image, or nearly all of it."""
+        if not self._cuts_out or found is None or found.orientation != 1:
+            return None
+        if self._config["crop_fraction"] ** 2 * min(found.hw) > MOST_CUT_OUT * max(found.hw):
+            return None
+        new_2n, position_2n = self._geometry([found.hw])
+        new_hw, input_hw = new_2n[:, 0], np.array(self.image_shape[:2])
+        step_hw = np.array(found.hw) / new_hw
+        first_hw = np.rint(position_2n[:, 0] * (new_hw - input_hw)) * step_hw
+        # A pixel is an average over `step` pixels to each side of its centre, and of two neighbours at least.
+        margin_hw = np.ceil(np.maximum(step_hw, 1)) + 1
+        start_hw = np.maximum(np.floor(first_hw - margin_hw), 0).astype(int)
+        end_hw = np.minimum(np.ceil(first_hw + input_hw * step_hw + margin_hw), found.hw).astype(int)
+        return _Part(found.hw, tuple(start_hw.tolist()), tuple(end_hw.tolist()))
 
     def _geometry(self, sizes_hw: Sequence[tuple[int, int]]) -> tuple[Sizes, npt.NDArray[np.float64]]:
         """`geometry` of images of these sizes, `[2, n]` each."""
@@ -194,9 +227,9 @@ class Preprocessor:
         )
         return new_2n, np.array(position_2n)
 
-    def _decode(self, images: Sequence[bytes]) -> list[Any]:
-        """RGB `UINT8 [h, w, 3]` of each image on the device, or None for an image that could not be decoded."""
-        streams = [nvimgcodec.CodeStream(guard.for_decoder(image)) for image in images]
+    def _decode(self, images: Sequence[tuple[bytes, _Part | None]]) -> list[Any]:
+        """RGB `UINT8 [h, w, 3]` of each image, or of its part, on the device; None where it could not be decoded."""
+        streams = [_stream(image, part) for image, part in images]
         decoded = self._decoder.decode(streams, params=self._params)
         return [None if image is None else self._with_8_bits(image) for image in decoded]
 
@@ -206,6 +239,13 @@ class Preprocessor:
             return _as_array(image) if self._device_id is None else image
         rounded = ((_as_array(image.cpu()).astype(np.uint32) + 128) // 257).astype(np.uint8)
         return rounded if self._device_id is None else nvimgcodec.as_image(rounded).cuda()
+
+
+def _stream(encoded: bytes, part: _Part | None) -> Any:
+    stream = nvimgcodec.CodeStream(guard.for_decoder(encoded))
+    if part is None:
+        return stream
+    return stream.get_sub_code_stream(region=nvimgcodec.Region(*part.first_hw, *part.end_hw))
 
 
 def _as_array(image: Any) -> npt.NDArray[Any]:
