@@ -57,5 +57,6 @@ def photographs() -> list[bytes]:
 def as_on_a_gpu(config: dict[str, Any], *, max_batch_size: int) -> Preprocessor:
     """What a GPU runs, on a CPU."""
     preprocessor = Preprocessor(config, max_batch_size=max_batch_size, threads=1)
+    preprocessor._cuts_out = False
     preprocessor._resize = DaliResize(config, max_batch_size=max_batch_size, threads=1, device_id=None)
     return preprocessor
