@@ -65,7 +65,6 @@ def _of_step(preprocess: Preprocess, step: Any) -> Resize:
 
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=2, threads=1)
     preprocessor._resize = step
-    preprocessor._cuts_out = False  # each way is to see all of an image
 
     def resize(pixels: Pixels, _: tuple[int, int]) -> Pixels:
         preprocessor._decode_good = lambda *_: [Decoded.whole(pixels)]  # type: ignore[method-assign]
