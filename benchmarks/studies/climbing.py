@@ -20,9 +20,9 @@ from benchmarks.studies.scale.queue import steady_tail
 from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
 from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator, latency_of
-from slipway.benchmark.tuning import climb, climb_rounds, in_turns, rung_at
+from slipway.benchmark.tuning import climb, climb_rounds, in_turns, ratio, rung_at
 from slipway.contract.evidence.latency import rate_at
-from slipway.contract.evidence.studies import ClimbBlock, Failures, Ratio, Stage, Tail
+from slipway.contract.evidence.studies import ClimbBlock, Failures, Ratio, Share, Stage, Tail
 from slipway.contract.typed_file import Evidence
 
 DEADLINE_S = 1.0
@@ -113,6 +113,11 @@ class Bench:
             f"client late {block.generator_late_p99_ms:4.1f} ms at P99  {'held' if block.held else 'over'}"
         )
         return block.held
+
+
+def share(rungs: Rungs, side: str, *, of: str) -> Share:
+    """Return the rate that a side holds relative to that of another, over the rounds."""
+    return Share(**ratio(rungs[side], to=rungs[of]).fields())
 
 
 def offered(connect: Connect, schedule_s: Any, order: list[int], *, warm_up: int) -> tuple[Block, float]:

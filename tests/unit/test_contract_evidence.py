@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.backbones.result import BackbonesResult
+from benchmarks.studies.density.result import FullDensityResult
+from benchmarks.studies.efficiency.result import FullEfficiencyResult
 from benchmarks.studies.gateway.result import GatewayResult
 from benchmarks.studies.guard.result import GuardResult
 from benchmarks.studies.lifecycle.result import LifecycleResult
 from benchmarks.studies.lint_corpus.result import LintCorpusResult
 from benchmarks.studies.memory.result import MemoryResult
 from benchmarks.studies.operate.result import OperateResult
+from benchmarks.studies.peers.result import FullPeersResult
 from benchmarks.studies.photographs.result import PhotographsResult
 from benchmarks.studies.resize.result import ResizeResult
 from benchmarks.studies.scale.result import ScaleResult
@@ -26,13 +29,7 @@ from slipway.contract.evidence.gate import Ungated
 from slipway.contract.evidence.history import EpochRow, history_text, read_history
 from slipway.contract.evidence.latency import CapacityResult, LatencyResult, PerfAnalyzerResult
 from slipway.contract.evidence.origin import Origin
-from slipway.contract.evidence.studies import (
-    DensityResult,
-    EfficiencyResult,
-    PeersResult,
-    RobustnessResult,
-    VerdictResult,
-)
+from slipway.contract.evidence.studies import RobustnessResult, VerdictResult
 from slipway.contract.evidence.tuning import TuningResult
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
@@ -41,12 +38,12 @@ KINDS = {
     "digits-int8-cpu": LatencyResult,
     "digits-capacity-cpu": CapacityResult,
     "perf_analyzer": PerfAnalyzerResult,
-    "density": DensityResult,
-    "density_loss": DensityResult,
-    "density_changes": DensityResult,
-    "density_served": DensityResult,
-    "density_whole": DensityResult,
-    "efficiency": EfficiencyResult,
+    "density": FullDensityResult,
+    "density_loss": FullDensityResult,
+    "density_changes": FullDensityResult,
+    "density_served": FullDensityResult,
+    "density_whole": FullDensityResult,
+    "efficiency": FullEfficiencyResult,
     "gateway": GatewayResult,
     "gateway_84": GatewayResult,
     "gateway_http": GatewayResult,
@@ -56,7 +53,7 @@ KINDS = {
     "lint-corpus": LintCorpusResult,
     "memory": MemoryResult,
     "operate": OperateResult,
-    "peers": PeersResult,
+    "peers": FullPeersResult,
     "photographs": PhotographsResult,
     "resize": ResizeResult,
     "robustness": RobustnessResult,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slipway.contract.evidence.studies import DensityResult
+from benchmarks.studies.density.result import FullDensityResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
@@ -10,8 +10,8 @@ MINUS = "\N{MINUS SIGN}"
 DOCUMENT = (ROOT / "docs/heads.md").read_text(encoding="utf-8")
 
 
-def published(name: str) -> DensityResult:
-    return DensityResult.read(RESULTS / f"{name}.json")
+def published(name: str) -> FullDensityResult:
+    return FullDensityResult.read(RESULTS / f"{name}.json")
 
 
 def test_1000_heads_are_ready_in_time_small_and_as_fast_as_one() -> None:

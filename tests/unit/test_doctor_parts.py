@@ -79,7 +79,7 @@ def test_packages_on_pythonpath_are_found_where_the_server_finds_them(
     if backend == "dali":
         job = {"backend": "dali", "folder": str(tmp_path / "step"), "version": "1", "build": False}
     tried = interpreter.run(job, timeout_s=60)
-    said = str(tried.outputs) + tried.problem
+    said = str(tried.answer) + tried.problem
     assert ("No module named 'only_there'" not in said) is found
 
 

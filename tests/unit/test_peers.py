@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from benchmarks.studies.peers.__main__ import spread, times
+from benchmarks.studies.peers.__main__ import main, parser, spread, times
 from benchmarks.studies.peers.environments import LOCKS, versions_of
 from benchmarks.studies.peers.servers.classifier import Settings, worker_number
 from benchmarks.studies.peers.stacks import FRAMEWORKS, PEERS, Http, form, kept_cores, raw
 from slipway.benchmark.server import ServedAnswer
+from slipway.contract import SpecError
 from slipway.contract.evidence.origin import versions
 from slipway.contract.evidence.studies import PeersResult
 from tests.support.scripts import ROOT, run_study
@@ -106,10 +107,14 @@ def test_a_thread_below_a_process_that_keeps_to_a_core_is_seen() -> None:
 
 def test_the_ratio_has_an_interval_of_two_standard_errors() -> None:
     found = times([10, 12, 11], [8, 9, 9])
-    assert found["low"] < found["mean"] < found["high"]
-    assert found["mean"] == pytest.approx(1.1 ** (7 / 3))
-    assert times([10], [8])["low"] == 0  # one round shows nothing
-    assert spread([0.5, 2.0])["mean"] == pytest.approx(1)
+    assert found.low < found.mean < found.high
+    assert found.mean == pytest.approx(1.1 ** (7 / 3))
+    assert spread([0.5, 2.0]).mean == pytest.approx(1)
+
+
+def test_a_single_round_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(SpecError, match="--rounds 1: one round shows no spread; give 2 or more"):
+        main(parser().parse_args(["--rounds", "1"]))
 
 
 @pytest.mark.parametrize("name", sorted({peer.environment for peer in PEERS.values()}))

@@ -9,13 +9,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.studies.effort import add_effort, effort_of
 from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 
 if TYPE_CHECKING:
-    from slipway.contract.evidence.studies import DensityFirstAnswer
+    from benchmarks.studies.density.result import DensityFirstAnswer, MadeHead
 
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn", "timm", "tritonclient")
 CROPS_EACH, SMALL_EACH, LOSS_CROPS_EACH, EQUAL_IMAGES = 60, 14, 200, 4
@@ -35,31 +35,27 @@ def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.density.loss import head_loss
     from benchmarks.studies.density.made import write_crops, write_random_heads
     from benchmarks.studies.density.parts import changes, equal, latency, whole
+    from benchmarks.studies.density.result import FullDensityResult
     from benchmarks.studies.density.weights import BACKBONE, lite0
     from slipway.benchmark.gate import load_images
-    from slipway.contract.evidence.studies import DensityResult
     from slipway.repository.fleet import open_base
 
     effort = effort_of(arguments)
-    result: dict[str, Any] = {
-        **provenance(LIBRARIES),
-        **vars(effort),
-        "backbone": BACKBONE,
-        "client_shares_the_cores": True,
-    }
+    result = FullDensityResult(**provenance(LIBRARIES), **vars(effort), backbone=BACKBONE, client_shares_the_cores=True)
+    found: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="slipway-density-") as folder:
         work = Path(folder)
         crops = write_crops(work / "crops", each=CROPS_EACH)
         base = make_base(work, lite0(work), crops)
         slipway("make-digits", "--out", work / "digits", cwd=work)
         if "accuracy" in arguments.parts:
-            result["accuracy"] = accuracy(work, base)
+            found["accuracy"] = accuracy(work, base)
         if "first_answer" in arguments.parts:
-            result["first_answer"] = first_answer(work, base)
+            found["first_answer"] = first_answer(work, base)
         if "loss" in arguments.parts:
             more = write_crops(work / "more", each=LOSS_CROPS_EACH, seed=5)
             (work / "loss").mkdir()
-            result["loss"] = {
+            found["loss"] = {
                 name: head_loss(base, name, data, work / "loss", seed=effort.seed)
                 for name, data in {"digits": work / "digits", "photographs": more}.items()
             }
@@ -67,30 +63,28 @@ def main(arguments: argparse.Namespace) -> None:
         runs = write_random_heads(work / "heads", open_base(base), arguments.heads, seed=effort.seed)
         if "latency" in arguments.parts:
             (work / "latency").mkdir()
-            result["latency"] = latency(base, runs, images, work / "latency", effort)
+            found["latency"] = latency(base, runs, images, work / "latency", effort)
         if "equal" in arguments.parts:
-            result["equal"] = equal(base, runs, images[:EQUAL_IMAGES], work / "equal")
+            found["equal"] = equal(base, runs, images[:EQUAL_IMAGES], work / "equal")
         if "changes" in arguments.parts:
             (work / "changes").mkdir()
-            result["changes"] = changes(base, runs, images, work / "changes", seed=effort.seed)
+            found["changes"] = changes(base, runs, images, work / "changes", seed=effort.seed)
         if "whole" in arguments.parts:
             (work / "whole").mkdir()
-            result["whole"] = whole(base, work / "whole", seed=effort.seed)
-    found = DensityResult.parse(result, source="the result")
-    print(found.to_json())
-    finish(found, arguments)
+            found["whole"] = whole(base, work / "whole", seed=effort.seed)
+    result = result.model_copy(update=found)
+    print(result.to_json())
+    finish(result, arguments)
 
 
-def slipway(*words: object, cwd: Path) -> dict[str, Any]:
-    """Run a verb as a user does; returns its JSON line, with the seconds that it took."""
-    started_s = time.monotonic()
+def slipway(*words: object, cwd: Path) -> str:
+    """Run a verb as a user does; returns its JSON line."""
     print("slipway", *words, flush=True)
     command = [sys.executable, "-m", "slipway", *map(str, words), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=cwd, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     print(done.stdout, end="", flush=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found | {"seconds": time.monotonic() - started_s}
+    return done.stdout.splitlines()[-1]
 
 
 def make_base(work: Path, weights: Path, crops: Path) -> Path:
@@ -109,7 +103,7 @@ def make_base(work: Path, weights: Path, crops: Path) -> Path:
     return work / "lite0"
 
 
-def accuracy(work: Path, base: Path) -> dict[str, Any]:
+def accuracy(work: Path, base: Path) -> "dict[str, MadeHead]":
     """Make heads of two tasks by `slipway head`; returns what each loses on INT8, and the seconds that a small task
     takes."""
     from benchmarks.studies.density.made import write_crops
@@ -119,12 +113,17 @@ def accuracy(work: Path, base: Path) -> dict[str, Any]:
     return {name: make_head(work, base, name, data) for name, data in tasks.items()}
 
 
-def make_head(work: Path, base: Path, name: str, data: Path) -> dict[str, Any]:
-    """Make the run `heads_of/<name>` of a head of class folders; returns the JSON line of `slipway head`."""
+def make_head(work: Path, base: Path, name: str, data: Path) -> "MadeHead":
+    """Make the run `heads_of/<name>` of a head of class folders."""
+    from benchmarks.studies.density.result import MadeHead
+
     spec = {"name": name, "data": {"root": str(data)}, "accuracy": LIMITS}
     (work / f"{name}.json").write_text(json.dumps(spec))
     out = work / "heads_of" / name
-    return slipway("head", work / f"{name}.json", "--base", base, "--out", out, cwd=work)
+    started_s = time.monotonic()
+    line = slipway("head", work / f"{name}.json", "--base", base, "--out", out, cwd=work)
+    made = MadeHead.parse(json.loads(line), source="slipway head")
+    return made.model_copy(update={"seconds": time.monotonic() - started_s})
 
 
 def first_answer(work: Path, base: Path) -> "DensityFirstAnswer":
@@ -132,8 +131,8 @@ def first_answer(work: Path, base: Path) -> "DensityFirstAnswer":
     head."""
     from benchmarks.studies.density.made import write_crops
     from benchmarks.studies.density.parts import fleet_of, serving
+    from benchmarks.studies.density.result import DensityFirstAnswer
     from slipway.client import Client
-    from slipway.contract.evidence.studies import DensityFirstAnswer
 
     name = "first"
     images = sorted(write_crops(work / name, each=SMALL_EACH, seed=2).rglob("*.jpg"))
@@ -143,12 +142,12 @@ def first_answer(work: Path, base: Path) -> "DensityFirstAnswer":
         with Client(f"grpc://{server.grpc_url}", model=name) as client:
             answer = client.classify(images[0])
         seconds = time.monotonic() - started_s
-    if not answer.ok or answer.bundle != made["id"]:
+    if not answer.ok or answer.bundle != made.id:
         raise SystemExit(f"no answer of the new head: {answer}")
     return DensityFirstAnswer(
         images=len(images),
         seconds=seconds,
-        head_s=made["seconds"],
+        head_s=made.seconds,
         assemble_s=started.assemble_s,
         ready_s=started.ready_s,
     )

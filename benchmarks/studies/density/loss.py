@@ -9,8 +9,8 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
+from benchmarks.studies.density.result import HeadLoss, PairedLoss
 from slipway.cli.head_fit import HeadRun
-from slipway.contract.evidence.studies import HeadLoss, PairedLoss
 from slipway.training.heads.embeddings import FOLDER, embed
 from slipway.training.heads.fit import Fitter
 

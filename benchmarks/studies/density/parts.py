@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.studies.climbing import P99, Bench, blocks_in_turns
 from benchmarks.studies.density.made import Shape, write_random_head, write_whole
+from benchmarks.studies.density.result import DensityChanges, DensityEqual, DensityWhole
 from benchmarks.studies.effort import Effort
 from benchmarks.studies.memory.measure import proportional_mib
 from benchmarks.studies.robustness.launcher import Launcher, launched
@@ -26,7 +27,7 @@ from slipway.client import Client
 from slipway.contract import Bundle, Fleet
 from slipway.contract.bundle import HEAD
 from slipway.contract.evidence.latency import rate_at
-from slipway.contract.evidence.studies import DensityChanges, DensityEqual, DensityLatency, DensityWhole, Started
+from slipway.contract.evidence.studies import DensityLatency, Started
 from slipway.engines.base_engines import run_of
 from slipway.repository.fleet import open_base
 from slipway.steps.head import Head

@@ -6,12 +6,13 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.studies.study import provenance, study_parser
 from slipway.system.targets import write_file
 
 if TYPE_CHECKING:
+    from benchmarks.studies.efficiency.result import FullEfficient
     from benchmarks.studies.effort import Effort
     from slipway.repository import Classifier
 
@@ -46,32 +47,34 @@ nothing."""
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.efficiency.result import FullEfficiencyResult
     from benchmarks.studies.effort import effort_of
     from benchmarks.studies.former import commit_of
-    from slipway.contract.evidence.studies import EfficiencyResult
 
     effort = effort_of(arguments)
-    classifiers: dict[str, Any] = {}
     # Before anything is written: a result among the files of the repository would make its commit a dirty one.
-    result = {
-        **provenance(LIBRARIES),
-        "client_shares_the_cores": True,
-        **vars(effort),
-        "targets": TARGETS,
-        "former_commit": commit_of(arguments.former) if arguments.former else None,
-        "classifiers": classifiers,
-    }
+    origin = provenance(LIBRARIES)
+    former_commit = commit_of(arguments.former) if arguments.former else None
+    classifiers: dict[str, FullEfficient] = {}
     with tempfile.TemporaryDirectory(prefix="slipway-efficiency-") as folder:
         for classifier, images in subjects(arguments, Path(folder)):
             work = Path(folder) / f"{classifier.name}-served"
             work.mkdir()
             found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
-            print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
+            print("\n".join(summary(classifier.name, found, arguments)), flush=True)
+            result = FullEfficiencyResult(
+                **origin,
+                **vars(effort),
+                client_shares_the_cores=True,
+                targets=TARGETS,
+                former_commit=former_commit,
+                classifiers=classifiers,
+            )
             if arguments.out:  # after each classifier, so that its result is kept
-                write_file(arguments.out, EfficiencyResult.parse(result, source="the result").to_json())
+                write_file(arguments.out, result.to_json())
                 print(f"written to {arguments.out}", flush=True)
     if arguments.json:
-        print(json.dumps(EfficiencyResult.parse(result, source="the result").plain()))
+        print(json.dumps(result.plain()))
 
 
 def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Classifier, Sequence[bytes]]]":
@@ -101,14 +104,15 @@ def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Cla
 
 def efficiency(
     classifier: "Classifier", images: "Sequence[bytes]", arguments: argparse.Namespace, effort: "Effort", work: Path
-) -> dict[str, Any]:
+) -> "FullEfficient":
     """Measure the rates that the sides hold with their best batches, the layouts' shares, and the parts of an image's
     time."""
-    from benchmarks.studies.climbing import Bench
+    from benchmarks.studies.climbing import Bench, share
     from benchmarks.studies.efficiency.load import one_by_one
+    from benchmarks.studies.efficiency.result import FullEfficient
     from benchmarks.studies.efficiency.sides import AUTO, FORMER, PLAIN, POOL, all_sides
     from benchmarks.studies.memory.measure import proportional_mib
-    from slipway.benchmark.tuning import NONE, ratio
+    from slipway.benchmark.tuning import NONE
     from slipway.contract import GateError
     from slipway.contract.evidence.latency import rate_at
     from slipway.contract.serving import settle
@@ -133,52 +137,51 @@ def efficiency(
             lowest = f"{rate_at(0):g} requests/s"
             raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
         tails = bench.tails({kind: chosen[kind].connect for kind in (POOL, AUTO)}, rungs)
-    return {
-        "precision": classifier.engine.settings.precision,
-        "graph_sha256": classifier.engine.settings.graph_sha256,
-        "serving": serving.model_dump(mode="json", exclude={"layout", "preferred_batch_size"}),
-        "batches": {kind: name for kind, (name, _) in best.items()},
-        "memory_mib": memory_mib,
-        "distinct_images": len(set(images)),
-        "auto_to_plain": ratio(rungs[AUTO], to=rungs[PLAIN]).plain(),
-        "auto_to_former": ratio(rungs[AUTO], to=rungs[FORMER]).plain() if FORMER in rungs else None,
-        "share_of_pool": {kind: ratio(rungs[kind], to=rungs[POOL]).plain() for kind in TARGETS},
-        "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
-        "tail": {kind: tail.plain() for kind, tail in tails.items()},
-        "one_by_one_ms": parts,
-        "processor_ms": processor,
-        "blocks": bench.blocks,
-    }
+    return FullEfficient(
+        precision=classifier.engine.settings.precision,
+        graph_sha256=classifier.engine.settings.graph_sha256,
+        serving=serving.model_dump(mode="json", exclude={"layout", "preferred_batch_size"}),
+        batches={kind: name for kind, (name, _) in best.items()},
+        memory_mib=memory_mib,
+        distinct_images=len(set(images)),
+        auto_to_plain=share(rungs, AUTO, of=PLAIN),
+        auto_to_former=share(rungs, AUTO, of=FORMER) if FORMER in rungs else None,
+        share_of_pool={kind: share(rungs, kind, of=POOL) for kind in TARGETS},
+        capacity_per_s={kind: tuple(map(rate_at, of_kind)) for kind, of_kind in rungs.items()},
+        tail=tails,
+        one_by_one_ms=parts,
+        processor_ms=processor,
+        blocks=tuple(bench.blocks),
+    )
 
 
-def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[str]:
+def summary(name: str, found: "FullEfficient", arguments: argparse.Namespace) -> Iterator[str]:
     from benchmarks.studies.climbing import tail_line
-    from slipway.contract.evidence.studies import Tail
 
-    yield f"\n{name}, {found['precision']}: P99 within {limit_ms:g} ms is held up to"
-    for side, rates in found["capacity_per_s"].items():
+    yield f"\n{name}, {found.precision}: P99 within {arguments.limit_ms:g} ms is held up to"
+    for side, rates in found.capacity_per_s.items():
         line = f"  {side:13} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
-        line += f", {found['batches'][side]}"
-        if share := found["share_of_pool"].get(side):
-            spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
-            line += f": {share['mean']:.2f} of the pool {spread}"
-        yield f"{line}; {found['memory_mib'][side]:.0f} MiB"
+        line += f", {found.batches[side]}"
+        if share := found.share_of_pool.get(side):
+            spread = f"({share.least:.2f} to {share.most:.2f}; target {TARGETS[side]:.2f})"
+            line += f": {share.mean:.2f} of the pool {spread}"
+        yield f"{line}; {found.memory_mib[side]:.0f} MiB"
     for former, gain in (
-        ("steps with its defaults", found["auto_to_plain"]),
-        ("the former default", found["auto_to_former"]),
+        ("steps with its defaults", found.auto_to_plain),
+        ("the former default", found.auto_to_former),
     ):
         if gain:
-            spread = f"({gain['least']:.2f} to {gain['most']:.2f})"
-            yield f"what auto chooses, fused, holds {gain['mean']:.2f} times as much as {former} {spread}"
-    for side, tail in found["tail"].items():
-        yield f"  {side:13} {tail_line(Tail(**tail), found['serving']['instances'])}"
-    processor_ms = {side: spent["server"] + spent["client"] for side, spent in found["processor_ms"].items()}
+            spread = f"({gain.least:.2f} to {gain.most:.2f})"
+            yield f"what auto chooses, fused, holds {gain.mean:.2f} times as much as {former} {spread}"
+    for side, tail in found.tail.items():
+        yield f"  {side:13} {tail_line(tail, arguments.workers)}"
+    processor_ms = {side: spent["server"] + spent["client"] for side, spent in found.processor_ms.items()}
     yield "processor time of an image, ms, and the pool's share of it: what the rates could be at best"
-    for side, spent in found["processor_ms"].items():
-        share = processor_ms["pool"] / processor_ms[side]
-        yield f"  {side:13} {processor_ms[side]:.2f}, of which {spent['client']:.2f} the client's: {share:.2f}"
+    for side, spent in found.processor_ms.items():
+        best = processor_ms["pool"] / processor_ms[side]
+        yield f"  {side:13} {processor_ms[side]:.2f}, of which {spent['client']:.2f} the client's: {best:.2f}"
     yield "one image at a time, ms"
-    for side, parts in found["one_by_one_ms"].items():
+    for side, parts in found.one_by_one_ms.items():
         yield f"  {side:13} {parts['client']:.2f} for the client, of which {parts['rest']:.2f} in no step"
         steps = dict.fromkeys(part.split()[0] for part in parts if " " in part)
         for step in steps:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.studies.effort import add_effort, effort_of
 from benchmarks.studies.gateway.result import GatewayResult
-from benchmarks.studies.study import finish, provenance, study_parser
+from benchmarks.studies.study import finish, study_parser
 
 IMAGES = 256
 STEPS = {
@@ -35,11 +35,12 @@ def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
     from benchmarks.studies.gateway.sides import Asked, through_and_past
     from slipway.benchmark.gate import load_images
+    from slipway.contract.evidence.origin import Origin
     from slipway.engines.child import run_in_child
     from slipway.repository.contents import contents
     from slipway.repository.plan import plan
 
-    effort, backbone, origin = effort_of(arguments), arguments.backbone, provenance(LIBRARIES)
+    effort, backbone, origin = effort_of(arguments), arguments.backbone, Origin.here(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix="slipway-gateway-") as folder:
         work = Path(folder)
         print(f"{backbone}: network, INT8 and images; about a minute", flush=True)

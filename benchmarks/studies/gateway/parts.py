@@ -26,12 +26,14 @@ from slipway.system.yaml_json import dump_yaml
 
 NICE = 5
 """Niceness of the Envoys, which is that of the launcher that starts the whole gateway."""
-Change = Callable[[dict[str, Any]], None]
+Settings = dict[str, Any]
+"""A part of Envoy's configuration, as its JSON."""
+Change = Callable[[Settings], None]
 """A function that changes a listener."""
 
 
 def _without(*filters: str) -> Change:
-    def change(listener: dict[str, Any]) -> None:
+    def change(listener: Settings) -> None:
         manager = _manager(listener)
         manager["http_filters"] = [
             one for one in manager["http_filters"] if one["name"].rpartition(".")[2] not in filters
@@ -40,17 +42,17 @@ def _without(*filters: str) -> Change:
     return change
 
 
-def _without_records(listener: dict[str, Any]) -> None:
+def _without_records(listener: Settings) -> None:
     _without("api_key_auth", "buffer", "local_ratelimit")(listener)
     del _manager(listener)["access_log"]
 
 
-def _without_tls(listener: dict[str, Any]) -> None:
+def _without_tls(listener: Settings) -> None:
     del listener["filter_chains"][0]["transport_socket"]
 
 
-def _manager(listener: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+def _manager(listener: Settings) -> Settings:
+    found: Settings = listener["filter_chains"][0]["filters"][0]["typed_config"]
     return found
 
 

@@ -1,11 +1,10 @@
 """Asks one server directly, through the gateway, and through gateways without some of its parts, in turns."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.server import HttpConnection, TritonConnection
 from slipway.benchmark.statistics import histogram_of
 from slipway.contract.evidence.latency import rate_at
+from slipway.contract.evidence.origin import Origin
 from slipway.operations.gateway.new_secrets import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
 from slipway.operations.gateway.settings import KEY_HEADER
 from slipway.serving import Ports
@@ -52,14 +52,14 @@ class Asked:
         return min(self.effort.requests, self.part_requests if self.parts else self.effort.requests) // 10
 
 
-def through_and_past(work: Path, images: Sequence[bytes], asked: Asked, *, origin: Mapping[str, Any]) -> GatewayResult:
+def through_and_past(work: Path, images: Sequence[bytes], asked: Asked, *, origin: Origin) -> GatewayResult:
     """Measure the latency of both ways to one server, and of the ways without parts of the gateway."""
     with tempfile.TemporaryDirectory(prefix="slipway-gateway-", dir=MEMORY) as spools:
         return _through_and_past(work, images, asked, *written(work, Path(spools)), origin=origin)
 
 
 def _through_and_past(
-    work: Path, images: Sequence[bytes], asked: Asked, source: Path, address: str, *, origin: Mapping[str, Any]
+    work: Path, images: Sequence[bytes], asked: Asked, source: Path, address: str, *, origin: Origin
 ) -> GatewayResult:
     key = (work / "team.key").read_text(encoding="utf-8").strip()
     repository = work / "repository"
@@ -95,7 +95,7 @@ def _through_and_past(
     compared = P99.of({side: blocks[side] for side in ("direct", "gateway")})
     _, _, client_ms = costs.per_request("direct", blocks["direct"])
     return GatewayResult(
-        **origin,
+        **origin.fields(),
         **vars(asked.effort),
         backbone=asked.model,
         protocol=asked.protocol,

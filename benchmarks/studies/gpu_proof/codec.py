@@ -105,7 +105,7 @@ def one_by_one(decoding: Decoding, images: Sequence[bytes]) -> list[Pixels | Non
 
 def isolation(
     decoding: Decoding, good: Sequence[bytes], bad: Sequence[bytes], references: Mapping[str, Decoded]
-) -> dict[str, Any]:
+) -> dict[str, float | None]:
     """Decode damaged images, and good ones in their batches, and report the outcome."""
     alone = {"good": one_by_one(decoding, good), "bad": one_by_one(decoding, bad)}
     found: Counter[str] = Counter()
@@ -202,10 +202,12 @@ def black(pixels: Pixels | None) -> bool:
     return pixels is not None and int(pixels.max()) <= BLACK
 
 
-def parity(images: Sequence[bytes], about: Sequence[Photograph], cpu: Decoding, report: Report) -> dict[str, Any]:
+def parity(
+    images: Sequence[bytes], about: Sequence[Photograph], cpu: Decoding, report: Report
+) -> dict[str, dict[str, float]]:
     """Measure the mean, P99 and largest difference by encoding, with fancy upsampling on and off."""
     references = one_by_one(cpu, images)
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, float]] = {}
     for fancy in (True, False):
         decoding = Decoding(BACKENDS[SERVED], device=report.device, fancy=fancy)
         decoded = one_by_one(decoding, images)

@@ -179,9 +179,9 @@ class native:
         shutil.rmtree(self._folder)
 
 
-def after_a_bad_image(run: Run, refused: Sequence[bytes], good: bytes) -> dict[str, Any]:
+def after_a_bad_image(run: Run, refused: Sequence[bytes], good: bytes) -> dict[str, str | float]:
     """Report the native form's answer to an image that passes the guard and not the decoder, and to the next batch."""
-    found: dict[str, Any] = {}
+    found: dict[str, str | float] = {}
     for name, images in (("bad and good", [*refused, good]), ("the next", [good, good])):
         started = time.perf_counter()
         try:

@@ -25,6 +25,8 @@ import numpy.typing as npt
 ROOT = Path(__file__).parents[3]
 DEFAULT = ROOT / ".gpu-proof"
 PREPARED = "prepared.json"
+Described = dict[str, str | int]
+"""Facts about one kind of input, for readers of `prepared.json`."""
 CODE = ("benchmarks/studies/gpu_proof/*.py", "src/slipway/steps/*.py", "src/slipway/repository/backends/*/*.py")
 
 
@@ -110,7 +112,7 @@ class Prepared:
         write_json(folder / "inputs" / PREPARED, asdict(self))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write the file whole or not at all, so that a proof that crashes leaves its earlier measurements."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f"{path.name}.half")

@@ -131,7 +131,7 @@ class Proof:
                     sides[side], self._heads[0], self._photographs, rate_per_s=rate, seconds=seconds, seed=number
                 )
                 loads[side].append(load)
-        found: dict[str, Any] = {side: summary(its) for side, its in loads.items()}
+        found = {side: summary(its) for side, its in loads.items()}
         by_round = [
             round(summary([a])["p99_ms"] / summary([b])["p99_ms"], 3)
             for a, b in zip(loads["among"], loads["alone"], strict=True)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.studies.gpu_proof.folder import Described
 from benchmarks.studies.gpu_proof.server_inputs import PRECISION, play_the_engine
 
 HEADS, FEW = 100, 5
 
 
-def write_heads(inputs: Path, run: Path, *, small: bool, seed: int) -> dict[str, Any]:
+def write_heads(inputs: Path, run: Path, *, small: bool, seed: int) -> Described:
     """Write `heads/alone` and `heads/among`, without the engine's weights, which lie in `precision/digits`; and the
     CPU's embeddings of the photographs. The heads have random weights, as those of the density study. The group has one
     head more than the proof compares: the proof damages it."""

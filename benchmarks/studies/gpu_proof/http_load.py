@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ OUTPUTS = ("LABEL", "SCORE", "STATUS")
 MAX_CONNECTIONS = 512
 TIMEOUT_S = 20
 Tensors: TypeAlias = dict[str, npt.NDArray[Any]]
+Asked = TypeVar("Asked")
 Result = TypeVar("Result")
 
 
@@ -34,7 +35,7 @@ class HttpAnswer:
 def request(model: str, images: Sequence[bytes], outputs: Sequence[str] = OUTPUTS) -> bytes:
     """Make a whole HTTP request for `images`, in Triton's binary form; the answer comes as JSON."""
     tensor = b"".join(struct.pack("<I", len(image)) + image for image in images)
-    described: dict[str, Any] = {
+    described = {
         "inputs": [
             {
                 "name": "IMAGE",
@@ -120,12 +121,12 @@ def tensors_of(
 
 
 def _at_once(
-    port: int, asked: Sequence[Any], one: Callable[[Client, Any], Awaitable[Result]], *, concurrency: int
+    port: int, asked: Sequence[Asked], one: Callable[[Client, Asked], Awaitable[Result]], *, concurrency: int
 ) -> list[Result]:
     async def run() -> list[Result]:
         client, room = Client(port), asyncio.Semaphore(concurrency)
 
-        async def in_turn(what: Any) -> Result:
+        async def in_turn(what: Asked) -> Result:
             async with room:
                 return await one(client, what)
 
@@ -186,19 +187,40 @@ def arrive(port: int, model: str, images: Sequence[bytes], *, rate_per_s: float,
     return Load(took_s, late_s, failed, seconds, ended_s)
 
 
-def summary(loads: Sequence[Load]) -> dict[str, Any]:
+Summary = TypedDict(
+    "Summary",
+    {
+        "offered_per_s": float,
+        "achieved_per_s": float,
+        "requests": int,
+        "p50_ms": float,
+        "p90_ms": float,
+        "p99_ms": float,
+        "p99.9_ms": float,
+        "max_ms": float,
+        "late_p99_ms": float,
+        "failed": dict[str, int],
+    },
+)
+"""Rates, percentiles over all requests, and failures by their reason: JSON of a result."""
+
+
+def summary(loads: Sequence[Load]) -> Summary:
     """Summarise all runs: rates, and percentiles over their requests."""
     took_s, late_s = ([s for load in loads for s in getattr(load, name)] for name in ("took_s", "late_s"))
     failed = sum((load.failed for load in loads), Counter[str]())
-    ms = {f"p{q:g}_ms": round(1000 * float(np.percentile(took_s, q)), 2) for q in (50, 90, 99, 99.9)}
+    p50, p90, p99, p999, most = (round(1000 * float(np.percentile(took_s, q)), 2) for q in (50, 90, 99, 99.9, 100))
     return {
         "offered_per_s": round(len(took_s) / sum(load.seconds for load in loads), 1),
         "achieved_per_s": round(
             (len(took_s) - failed.total()) / sum(max(load.ended_s, load.seconds) for load in loads), 1
         ),
         "requests": len(took_s),
-        **ms,
-        "max_ms": round(1000 * max(took_s), 2),
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "p99.9_ms": p999,
+        "max_ms": most,
         "late_p99_ms": round(1000 * float(np.percentile(late_s, 99)), 2),
         "failed": dict(failed),
     }

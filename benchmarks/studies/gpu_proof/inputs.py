@@ -3,18 +3,21 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.studies.gpu_proof.folder import CorpusFile, Photograph, ProofError, write_files
+from benchmarks.studies.gpu_proof.folder import CorpusFile, Described, Photograph, ProofError, write_files
+
+if TYPE_CHECKING:
+    from slipway.contract import Preprocess
 
 Float = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 SIDES = (48, 144)
 """Sides of the corpus's images, in pixels. Bytes are damaged, so small images serve as well, and more of them fit."""
-ENCODINGS: dict[str, dict[str, Any]] = {
+ENCODINGS: dict[str, dict[str, int]] = {
     "4:2:0": {"subsampling": 2},
     "4:2:2": {"subsampling": 1},
     "4:4:4": {"subsampling": 0},
@@ -69,7 +72,7 @@ def write_photographs(path: Path, *, small: bool) -> int:
     return len(files)
 
 
-def write_precision(inputs: Path, kept: Path, run: Path, *, small: bool) -> dict[str, Any]:
+def write_precision(inputs: Path, kept: Path, run: Path, *, small: bool) -> dict[str, Described]:
     """Write typed graphs, their input pixels, and the answers of OpenVINO on the CPU in FP32.
 
     Raises:
@@ -81,7 +84,7 @@ def write_precision(inputs: Path, kept: Path, run: Path, *, small: bool) -> dict
     return described
 
 
-def _digits(folder: Path, kept: Path, run: Path, *, images: int | None) -> dict[str, Any]:
+def _digits(folder: Path, kept: Path, run: Path, *, images: int | None) -> Described:
     from slipway.contract import Bundle, SlipwayError
     from slipway.contract.dataset import FILE_NAME, Dataset
     from slipway.contract.evidence.gpu_proof import KeptFacts
@@ -113,7 +116,7 @@ def _digits(folder: Path, kept: Path, run: Path, *, images: int | None) -> dict[
     return {"weights": "trained", "bundle": bundle.id, "images": len(entries)}
 
 
-def _mobilenet(folder: Path, kept: Path) -> dict[str, Any]:
+def _mobilenet(folder: Path, kept: Path) -> Described:
     """Make a full-size network with random weights: it shows how FP16 computes, and nothing about accuracy."""
     import tempfile
 
@@ -137,7 +140,7 @@ def _mobilenet(folder: Path, kept: Path) -> dict[str, Any]:
     return {"weights": "random", "images": len(asked)}
 
 
-def _write(folder: Path, graphs: dict[str, Path], pixels_nhwc_u8: Pixels, preprocess: Any) -> dict[str, Float]:
+def _write(folder: Path, graphs: dict[str, Path], pixels_nhwc_u8: Pixels, preprocess: "Preprocess") -> dict[str, Float]:
     """Write all graphs but FP32's, the pixels as UINT8, and the logits of each graph in OpenVINO with FP32
     arithmetic."""
     from benchmarks.studies.gpu_proof.graphs import write_graphs

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
-from benchmarks.studies.gpu_proof.folder import Prepared, code_sha256, write_json
+from benchmarks.studies.gpu_proof.folder import Prepared, code_sha256, read_json, write_json
 
 PASS, FAIL, NOT_RUN = "pass", "fail", "could not run"
 LIBRARIES = (
@@ -23,6 +23,36 @@ LIBRARIES = (
         "tritonclient",
     ),
 )
+
+
+class Machine(TypedDict, total=False):
+    """JSON of `GpuMachine`: a bare machine has no pydantic."""
+
+    system: str
+    cores: int
+    gpu: str
+    compute_capability: str
+    multiprocessors: int
+    memory_gib: float
+    cuda: str | None
+    driver: str | None
+
+
+class Result(TypedDict):
+    """JSON of `GpuProofResult`, as a run writes it: a bare machine has no pydantic."""
+
+    proof: str
+    verdict: str
+    reasons: list[str]
+    device: str
+    part: str
+    seconds: float
+    created: str
+    commit: str | None
+    versions: dict[str, str]
+    machine: Machine
+    seed: int
+    measured: dict[str, object]
 
 
 class Report:
@@ -39,19 +69,11 @@ class Report:
         self.device = device
         self.folder = path.parent
         self.reasons: list[str] = []
-        self._content: dict[str, Any] = {
-            "proof": proof,
-            "verdict": NOT_RUN,
-            "reasons": self.reasons,
-            "device": device,
-            "part": "start",
-            "seconds": 0.0,
-            "created": now(),
+        self._content: Result = {
+            **not_run(proof, device, prepared, self.reasons),
             "commit": prepared.commit if code == prepared.code_sha256 else f"{prepared.commit}, changed since",
             "versions": {"python": platform.python_version(), **_versions(prepared.versions)},
             "machine": machine(device),
-            "seed": prepared.seed,
-            "measured": {},
         }
         self.write()
 
@@ -61,7 +83,7 @@ class Report:
         self._content["part"] = name
         self.write()
 
-    def measure(self, name: str, value: Any) -> None:
+    def measure(self, name: str, value: object) -> None:
         self._content["measured"][name] = value
         self.write()
 
@@ -85,6 +107,28 @@ class Report:
         write_json(self._path, self._content)
 
 
+def not_run(proof: str, device: str, prepared: Prepared, reasons: list[str]) -> Result:
+    """Make the result of a proof that has not begun."""
+    return {
+        "proof": proof,
+        "verdict": NOT_RUN,
+        "reasons": reasons,
+        "device": device,
+        "part": "start",
+        "seconds": 0.0,
+        "created": now(),
+        "commit": prepared.commit,
+        "versions": {},
+        "machine": machine("cpu"),
+        "seed": prepared.seed,
+        "measured": {},
+    }
+
+
+def read_result(path: Path) -> Result:
+    return cast(Result, read_json(path))
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -101,10 +145,10 @@ def _versions(carried: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def machine(device: str) -> dict[str, Any]:
+def machine(device: str) -> Machine:
     import os
 
-    facts: dict[str, Any] = {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))}
+    facts: Machine = {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))}
     if device == "cuda":
         import torch
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies.gpu_proof.carried import make_importable, unpack
-from benchmarks.studies.gpu_proof.folder import ROOT, Prepared, ProofError, read_json, write_json
-from benchmarks.studies.gpu_proof.report import NOT_RUN, Report, machine, now
+from benchmarks.studies.gpu_proof.folder import ROOT, Prepared, ProofError, write_json
+from benchmarks.studies.gpu_proof.report import NOT_RUN, Report, not_run, read_result
 from benchmarks.studies.gpu_proof.wheels import NEEDED
 
 LOG = "gpu_proof.log"
@@ -47,11 +47,11 @@ def run(proofs: Sequence[str], *, folder: Path, out: Path, device: str, installe
             if not installed:
                 unpack(prepared.wheels, NEEDED[name], folder)
         except (ProofError, OSError) as error:  # OSError: a full disk
-            _not_run(path, name, device, prepared, f"{error}")
+            write_json(path, not_run(name, device, prepared, [f"{error}"]))
         else:
             limit_s = LIMITS_S[name] * scale
             _child(name, path, prepared, folder=folder, device=device, installed=installed, limit_s=limit_s)
-        result = read_json(path)
+        result = read_result(path)
         codes.append(result["verdict"] != "pass")
         print(f"{name}: {result['verdict']} ({result['seconds']} s) {path}", flush=True)
         for reason in result["reasons"]:
@@ -78,9 +78,9 @@ def _child(
         last = (path.parent / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
         print("\n".join(f"   | {line[:200]}" for line in last), flush=True)
         if not path.is_file():
-            _not_run(path, name, device, prepared, f"ended by {ended} before it began")
-        result = read_json(path)
-        if not (result.get("verdict") == NOT_RUN and result["reasons"]):
+            write_json(path, not_run(name, device, prepared, [f"ended by {ended} before it began"]))
+        result = read_result(path)
+        if not (result["verdict"] == NOT_RUN and result["reasons"]):
             result["reasons"].append(f"ended by {ended} in part {result['part']!r}")
         write_json(path, {**result, "verdict": NOT_RUN})
 
@@ -93,12 +93,6 @@ def _end_group(process: "subprocess.Popen[Any]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _not_run(path: Path, name: str, device: str, prepared: Prepared, why: str) -> None:
-    content = {"proof": name, "verdict": NOT_RUN, "reasons": [why], "device": device, "part": "start", "seconds": 0.0}
-    content |= {"created": now(), "versions": {}, "machine": machine("cpu"), "measured": {}}
-    write_json(path, {**content, "commit": prepared.commit, "seed": prepared.seed})
 
 
 def prove(name: str, *, folder: Path, result: Path, device: str, installed: bool) -> int:
@@ -115,7 +109,7 @@ def prove(name: str, *, folder: Path, result: Path, device: str, installed: bool
     except Exception as error:
         traceback.print_exc()
         if report is None:
-            _not_run(result, name, device, prepared, f"{type(error).__name__}: {error}")
+            write_json(result, not_run(name, device, prepared, [f"{type(error).__name__}: {error}"]))
         else:
             report.stop(f"{type(error).__name__}: {error}")
         return 1

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -101,7 +100,7 @@ class Proof:
         singles = [image for group in mixed for image in group]
         merged = [answer for (answer,) in ask_all(port, self.model, [[image] for image in singles], concurrency=48)]
         ways = {"in a request": [a for answers in together for a in answers], "in dynamic batches": merged}
-        found: dict[str, Any] = {"alone": dict(Counter(said(answer) for (answer,) in alone))}
+        found: dict[str, object] = {"alone": dict(Counter(said(answer) for (answer,) in alone))}
         found["alone, status other than the CPU's"] = sum(
             a.status != s for (a,), (_, s) in zip(alone, bad, strict=True)
         )
@@ -148,7 +147,7 @@ class Proof:
             answers = [answer for answers in ask_all(port, self.model, at_once, concurrency=12) for answer in answers]
             expected = (before * 32)[:32] * 24
             said_by_server = served.said()[seen:].splitlines()
-            found: Mapping[str, Any] = {
+            found: Mapping[str, object] = {
                 "pool_bytes": SMALL_POOL,
                 "images at once": 12 * 32,
                 "answers": dict(Counter(said(answer) for answer in answers)),

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.gpu_proof.folder import CorpusFile, Expected, read_files, write_files
+from benchmarks.studies.gpu_proof.folder import CorpusFile, Described, Expected, read_files, write_files
 
 PRECISION = "fp16"
 ANSWERED = 96
 
 
-def write_server(inputs: Path, run: Path, *, small: bool) -> dict[str, Any]:
+def write_server(inputs: Path, run: Path, *, small: bool) -> Described:
     """Write `repository/` without weights, which lie in `precision/digits`, and images with the answers of the CPU.
 
     Raises:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.studies.study import ROOT, finish, provenance, study_parser
+from benchmarks.studies.study import ROOT, finish, study_parser
 from slipway.pages.wording import counted
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmarks.studies.operate.box import Box
     from benchmarks.studies.operate.digits import divide
     from benchmarks.studies.operate.page import write_page
-    from benchmarks.studies.operate.result import OperateResult
     from benchmarks.studies.operate.story import tell
     from benchmarks.studies.operate.studio import INSTALLED, Studio
+    from slipway.contract.evidence.origin import Origin
     from slipway.serving import Ports
 
     os.chdir(ROOT)
-    origin = provenance(LIBRARIES)
+    origin = Origin.here(LIBRARIES)
     started = time.monotonic()
     shutil.rmtree(RUN, ignore_errors=True)
     RUN.mkdir(parents=True)
@@ -59,8 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
         if not DIGITS.is_dir():
             box.verb("images", f"make-digits --out {DIGITS}")
         told = tell(box, divide(DIGITS, seed=0))
-    measured = {**origin, **told.measured(), "seconds": round(time.monotonic() - started, 1)}
-    result = OperateResult.parse(measured, source="the result")
+    result = told.result(origin, seconds=round(time.monotonic() - started, 1))
     write_page(told, result, RUN / "operate.html")
     for line in lines(result):
         print(line)

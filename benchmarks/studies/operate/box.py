@@ -7,11 +7,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmarks.studies.operate.studio import Studio
 from slipway.errors import SlipwayError
@@ -38,8 +37,8 @@ class Box:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "XDG_STATE_HOME": str(self.folder.resolve() / "state")}
 
-    def verb(self, title: str, words: str, *, allowed: tuple[int, ...] = (0,)) -> Mapping[str, Any]:
-        """Run `slipway WORDS`, its output on this screen; returns its JSON line.
+    def verb(self, title: str, words: str, *, allowed: tuple[int, ...] = (0,)) -> object:
+        """Run `slipway WORDS`, its output on this screen; returns the content of its JSON line, for a model to parse.
 
         Raises:
             SlipwayError: it ended with an exit code that is not `allowed`.
@@ -47,7 +46,7 @@ class Box:
         print(f"\n── {title}: slipway {words}", flush=True)
         started = time.monotonic()
         command = [sys.executable, "-m", "slipway", *shlex.split(words), "--json"]
-        result: Mapping[str, Any] = {}
+        result: object = None
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -5,16 +5,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from benchmarks.studies.operate.box import Box, wait_until
+from benchmarks.studies.operate.result import OperateStudio
 from benchmarks.studies.operate.studio import Studio
+from slipway.contract.evidence.studies import Part
 from slipway.errors import SlipwayError
 from slipway.operations.journal.store import Store
 
 PERSON = "the truth"
 STUDIO_S = 240.0
 """Longest wait for Label Studio, which starts beside the first training."""
+
+
+class Pushed(Part):
+    """The JSON line of `slipway labels push`."""
+
+    project: str
+
+
+class Pulled(Part):
+    """The JSON line of `slipway labels pull`."""
+
+    new: int = 0
+    """Number of new labels."""
 
 
 class Labelling:
@@ -50,13 +64,13 @@ class Labelling:
             self._annotate(self._box.studio, truth, options=options)
         self.labels += len(truth)
 
-    def measured(self) -> dict[str, Any]:
-        """Return the fields of the result that describe the labelling."""
-        studio = self._box.studio
-        if studio is None:
-            return {"labels": self.labels, "labels_by": "CSV"}
-        found = {"version": studio.version(), **self._answered}
-        return {"labels": self.labels, "labels_by": "Label Studio", "label_studio": found}
+    def in_studio(self) -> OperateStudio | None:
+        """Return the facts of the labelling in Label Studio; None if labels came by CSV files."""
+        if self._box.studio is None:
+            return None
+        version = self._box.studio.version()
+        assert version is not None, "it has taken all answers"
+        return OperateStudio(version=version, **self._answered)
 
     def _add(self, truth: Mapping[int, str], *, options: str) -> None:
         path = self._box.folder / f"labels-{self.labels}.csv"
@@ -73,11 +87,13 @@ class Labelling:
             SlipwayError: other labels came back than the annotator gave.
         """
         many = len(truth)
-        title = self._box.verb(f"push of {many} images", f"labels push {self._gateway}")["project"]
+        line = self._box.verb(f"push of {many} images", f"labels push {self._gateway}")
+        pushed = Pushed.parse(line, source="slipway labels push")
         started = time.monotonic()
-        answered = studio.annotate(studio.project(title), truth.__getitem__)
+        answered = studio.annotate(studio.project(pushed.project), truth.__getitem__)
         self._box.steps[f"{many} answers in Label Studio"] = round(time.monotonic() - started, 1)
         self._answered += answered
-        found = self._box.verb(f"pull of {many} labels", f"labels pull {self._gateway}{options}")
-        if not many == answered["answered"] == found.get("new"):
-            raise SlipwayError(f"{many} images: {answered['answered']} were answered, {found.get('new')} came back")
+        line = self._box.verb(f"pull of {many} labels", f"labels pull {self._gateway}{options}")
+        new = Pulled.parse(line, source="slipway labels pull").new
+        if not many == answered["answered"] == new:
+            raise SlipwayError(f"{many} images: {answered['answered']} were answered, {new} came back")

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,18 +28,19 @@ SHOWN = {
 
 def write_page(told: Told, result: OperateResult, out: Path) -> None:
     """Write the page to `out`."""
-    context: dict[str, Any] = {
-        "title": "Life after deployment",
-        "parts": [("accuracy", "Accuracy"), ("evidence", "Evidence"), ("heads", "Who answered"), ("steps", "Steps")],
-        "result": result,
-        "accuracy": accuracy_over_time(told),
-        "evidence": evidence_over_time(told),
-        "answered": answered_over_time(told),
-        "steps": _steps(result),
-        "marks": [(name, told.marks_s[key]) for key, name in SHOWN.items()],
-        "window": WINDOW,
-    }
-    write_file(out, environment("benchmarks.studies.operate").get_template("operate.html").render(context))
+    page = environment("benchmarks.studies.operate").get_template("operate.html")
+    text = page.render(
+        title="Life after deployment",
+        parts=[("accuracy", "Accuracy"), ("evidence", "Evidence"), ("heads", "Who answered"), ("steps", "Steps")],
+        result=result,
+        accuracy=accuracy_over_time(told),
+        evidence=evidence_over_time(told),
+        answered=answered_over_time(told),
+        steps=_steps(result),
+        marks=[(name, told.marks_s[key]) for key, name in SHOWN.items()],
+        window=WINDOW,
+    )
+    write_file(out, text)
 
 
 @styled

@@ -4,14 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 from benchmarks.studies.operate.box import Box, wait_until
 from benchmarks.studies.operate.digits import NEW, Scans, shuffled, spoil_data, write_data
 from benchmarks.studies.operate.files import write_first, write_fleet, write_gateway, write_head
 from benchmarks.studies.operate.labelling import PERSON, Labelling
+from benchmarks.studies.operate.result import OperateAlarm, OperateEstimate, OperateResult, OperateStudio
 from benchmarks.studies.operate.stream import SentImage, Stream
 from slipway.contract import Manifest, SlipwayError
+from slipway.contract.evidence.origin import Origin
+from slipway.contract.evidence.studies import Part
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.accuracy import Estimate
 from slipway.operations.watch.facts import Drift, Facts
@@ -25,6 +27,16 @@ COMPARED = 200
 """Fewest rows of the stable head before both are compared."""
 WORSE, STOPS_FOR_A_PERSON = 1, 2
 """Exit codes of `slipway release judge` and `slipway turn run`."""
+
+
+class LineFacts(Facts):
+    """The facts on one classifier in the JSON line of `slipway watch status`, which has more keys."""
+
+    model_config = Part.model_config
+
+
+class StatusLine(Part):
+    classifiers: tuple[LineFacts, ...]
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,9 @@ class Told:
     """True share of right answers among the rows that the estimate is based on."""
     alarm_requests: int
     alarm_s: float
-    labelled: dict[str, Any]
-    """Number of labels, and facts of the labelling."""
+    labels: int
+    in_studio: OperateStudio | None
+    """Facts of the labelling in Label Studio; None if labels came by CSV files."""
     parity: dict[str, int]
     heads: dict[str, str]
     """Name of each head by the id of its bundle."""
@@ -53,8 +66,8 @@ class Told:
         found = [one.is_correct for one in self.answers if self.marks_s[start] <= one.sent_s < self.marks_s[end]]
         return sum(found) / len(found)
 
-    def measured(self) -> dict[str, Any]:
-        """Return the fields of the result."""
+    def result(self, origin: Origin, *, seconds: float) -> OperateResult:
+        """Return the result of the study, which took `seconds`."""
         assert self.drift.alarm is not None, "the story waited for it"
         accuracy = {
             "before": self.accuracy("before", "shifted"),
@@ -62,28 +75,32 @@ class Told:
             "after": self.accuracy("after", "spoilt"),
         }
         gained, lost = accuracy["after"] - accuracy["shifted"], accuracy["before"] - accuracy["shifted"]
-        return {
-            "rate_per_s": RATE_PER_S,
-            "new_share": NEW_SHARE,
-            "accuracy": accuracy,
-            "recovered_share": gained / lost,
-            "alarm": {
-                "seconds": self.alarm_s,
-                "requests": self.alarm_requests,
-                "sampled_rows": self.drift.alarm.row - self.drift.alarm.since_row,
-                "event": self.drift.alarm.event,
-            },
-            "estimate": {**self.estimate.plain(), "truth": self.considered},
-            **self.labelled,
-            "requests": len(self.answers),
-            "failed": sum(one.label is None for one in self.answers),
-            "parity": self.parity,
-            "spoilt_answers": sum(self.heads.get(one.bundle or "") == "spoilt" for one in self.answers),
-            "marks_s": self.marks_s,
-            "steps_s": self.steps_s,
-            "seed": 0,
-            "client_shares_the_cores": True,
-        }
+        result = OperateResult(
+            **origin.fields(),
+            seed=0,
+            client_shares_the_cores=True,
+            rate_per_s=RATE_PER_S,
+            new_share=NEW_SHARE,
+            accuracy=accuracy,
+            recovered_share=gained / lost,
+            alarm=OperateAlarm(
+                seconds=self.alarm_s,
+                requests=self.alarm_requests,
+                sampled_rows=self.drift.alarm.row - self.drift.alarm.since_row,
+                event=self.drift.alarm.event,
+            ),
+            estimate=OperateEstimate(**self.estimate.fields(), truth=self.considered),
+            labels=self.labels,
+            labels_by="Label Studio" if self.in_studio else "CSV",
+            requests=len(self.answers),
+            failed=sum(one.label is None for one in self.answers),
+            parity=self.parity,
+            spoilt_answers=sum(self.heads.get(one.bundle or "") == "spoilt" for one in self.answers),
+            marks_s=self.marks_s,
+            steps_s=self.steps_s,
+            seconds=seconds,
+        )
+        return result.model_copy(update={"label_studio": self.in_studio}) if self.in_studio else result
 
 
 def tell(box: Box, scans: Scans) -> Told:
@@ -162,9 +179,8 @@ class Story:
         self._box.verb("which images are labelled", f"labels select {self._gateway} --labels {LABELS}")
         self._answer()
         time.sleep(LOOK_S)
-        told = self._box.verb("what the watch says", f"watch status {self._gateway}")
-        facts = {name: value for name, value in told["classifiers"][0].items() if name in Facts.model_fields}
-        self._facts = Facts.parse(facts, source="slipway watch status")
+        line = self._box.verb("what the watch says", f"watch status {self._gateway}")
+        self._facts = StatusLine.parse(line, source="slipway watch status").classifiers[0]
         with Store.open(self._run / "journal", make=False, settings_file=self._run / "gateway.yaml") as store:
             rows = store.query("SELECT client_id, label FROM rows JOIN considered ON considered.row = rows.id")
         self._considered = sum(self._stream.true_label(client_id) == label for client_id, label in rows) / len(rows)
@@ -230,7 +246,8 @@ class Story:
             considered=self._considered,
             alarm_requests=requests,
             alarm_s=seconds,
-            labelled=self._labelling.measured(),
+            labels=self._labelling.labels,
+            in_studio=self._labelling.in_studio(),
             parity=parity,
             heads={
                 Manifest.open(self._run / one / "bundle", kind="bundle").bundle or "": name

@@ -9,13 +9,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmarks.studies.study import finish, provenance, study_parser
+from benchmarks.studies.study import finish, study_parser
 
 if TYPE_CHECKING:
     from benchmarks.studies.climbing import Bench
+    from benchmarks.studies.peers.result import FullLightLoad, FullPeersResult
     from benchmarks.studies.peers.stacks import Setting, Side
+    from slipway.contract.evidence.origin import Origin
+    from slipway.contract.evidence.studies import Share, Times
     from slipway.repository import Classifier
 
 
@@ -51,11 +54,14 @@ def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
     from benchmarks.studies.effort import effort_of
     from slipway.benchmark.gate import load_images
-    from slipway.contract.evidence.studies import PeersResult
+    from slipway.contract import SpecError
+    from slipway.contract.evidence.origin import Origin
     from slipway.engines.child import run_in_child
 
     effort = effort_of(arguments)
-    bench = Bench(IMAGES, effort)
+    if effort.rounds < 2:
+        raise SpecError(f"--rounds {effort.rounds}: one round shows no spread; give 2 or more")
+    bench, origin = Bench(IMAGES, effort), Origin.here(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix="slipway-peers-") as temporary:
         folder = Path(temporary)
         print(f"{BACKBONE}: network, INT8 and images; about a minute", flush=True)
@@ -63,10 +69,9 @@ def main(arguments: argparse.Namespace) -> None:
             random_classifier, what=BACKBONE, backbone=BACKBONE, folder=folder / BACKBONE, images=IMAGES
         )
         stacks = Stacks(open_classifier(made), load_images(made / "images", seed=effort.seed), folder)
-        found = compared(stacks, bench, arguments.peers, batches=arguments.batches)
-    result = {**provenance_with(arguments.peers), **vars(effort), "backbone": BACKBONE, **found, "blocks": bench.blocks}
+        result = compared(stacks, bench, arguments.peers, batches=arguments.batches, origin=origin)
     print("\n".join(summary(result)))
-    finish(PeersResult.parse(result, source="the result"), arguments)
+    finish(result, arguments)
 
 
 class Stacks:
@@ -101,9 +106,13 @@ class Stacks:
         return peer(name, self.images, self._files, setting, workers=WORKERS, log=work.with_suffix(".log"))
 
 
-def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: Sequence[int]) -> dict[str, Any]:
+def compared(
+    stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: Sequence[int], origin: "Origin"
+) -> "FullPeersResult":
     """Measure the capacity and latency of each stack, and ours relative to them; a missing stack has its reason."""
-    from benchmarks.studies.peers.stacks import OURS, POOL
+    from benchmarks.studies.peers.environments import versions_of
+    from benchmarks.studies.peers.result import FullPeersResult
+    from benchmarks.studies.peers.stacks import OURS, PEERS, POOL
     from slipway.contract.evidence.latency import rate_at
 
     best: dict[str, Setting] = {}
@@ -125,15 +134,22 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: S
         connects = {name: side.connect for name, side in sides.items()}
         light = light_load(bench, sides)
         rungs = bench.rounds(connects, starts)
-    return {
-        "batches_tried": list(batches),
-        "settings": {name: str(setting) for name, setting in best.items()},
-        "left_out": failed,
-        "same_answers": agreement,
-        "capacity_per_s": {name: [rate_at(rung) for rung in rows] for name, rows in rungs.items()},
-        "times_the_capacity": {name: times(rungs[US], rungs[name]) for name in rungs if name != US},
-        "light_load": light,
-    }
+    return FullPeersResult(
+        **origin.fields(),
+        **vars(bench.effort),
+        backbone=BACKBONE,
+        client_shares_the_cores=True,
+        distinct_images=IMAGES,
+        environments={name: versions_of(name) for name in sorted({PEERS[peer].environment for peer in peers})},
+        batches_tried=tuple(batches),
+        settings={name: str(setting) for name, setting in best.items()},
+        left_out=failed,
+        same_answers=agreement,
+        capacity_per_s={name: tuple(map(rate_at, rows)) for name, rows in rungs.items()},
+        times_the_capacity={name: times(rungs[US], rungs[name]) for name in rungs if name != US},
+        light_load=light,
+        blocks=tuple(bench.blocks),
+    )
 
 
 def best_setting(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[int]) -> "tuple[Setting, int]":
@@ -180,12 +196,13 @@ async def same_answers(sides: "dict[str, Side]", labels: Sequence[str]) -> dict[
     return shares
 
 
-def light_load(bench: "Bench", sides: "dict[str, Side]") -> dict[str, Any]:
+def light_load(bench: "Bench", sides: "dict[str, Side]") -> "FullLightLoad":
     """Measure P50 and P99 of each stack at 20 images/s, and as a multiple of ours, round by round."""
     import numpy as np
     from tqdm import tqdm
 
     from benchmarks.studies.climbing import offered
+    from benchmarks.studies.peers.result import FullLightLoad
     from slipway.benchmark.load import poisson_schedule
 
     requests = bench.effort.requests // 2
@@ -201,52 +218,41 @@ def light_load(bench: "Bench", sides: "dict[str, Side]") -> dict[str, Any]:
     ratios = {
         name: {key: spread(np.divide(rows[key], seen[US][key]).tolist()) for key in rows} for name, rows in seen.items()
     }
-    return {"rate_per_s": LIGHT_PER_S, "requests": requests, "rounds": seen, "over_slipway_fused": ratios}
+    rounds = {name: {key: tuple(rows) for key, rows in of_side.items()} for name, of_side in seen.items()}
+    return FullLightLoad(rate_per_s=LIGHT_PER_S, requests=requests, rounds=rounds, over_slipway_fused=ratios)
 
 
-def spread(ratios: Sequence[float]) -> dict[str, float]:
+def spread(ratios: Sequence[float]) -> "Share":
     """Return the geometric mean, least and most."""
-    return {
-        "mean": math.exp(math.fsum(map(math.log, ratios)) / len(ratios)),
-        "least": min(ratios),
-        "most": max(ratios),
-    }
+    from slipway.contract.evidence.studies import Share
+
+    mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
+    return Share(mean=mean, least=min(ratios), most=max(ratios))
 
 
-def times(ours: Sequence[int], theirs: Sequence[int]) -> dict[str, float]:
+def times(ours: Sequence[int], theirs: Sequence[int]) -> "Times":
     """Return our capacity over theirs, in the same rounds; `low` and `high` are two standard errors of the mean
-    away."""
+    away. There are two rounds or more: one shows no error."""
     from slipway.benchmark.tuning import ratio
     from slipway.contract.evidence.latency import STEP
+    from slipway.contract.evidence.studies import Times
 
     found = ratio(ours, to=theirs)
-    error = math.inf if found.standard_error is None else STEP ** (2 * found.standard_error)
-    return {**found.plain(), "low": found.mean / error, "high": found.mean * error}
+    assert found.standard_error is not None, "main has refused a single round"
+    error = STEP ** (2 * found.standard_error)
+    return Times(**found.fields(), low=found.mean / error, high=found.mean * error)
 
 
-def summary(result: dict[str, Any]) -> Iterator[str]:
-    yield f"\ncapacity, P99 within {result['limit_ms']:g} ms; and at {LIGHT_PER_S:g}/s, times the latency of {US}"
-    for name, rates in sorted(result["capacity_per_s"].items(), key=lambda item: -sum(item[1])):
-        light = result["light_load"]["over_slipway_fused"][name]
-        line = f"  {name:16} {min(rates):4.0f} to {max(rates):3.0f}/s, {result['settings'][name]}; "
-        line += f"P50 {light['p50_ms']['mean']:.2f}, P99 {light['p99_ms']['mean']:.2f}"
-        if share := result["times_the_capacity"].get(name):
-            line += f"; {US} holds {share['mean']:.2f} times its rate ({share['low']:.2f} to {share['high']:.2f})"
+def summary(result: "FullPeersResult") -> Iterator[str]:
+    yield f"\ncapacity, P99 within {result.limit_ms:g} ms; and at {LIGHT_PER_S:g}/s, times the latency of {US}"
+    for name, rates in sorted(result.capacity_per_s.items(), key=lambda item: -sum(item[1])):
+        light = result.light_load.over_slipway_fused[name]
+        line = f"  {name:16} {min(rates):4.0f} to {max(rates):3.0f}/s, {result.settings[name]}; "
+        line += f"P50 {light['p50_ms'].mean:.2f}, P99 {light['p99_ms'].mean:.2f}"
+        if share := result.times_the_capacity.get(name):
+            line += f"; {US} holds {share.mean:.2f} times its rate ({share.low:.2f} to {share.high:.2f})"
         yield line
-    yield from (f"  {name:16} was left out: {reason}" for name, reason in result["left_out"].items())
-
-
-def provenance_with(peers: Sequence[str]) -> dict[str, Any]:
-    from benchmarks.studies.peers.environments import versions_of
-    from benchmarks.studies.peers.stacks import PEERS
-
-    environments = sorted({PEERS[name].environment for name in peers})
-    return {
-        **provenance(LIBRARIES),
-        "environments": {name: versions_of(name) for name in environments},
-        "client_shares_the_cores": True,
-        "distinct_images": IMAGES,
-    }
+    yield from (f"  {name:16} was left out: {reason}" for name, reason in result.left_out.items())
 
 
 def parser() -> argparse.ArgumentParser:

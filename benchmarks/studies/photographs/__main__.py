@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.studies.effort import add_effort, effort_of
-from benchmarks.studies.study import finish, provenance, study_parser
+from benchmarks.studies.study import finish, study_parser
 
 if TYPE_CHECKING:
     from benchmarks.studies.efficiency.sides import Side
     from benchmarks.studies.photographs.result import Alone, PhotographsResult
+    from slipway.contract.evidence.origin import Origin
     from slipway.repository import Classifier
 
 BACKBONE = "mobilenetv3_large_100"
@@ -35,30 +36,17 @@ takes under 50 ms at P99 on one core."""
 
 def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
-    from benchmarks.studies.photographs.result import PhotographsResult
+    from slipway.contract.evidence.origin import Origin
     from slipway.engines.child import run_in_child
 
-    origin = provenance(LIBRARIES)
+    origin = Origin.here(LIBRARIES)
     with tempfile.TemporaryDirectory(prefix="slipway-photographs-") as folder:
         work = Path(folder)
         print(f"{BACKBONE}: network and INT8; about a minute", flush=True)
         made = work / "classifier"
         run_in_child(random_classifier, what=BACKBONE, backbone=BACKBONE, folder=made, images=IMAGES)
         sent = traffic([path.read_bytes() for path in sorted((made / "images").glob("*"))], seed=arguments.seed)
-        measured = measure(open_classifier(made), sent, arguments, work)
-    photograph_bytes = {kind: sum(map(len, sent[kind][::EVERY])) / (IMAGES // EVERY) for kind in sent}
-    result = PhotographsResult.parse(
-        {
-            **origin,
-            **vars(effort_of(arguments)),
-            "client_shares_the_cores": True,
-            "backbone": BACKBONE,
-            "photograph_bytes": photograph_bytes,
-            "target": TARGET,
-            **measured,
-        },
-        source="the result",
-    )
+        result = measure(open_classifier(made), sent, arguments, work, origin=origin)
     print("\n".join(summary(result)), flush=True)
     finish(result, arguments)
 
@@ -78,10 +66,16 @@ def traffic(small: Sequence[bytes], *, seed: int) -> dict[str, list[bytes]]:
 
 
 def measure(
-    classifier: "Classifier", sent: dict[str, list[bytes]], arguments: argparse.Namespace, work: Path
-) -> dict[str, Any]:
-    from benchmarks.studies.climbing import Bench
-    from slipway.benchmark.tuning import NONE, ratio, rung_at
+    classifier: "Classifier",
+    sent: dict[str, list[bytes]],
+    arguments: argparse.Namespace,
+    work: Path,
+    *,
+    origin: "Origin",
+) -> "PhotographsResult":
+    from benchmarks.studies.climbing import Bench, share
+    from benchmarks.studies.photographs.result import PhotographsResult
+    from slipway.benchmark.tuning import NONE, rung_at
     from slipway.contract import GateError
     from slipway.contract.evidence.latency import rate_at
 
@@ -97,14 +91,20 @@ def measure(
         tails = bench.tails({SMALL: sides[SMALL].connect}, rungs)
     with running(classifier, sent, work / "one", cores=1, kept_to=cores[0]) as (sides, _):
         alone = {kind: asyncio.run(one_by_one(sides[kind], arguments.alone)) for kind in (MIXED, SHRUNK)}
-    return {
-        "serving": serving,
-        "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
-        "share_of_small": {kind: ratio(rungs[kind], to=rungs[SMALL]).plain() for kind in (MIXED, SHRUNK)},
-        "tail": {kind: tail.plain() for kind, tail in tails.items()},
-        "alone": {kind: found.plain() for kind, found in alone.items()},
-        "blocks": bench.blocks,
-    }
+    return PhotographsResult(
+        **origin.fields(),
+        **vars(effort),
+        client_shares_the_cores=True,
+        backbone=BACKBONE,
+        serving=serving,
+        photograph_bytes={kind: sum(map(len, sent[kind][::EVERY])) / (IMAGES // EVERY) for kind in sent},
+        capacity_per_s={kind: tuple(map(rate_at, of_kind)) for kind, of_kind in rungs.items()},
+        share_of_small={kind: share(rungs, kind, of=SMALL) for kind in (MIXED, SHRUNK)},
+        target=TARGET,
+        alone=alone,
+        tail=tails,
+        blocks=tuple(bench.blocks),
+    )
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from benchmarks.studies.density.result import FullDensityResult
 from benchmarks.studies.gateway.result import GatewayResult
 from benchmarks.studies.plan_fleet.boxes import Traffic, p99_ms, served
 from benchmarks.studies.study import RESULTS
 from slipway.contract.evidence.latency import CapacityResult, LatencyResult
-from slipway.contract.evidence.studies import DensityResult, Part, RobustnessResult
+from slipway.contract.evidence.studies import Part, RobustnessResult
 
 
 class MeasuredBox(Part):
@@ -33,7 +34,7 @@ def _density() -> list[MeasuredBox]:
 
     The memory of 200 heads is from density.json too; later code, in density_changes.json, takes less.
     """
-    found = DensityResult.read(RESULTS / "density.json")
+    found = FullDensityResult.read(RESULTS / "density.json")
     latency, changes = found.latency, found.changes
     assert latency is not None, "the published result has every part"
     assert changes is not None

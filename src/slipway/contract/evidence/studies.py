@@ -1,5 +1,6 @@
 """The study results that the speed page shows. A study may record more fields than these."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -96,7 +97,7 @@ class EfficiencyResult(ServedResult):
     targets: dict[str, float]
     former_commit: str | None = None
     """The earlier revision whose default was a side too."""
-    classifiers: dict[str, Efficient] = Field(min_length=1)
+    classifiers: Mapping[str, Efficient] = Field(min_length=1)
 
     @property
     def distinct_images(self) -> int:
@@ -285,80 +286,9 @@ class DensityLatency(Part):
     memory_mib_of_each_additional: float
 
 
-class DensityFirstAnswer(Part):
-    """Time from the images of a new task to the first answer of a server with its head."""
-
-    images: int
-    seconds: float
-    """Seconds from the start of `slipway head`, without kept embeddings, to the answer."""
-    head_s: float
-    assemble_s: float
-    ready_s: float
-
-
-class DensityEqual(Part):
-    """Answers of every head for the same images, by a server against those computed without one."""
-
-    heads: int
-    images: int
-    engine: str
-    """The base's engine that both used."""
-    answers: int
-    equal: int
-    """Answers with the same bundle and label, and the same probabilities but for rounding."""
-    max_probability_difference: float
-    """Largest difference of two probabilities of a class; 1 if a label differs."""
-
-
-class DensityWhole(Part):
-    """One whole classifier of the same network, and many."""
-
-    classifiers: int
-    alone: Started
-    among: Started
-    memory_mib_of_each_additional: float
-
-
-class DensityChanges(Part):
-    """Heads added, changed and removed under load; then one changed many times."""
-
-    heads: int
-    seconds: dict[str, dict[str, float]]
-    """Seconds that `assemble` and `reload` took, for each kind of change."""
-    requests: int
-    failed: Failures
-    mixed: int
-    changes: int
-    changed_among: int
-    memory_mib_at_start_and_after_1_50_100: tuple[float, ...]
-
-
-class PairedLoss(Part):
-    """Top-1 accuracy lost against FP32, in percentage points, with its 95 % interval."""
-
-    points: float
-    low_points: float
-    high_points: float
-
-
-class HeadLoss(Part):
-    """Heads of one task on FP32 and INT8 embeddings of a base, cross-validated."""
-
-    images: int
-    folds: int
-    top1: dict[str, float]
-    loss: dict[str, PairedLoss]
-    """Loss against FP32, for heads fitted to INT8 embeddings and for FP32's heads carried over to them."""
-
-
 class DensityResult(ServedResult):
     """The study `density`: many heads on one base."""
 
     backbone: str
     limit_ms: float
-    loss: dict[str, HeadLoss] | None = None
-    first_answer: DensityFirstAnswer | None = None
     latency: DensityLatency | None = None
-    equal: DensityEqual | None = None
-    changes: DensityChanges | None = None
-    whole: DensityWhole | None = None

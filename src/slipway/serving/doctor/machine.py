@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from slipway.contract import Lane, ServingError
 from slipway.contract.card import Card
@@ -20,6 +19,7 @@ from slipway.lint.models import GPU, Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.doctor.checks import Check, State
 from slipway.serving.doctor.gpu import driver_problem, find_gpus
+from slipway.serving.doctor.rehearsal import Answer, Job, Package
 from slipway.serving.ports import HOST, Ports
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
@@ -35,7 +35,7 @@ NO_SERVER = TritonBinary(Path(), "none was found", backend_directory=None, libra
 class Rehearsal:
     """The result of a job that ran in a process of its own."""
 
-    outputs: Mapping[str, Any]
+    answer: Answer
     problem: str
     """The error; empty if there was none."""
     seconds: float = 0.0
@@ -53,7 +53,7 @@ class Interpreter:
     """Whether it ignores PYTHONPATH and the user's own packages, as the stub of the nvidia-pytriton wheel does. That of
     NVIDIA's images reads PYTHONPATH, where their DALI is; their DALI backend calls `python3` and does so too."""
 
-    def run(self, job: Mapping[str, Any], *, timeout_s: float) -> Rehearsal:
+    def run(self, job: Job, *, timeout_s: float) -> Rehearsal:
         """Run one job of `rehearsal.py`. Nothing is written beside the step."""
         flag = "-I" if self.isolated and job["backend"] != "dali" else "-P"
         try:
@@ -72,9 +72,8 @@ class Interpreter:
         if done.returncode != 0 or not done.stdout:
             last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
             return Rehearsal({}, f"the process ended with exit code {done.returncode}{last and ': '}{last}")
-        result = json.loads(done.stdout)
-        problem = _first_line(result.get("error", ""))
-        return Rehearsal(result.get("outputs", {}), problem, result["seconds"], result["peak_mb"])
+        answer: Answer = json.loads(done.stdout)
+        return Rehearsal(answer, _first_line(answer.get("error", "")), answer["seconds"], answer["peak_mb"])
 
 
 def _first_line(text: str) -> str:
@@ -89,7 +88,7 @@ class Host:
 
     tritonserver: TritonBinary | None
     interpreter: Interpreter
-    packages: Mapping[str, Any]
+    packages: Mapping[str, Package]
     """Importable module to its version; for `openvino` also the capabilities of the processor."""
     gpus: tuple[Card, ...]
     checks: tuple[Check, ...]
@@ -157,19 +156,21 @@ def _tritonserver(workspace: Path) -> tuple[TritonBinary | None, Check]:
     return binary, _finding("tritonserver", "ok", f"{binary.path}, {binary.reason}")
 
 
-def _python3(interpreter: Interpreter, models: Iterable[Model], *, from_wheel: bool) -> tuple[Mapping[str, Any], Check]:
+def _python3(
+    interpreter: Interpreter, models: Iterable[Model], *, from_wheel: bool
+) -> tuple[Mapping[str, Package], Check]:
     needed = sorted({"numpy"}.union(*(imported_modules(model) for model in models)))
-    job = {"backend": "packages", "modules": needed}
-    tried = interpreter.run(job, timeout_s=IMPORT_TIMEOUT_S)
+    tried = interpreter.run({"backend": "packages", "modules": needed}, timeout_s=IMPORT_TIMEOUT_S)
     if tried.problem:
         return {}, _finding("python3", "fail", tried.problem, "put a python3 that starts first on PATH")
-    python, packages = tried.outputs["python"], tried.outputs["packages"]
+    python, packages = tried.answer["python"], tried.answer["packages"]
     what = f"{interpreter.path}, Python {python}"
     absent = {name: package["error"] for name, package in packages.items() if "error" in package}
     if absent:
         reasons = "; ".join(f"{name}: {error}" for name, error in absent.items())
         return packages, _finding("python3", "fail", f"{what}, cannot import {reasons}", "pip install 'slipway[serve]'")
-    known = {name: package["version"].partition("-")[0] for name, package in packages.items() if package["version"]}
+    given = {name: package["version"] for name, package in packages.items()}
+    known = {name: version.partition("-")[0] for name, version in given.items() if version}
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     if from_wheel and python != ours:

@@ -13,7 +13,53 @@ import sys
 import tempfile
 import time
 import types
-from typing import Any
+from typing import Any, TypedDict
+
+TensorType = tuple[str, list[int]]
+"""The numpy name of a tensor's type, and its dimensions without the batch. JSON makes a list of both."""
+
+
+class Job(TypedDict, total=False):
+    """A job on standard input. `packages` has modules; both kinds of step have a folder and a version."""
+
+    backend: str
+    """`python`, `dali` or `packages`."""
+    modules: list[str]
+    folder: str
+    version: str
+    build: bool
+    """Whether `dali.py` is serialised, which takes a GPU."""
+    name: str
+    config: str
+    """`config.pbtxt` as JSON."""
+    inputs: dict[str, TensorType]
+    outputs: list[str]
+    image: str
+    """A good image in base64."""
+    gpu: bool
+
+
+class Package(TypedDict, total=False):
+    """A module that was imported, or the `error` of one that cannot be."""
+
+    version: str | None
+    error: str
+    capabilities: list[str]
+    """What OpenVINO says of the processor."""
+
+
+class Answer(TypedDict, total=False):
+    """The result on standard output."""
+
+    outputs: dict[str, TensorType]
+    """The tensors that a step of the Python backend gave."""
+    python: str
+    packages: dict[str, Package]
+    error: str
+    """Absent if there was none."""
+    seconds: float
+    peak_mb: float
+    """Peak memory of the process, in MB."""
 
 
 class Tensor:
@@ -69,7 +115,7 @@ def get_input_tensor_by_name(request: Request, name: str) -> Any:
     return request.inputs.get(name)
 
 
-def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
+def rehearse_python(job: Job) -> Answer:
     """Initialise `TritonPythonModel` of `<version>/model.py` with its configuration, and send one image."""
     import numpy as np
 
@@ -83,8 +129,8 @@ def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
     if hasattr(model, "initialize"):
         model.initialize(
             {
-                "model_config": json.dumps(job["config"]),
-                "model_name": job["config"].get("name", ""),
+                "model_config": job["config"],
+                "model_name": job["name"],
                 "model_version": job["version"],
                 "model_repository": job["folder"],
                 "model_instance_name": "rehearsal_0",
@@ -101,18 +147,18 @@ def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
     (response,) = model.execute([Request(inputs, job["outputs"])])
     if response.error is not None:
         raise RuntimeError(f"one image: {response.error.message()}")
-    outputs = {}
+    outputs: dict[str, TensorType] = {}
     for tensor in response.tensors:
         array = tensor.as_numpy()
-        outputs[tensor.name()] = [array.dtype.name, list(array.shape[1:])]
+        outputs[tensor.name()] = array.dtype.name, list(array.shape[1:])
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{tensor.name()} is not finite")
         if tensor.name() in ("image_status", "STATUS") and array.any():
             raise ValueError(f"{tensor.name()} {array.ravel().tolist()} for a good image")
-    return outputs
+    return {"outputs": outputs}
 
 
-def rehearse_dali(job: dict[str, Any]) -> dict[str, Any]:
+def rehearse_dali(job: Job) -> Answer:
     """Import `dali.py` of NVIDIA's DALI backend by its path, and serialise it if there is a GPU."""
     path = os.path.join(job["folder"], job["version"], "dali.py")
     spec = importlib.util.spec_from_file_location("dali_model", path)
@@ -128,9 +174,9 @@ def rehearse_dali(job: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def import_packages(job: dict[str, Any]) -> dict[str, Any]:
+def import_packages(job: Job) -> Answer:
     """The version of every module of `job["modules"]`, or the reason why it cannot be imported."""
-    packages: dict[str, Any] = {}
+    packages: dict[str, Package] = {}
     for name in job["modules"]:
         try:
             module = importlib.import_module(name)
@@ -153,19 +199,19 @@ JOBS = {"python": rehearse_python, "dali": rehearse_dali, "packages": import_pac
 
 
 def main() -> None:
-    job = json.load(sys.stdin)
-    answer = os.fdopen(os.dup(1), "w")
+    job: Job = json.load(sys.stdin)
+    output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # keeps the output of libraries apart
     started = time.monotonic()
-    result: dict[str, Any] = {}
+    answer: Answer = {}
     try:
-        result["outputs"] = JOBS[job["backend"]](job)
+        answer = JOBS[job["backend"]](job)
     except BaseException as error:  # a step may also call sys.exit
-        result["error"] = f"{type(error).__name__}: {error}"
-    result["seconds"] = time.monotonic() - started
-    result["peak_mb"] = peak_mb()
-    answer.write(json.dumps(result))
-    answer.flush()
+        answer["error"] = f"{type(error).__name__}: {error}"
+    answer["seconds"] = time.monotonic() - started
+    answer["peak_mb"] = peak_mb()
+    output.write(json.dumps(answer))
+    output.flush()
     os._exit(0)  # even if the step left threads running
 
 

@@ -16,6 +16,7 @@ from slipway.lint.models import AGAIN, GPU, Model, type_name
 from slipway.serving.doctor.checks import Check
 from slipway.serving.doctor.gpu import check_plans
 from slipway.serving.doctor.machine import IN_CONTAINER, Host, Rehearsal, backend_problem
+from slipway.serving.doctor.rehearsal import Job, TensorType
 from slipway.steps.guard import PLACEHOLDER
 
 
@@ -56,16 +57,17 @@ def _try_python(model: Model, outputs: Sequence[Any], machine: Host, *, timeout_
     if arithmetic == "bf16" and "BF16" not in capabilities:
         reason = f"computes in BF16, which this processor lacks ({', '.join(capabilities)})"
         return _one(model, "fail", reason, "assemble it with an FP32 or INT8 engine (slipway choose on this machine)")
-    job = {
+    job: Job = {
         **_job(model),
-        "config": json_format.MessageToDict(model.config, preserving_proto_field_name=True),
+        "name": model.config.name,
+        "config": json_format.MessageToJson(model.config, preserving_proto_field_name=True),
         "inputs": {tensor.name: (_dtype(tensor), list(tensor.dims)) for tensor in model.config.input},
         "outputs": [tensor.name for tensor in outputs],
         "image": base64.b64encode(PLACEHOLDER).decode(),
         "gpu": bool(machine.gpus) and any(group.kind == GPU for group in model.config.instance_group),
     }
     tried = machine.interpreter.run(job, timeout_s=timeout_s)
-    problem = tried.problem or _wrong_outputs(outputs, tried.outputs)
+    problem = tried.problem or _wrong_outputs(outputs, tried.answer["outputs"])
     if problem:
         return _one(model, "fail", problem, AGAIN, tried)
     took = f"{tried.seconds:.1f} s and {tried.peak_mb:.0f} MB"
@@ -81,8 +83,8 @@ def _try_dali(model: Model, machine: Host, *, timeout_s: float) -> StepChecks:
     return _one(model, "ok", f"dali.py is serialised in {tried.seconds:.1f} s", "", tried)
 
 
-def _job(model: Model) -> dict[str, Any]:
-    return {"backend": model.backend, "folder": str(model.folder.resolve()), "version": model.version}
+def _job(model: Model) -> Job:
+    return {"backend": model.backend, "folder": str(model.folder.resolve()), "version": model.version or ""}
 
 
 def _dtype(tensor: Any) -> str:
@@ -91,7 +93,7 @@ def _dtype(tensor: Any) -> str:
     return str(np.dtype(triton_to_np_dtype(name)).name)
 
 
-def _wrong_outputs(outputs: Sequence[Any], given: Mapping[str, Any]) -> str:
+def _wrong_outputs(outputs: Sequence[Any], given: Mapping[str, TensorType]) -> str:
     """Return a phrase on how the answer differs from the outputs of config.pbtxt; empty if it does not."""
     for tensor in outputs:
         if tensor.name not in given:
