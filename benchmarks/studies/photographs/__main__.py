@@ -26,7 +26,15 @@ SMALL, MIXED, SHRUNK = "small", "mixed", "mixed, shrunk"
 IMAGES, EVERY, PHOTOGRAPHS = 120, 10, 6
 SHRINK_PX = 512
 TARGET = 0.6
-LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "simplejpeg", "tritonclient")
+LIBRARIES = (
+    "hdrhistogram",
+    "cykooz-resizer",
+    "nvidia-nvimgcodec-cu13",
+    "nvidia-pytriton",
+    "openvino",
+    "simplejpeg",
+    "tritonclient",
+)
 EPILOG = """example:
   python -m benchmarks.studies.photographs --out benchmarks/results/photographs.json    7 minutes on two idle cores
 
