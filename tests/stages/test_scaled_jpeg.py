@@ -11,6 +11,7 @@ from skimage import data
 from slipway.contract import Preprocess
 from slipway.steps import guard, scaled_jpeg
 from slipway.steps.preprocess import Preprocessor
+from tests.support.bad_jpegs import jpeg_of_scans
 from tests.support.image_files import encode, photo
 
 ORIENTATION = 0x112
@@ -111,6 +112,13 @@ def test_grey_is_scaled(scales: list[int]) -> None:
 def test_what_is_not_usual_or_not_large_is_decoded_in_full(scales: list[int], image: bytes) -> None:
     assert apart(image) == (0.0, 0)
     assert scales == []
+
+
+def test_any_size_of_chroma_is_decoded_whether_or_not_it_is_scaled() -> None:
+    """simplejpeg has no name for some, and an error here would fail every image of the batch."""
+    for across, down in ((1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (2, 4), (3, 1), (3, 3), (4, 1), (4, 2), (4, 4)):
+        mean, _ = apart(jpeg_of_scans(across, down), input_height=16, input_width=16)
+        assert mean < 1, (across, down)
 
 
 def test_without_antialiasing_every_pixel_counts(scales: list[int]) -> None:

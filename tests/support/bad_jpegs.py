@@ -120,12 +120,16 @@ def _scan(jpeg: bytes) -> bytes:
     return jpeg[jpeg_segment(jpeg, SOS) : jpeg.rindex(b"\xff\xd9")]
 
 
-def _scan_of_each_component() -> bytes:
-    """A sequential JPEG with its colours one after the other, made of three grey ones, since Pillow writes none."""
-    greys = [encode(band, "JPEG") for band in photo(160, 120).convert("YCbCr").split()]
+def jpeg_of_scans(across: int = 1, down: int = 1) -> bytes:
+    """A sequential JPEG of 160x120 with a scan for each colour, made of three grey ones, since Pillow writes none.
+
+    Chroma is `across` times narrower and `down` times lower.
+    """
+    luma, *chroma = photo(160, 120).convert("YCbCr").split()
+    greys = [encode(band, "JPEG") for band in (luma, *(band.resize((160 // across, 120 // down)) for band in chroma))]
     frame, huffman = (jpeg_segment(greys[0], marker) for marker in (SOF, DHT))
     start, size = greys[0][:frame], greys[0][frame + 5 : frame + 9]
-    components = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    components = bytes([1, across << 4 | down, 0, 2, 0x11, 0, 3, 0x11, 0])
     scans = [_scan(grey) for grey in greys]
     numbered = [scan[:5] + bytes([number]) + scan[6:] for number, scan in enumerate(scans, start=1)]
     tables = greys[0][huffman : jpeg_segment(greys[0], SOS)]
@@ -139,7 +143,9 @@ def jpeg_kinds() -> Cases:
     yield "JPEG", jpeg, {OK}
     yield "progressive JPEG", encode(image, "JPEG", progressive=True), {OK}
     yield "JPEG with restarts", encode(image, "JPEG", restart_marker_blocks=3), {OK}
-    yield "JPEG of a scan for each colour", _scan_of_each_component(), {OK}
+    yield "JPEG of a scan for each colour", jpeg_of_scans(), {OK}
+    for across, down in ((1, 2), (1, 4), (2, 2), (3, 3), (4, 1), (4, 2)):
+        yield f"JPEG whose luma is {across} by {down} times its chroma", jpeg_of_scans(across, down), {OK}
     yield "grey JPEG", encode(image.convert("L"), "JPEG"), {OK}
     yield "CMYK JPEG", cmyk, {OK}
     yield "YCCK JPEG", cmyk[: adobe + 11] + b"\2" + cmyk[adobe + 12 :], {OK}

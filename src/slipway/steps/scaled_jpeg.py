@@ -66,7 +66,7 @@ def seen(encoded: bytes, *, by_exif: bool) -> Seen | None:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded, strict=True)
         orientation = _orientation(encoded) if by_exif else 1
-    except (ValueError, struct.error):
+    except (ValueError, KeyError, struct.error):  # KeyError: 4:4:1, for which simplejpeg 1.9 has no name
         return None
     if colours not in {"YCbCr", "Gray"} or orientation is None:
         return None
