@@ -43,7 +43,7 @@ coverage: setup ## lines of src that no test reaches (twice as long as make test
 	  --deselect tests/unit/test_fleet_plan.py::test_a_disk_that_is_full_is_an_error_in_words_and_leaves_what_was_there \
 	  --deselect tests/stages/test_full_disk.py::test_a_script_of_somebody_who_may_not_write_there_ends_in_one_sentence
 
-nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (75 minutes)
+nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (90 minutes)
 	@mkdir -p runs/nightly
 	failed=; $(BIN)/python -m pytest -m nightly || failed=" pytest"; \
 	  for study in verdict guard soak judge plan_fleet lifecycle operate; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
