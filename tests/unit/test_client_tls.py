@@ -11,6 +11,9 @@ from threading import Thread
 import pytest
 
 from slipway.client import Client, GoneError, Options, ServerError
+from slipway.client.options import Address
+from slipway.client.replies import refusal
+from slipway.contract import SpecError
 from slipway.operations.gateway.new_secrets import self_signed
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -51,3 +54,40 @@ def test_another_certificate_is_no_missing_server(
         client.classify(b"x")
     assert not isinstance(refused.value, GoneError), "waiting for a restart changes nothing"
     assert "give the PEM file of its authority" in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_a_server_without_tls_is_no_missing_server(scheme: str) -> None:
+    class Plain(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Plain) as listening:
+        listening.daemon_threads = True
+        Thread(target=listening.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{listening.server_address[1]}"
+        with (
+            Client(f"{scheme}://{address}", model="colours", options=Options(deadline_s=10)) as client,
+            pytest.raises(ServerError, match="answers without TLS") as refused,
+        ):
+            client.classify(b"x")
+        listening.shutdown()
+    assert not isinstance(refused.value, GoneError)
+    assert f"or {scheme[:-1]}://{address}" in str(refused.value)
+
+
+@pytest.mark.parametrize("said", ["certificate has expired", "certificate is not yet valid"])
+def test_who_trusts_an_old_certificate_is_told_that_it_is_old(said: str) -> None:
+    """Both gRPC's library and Python's say this after `CERTIFICATE_VERIFY_FAILED`."""
+    refused = refusal("UNAVAILABLE", f"CERTIFICATE_VERIFY_FAILED: {said}", address=Address.parse("grpcs://host:8443"))
+    assert not isinstance(refused, GoneError)
+    assert "its owner has to replace it" in str(refused)
+
+
+@pytest.mark.parametrize("content", ["", "hello", "-----BEGIN PRIVATE KEY-----\n"])
+def test_a_file_without_a_certificate_is_an_error_at_once(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "certificate.pem"
+    file.write_text(content)
+    with pytest.raises(SpecError, match=r"no certificate can be read .*; use a PEM file that has -----BEGIN"):
+        Options(certificate=file)

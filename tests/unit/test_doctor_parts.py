@@ -37,10 +37,17 @@ def test_what_a_step_imports_is_read_without_running_it(repository: Path) -> Non
     )
     models = {name.partition("_")[0]: model for name, model in read_models(repository).items()}
     assert imported_modules(models["engine"]) == {"numpy", "numpy.typing", "openvino", "absent.part"}
-    decoders = {"nvidia", "nvidia.dali", "nvidia.dali.backend", "simplejpeg"}
+    decoders = {"nvidia", "simplejpeg"}
     resizers = {"cykooz_resizer", "cykooz_resizer.structs"}
     assert imported_modules(models["preprocess"]) == {"numpy", "numpy.typing"} | decoders | resizers
     assert imported_modules(models["colours"]) == set()
+
+
+def test_a_step_on_a_gpu_alone_needs_dali(repository: Path) -> None:
+    config = step(repository, "preprocess") / "config.pbtxt"
+    config.write_text(config.read_text().replace("KIND_CPU", "KIND_GPU"))
+    (on_gpu,) = (model for name, model in read_models(repository).items() if name.startswith("preprocess"))
+    assert {"nvidia.dali", "nvidia.dali.backend"} <= imported_modules(on_gpu)
 
 
 def seen(tmp_path: Path, repository: Path = EXAMPLE, *, shm_default_bytes: int = 1 << 20) -> dict[str, Check]:

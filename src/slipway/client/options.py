@@ -1,6 +1,7 @@
 """Options of a client: the address of the server, and how to ask it."""
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -52,8 +53,8 @@ class Options:
         _check("reconnect_s", self.reconnect_s, 0.0, _LONGEST_S)
         if self.key is not None and not re.fullmatch(r"[!-~]{1,256}", self.key):
             raise SpecError("key is not a gateway's key; use 1 to 256 printable characters without a blank")
-        if self.certificate is not None and not Path(self.certificate).is_file():
-            raise SpecError(f"certificate is {str(self.certificate)!r}; use a PEM file that exists")
+        if self.certificate is not None:
+            _check_certificate(self.certificate)
 
 
 def _check(name: str, given: float, least: float, most: float) -> None:
@@ -62,6 +63,19 @@ def _check(name: str, given: float, least: float, most: float) -> None:
     if not isinstance(given, kind) or isinstance(given, bool) or not least <= given <= most:
         allowed = f"a whole number from {least} to {most}" if kind is int else f"{least:g} to {most:g} seconds"
         raise SpecError(f"{name} is {given!r}; use {allowed}")
+
+
+def _check_certificate(path: str | Path) -> None:
+    """Check that the file holds certificates: gRPC would take any for a missing server."""
+    if not Path(path).is_file():
+        raise SpecError(f"certificate is {str(path)!r}; use a PEM file that exists")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError as error:
+        raise SpecError(
+            f"certificate is {str(path)!r}, where no certificate can be read ({error}); use a PEM file that has "
+            "-----BEGIN CERTIFICATE-----"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@
 | over a team's rate | RESOURCE_EXHAUSTED | 429 | of a gateway: the team is over its rate |
 | no server | UNAVAILABLE | | failed to connect to all addresses · Socket closed (gRPC's own messages) |
 | other certificate | UNAVAILABLE | | CERTIFICATE_VERIFY_FAILED · Hostname Verification Check |
+| old certificate | UNAVAILABLE | | certificate has expired · certificate is not yet valid |
+| no TLS | UNAVAILABLE | | WRONG_VERSION_NUMBER |
 """
 
 from slipway.client.errors import (
@@ -32,6 +34,8 @@ _NO_JSON = "in the client while decoding the response"
 _NOT_TRITON = (_NO_JSON, "client received an empty response")
 _GATEWAY = "the gateway "
 _UNTRUSTED = ("certificate_verify_failed", "certificate verify failed", "hostname verification check failed")
+_OUTDATED = ("certificate has expired", "certificate is not yet valid")
+_WITHOUT_TLS = ("wrong_version_number", "wrong version number")
 _NOT_READY = ("is not at ready state", "has no available versions", "stopped accepting", "server is stopping")
 
 
@@ -96,6 +100,16 @@ def _one_of(marks: tuple[str, ...], said: str) -> bool:
 
 
 def gone(said: str, *, address: Address) -> ServerError:
+    if _one_of(_OUTDATED, said):
+        return ServerError(
+            f"the certificate of {address} has ended, or has not begun ({said}); its owner has to replace it "
+            "(docs/keys.md), unless this machine's clock is wrong"
+        )
+    if _one_of(_WITHOUT_TLS, said):
+        return ServerError(
+            f"{address} answers without TLS ({said}); give the port of a gateway with TLS, or "
+            f"{address.protocol}://{address.host_port}"
+        )
     if _one_of(_UNTRUSTED, said):
         return ServerError(
             f"the certificate of {address} is not trusted ({said}); give the PEM file of its authority as certificate, "

@@ -168,7 +168,10 @@ def _python3(
     absent = {name: package["error"] for name, package in packages.items() if "error" in package}
     if absent:
         reasons = "; ".join(f"{name}: {error}" for name, error in absent.items())
-        return packages, _finding("python3", "fail", f"{what}, cannot import {reasons}", "pip install 'slipway[serve]'")
+        extras = "serve,gpu" if any(name.startswith("nvidia.dali") for name in absent) else "serve"
+        return packages, _finding(
+            "python3", "fail", f"{what}, cannot import {reasons}", f"pip install 'slipway[{extras}]'"
+        )
     given = {name: package["version"] for name, package in packages.items()}
     known = {name: version.partition("-")[0] for name, version in given.items() if version}
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
@@ -183,11 +186,18 @@ def _python3(
 
 
 def imported_modules(model: Model) -> set[str]:
-    """The modules outside the standard library that a step imports, read without running it."""
+    """The modules outside the standard library that a step imports, read without running it.
+
+    A step on a CPU has the files that use DALI too, and does not import them.
+    """
     if model.version is None or model.backend not in ("python", "dali"):
         return set()
+    on_gpu = model.backend == "dali" or any(group.kind == GPU for group in model.config.instance_group)
+    unused = () if on_gpu else tuple(model.files.glob("dali_*.py"))
     names: set[str] = set()
     for path in model.files.glob("*.py"):
+        if path in unused:
+            continue
         try:
             tree = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError):  # reported when the step is tried
