@@ -79,7 +79,7 @@ def test_every_side_gives_the_same_answers_and_a_pinned_instance_keeps_to_a_core
                 found.setdefault(side, []).append((best, round(answer.score, 5)))
 
     serving = colours.serving.model_copy(update={"instances": 2, "pinned": True})
-    with all_sides(colours, encoded, serving, tmp_path, batches=[2]) as candidates:
+    with all_sides(colours, encoded, serving, tmp_path, batches=[2], former=None) as candidates:
         sides = {kind: side for kind, of_kind in candidates.items() for side in of_kind.values()}
         for side in sides:
             asyncio.run(ask(side))
