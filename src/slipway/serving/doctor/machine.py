@@ -19,7 +19,7 @@ from slipway.lint.models import GPU, Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.doctor.checks import Check, State
 from slipway.serving.doctor.gpu import driver_problem, find_gpus
-from slipway.serving.doctor.rehearsal import Answer, Job, Package
+from slipway.serving.doctor.rehearsal import Answer, Package, RehearsalJob
 from slipway.serving.ports import HOST, Ports
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
@@ -53,7 +53,7 @@ class Interpreter:
     """Whether it ignores PYTHONPATH and the user's own packages, as the stub of the nvidia-pytriton wheel does. That of
     NVIDIA's images reads PYTHONPATH, where their DALI is; their DALI backend calls `python3` and does so too."""
 
-    def run(self, job: Job, *, timeout_s: float) -> Rehearsal:
+    def run(self, job: RehearsalJob, *, timeout_s: float) -> Rehearsal:
         """Run one job of `rehearsal.py`. Nothing is written beside the step."""
         flag = "-I" if self.isolated and job["backend"] != "dali" else "-P"
         try:

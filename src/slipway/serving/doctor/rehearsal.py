@@ -19,7 +19,7 @@ TensorType = tuple[str, list[int]]
 """The numpy name of a tensor's type, and its dimensions without the batch. JSON makes a list of both."""
 
 
-class Job(TypedDict, total=False):
+class RehearsalJob(TypedDict, total=False):
     """A job on standard input. `packages` has modules; both kinds of step have a folder and a version."""
 
     backend: str
@@ -115,7 +115,7 @@ def get_input_tensor_by_name(request: Request, name: str) -> Any:
     return request.inputs.get(name)
 
 
-def rehearse_python(job: Job) -> Answer:
+def rehearse_python(job: RehearsalJob) -> Answer:
     """Initialise `TritonPythonModel` of `<version>/model.py` with its configuration, and send one image."""
     import numpy as np
 
@@ -158,7 +158,7 @@ def rehearse_python(job: Job) -> Answer:
     return {"outputs": outputs}
 
 
-def rehearse_dali(job: Job) -> Answer:
+def rehearse_dali(job: RehearsalJob) -> Answer:
     """Import `dali.py` of NVIDIA's DALI backend by its path, and serialise it if there is a GPU."""
     path = os.path.join(job["folder"], job["version"], "dali.py")
     spec = importlib.util.spec_from_file_location("dali_model", path)
@@ -174,7 +174,7 @@ def rehearse_dali(job: Job) -> Answer:
     return {}
 
 
-def import_packages(job: Job) -> Answer:
+def import_packages(job: RehearsalJob) -> Answer:
     """The version of every module of `job["modules"]`, or the reason why it cannot be imported."""
     packages: dict[str, Package] = {}
     for name in job["modules"]:
@@ -199,7 +199,7 @@ JOBS = {"python": rehearse_python, "dali": rehearse_dali, "packages": import_pac
 
 
 def main() -> None:
-    job: Job = json.load(sys.stdin)
+    job: RehearsalJob = json.load(sys.stdin)
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # keeps the output of libraries apart
     started = time.monotonic()

@@ -16,7 +16,7 @@ from slipway.lint.models import AGAIN, GPU, Model, type_name
 from slipway.serving.doctor.checks import Check
 from slipway.serving.doctor.gpu import check_plans
 from slipway.serving.doctor.machine import IN_CONTAINER, Host, Rehearsal, backend_problem
-from slipway.serving.doctor.rehearsal import Job, TensorType
+from slipway.serving.doctor.rehearsal import RehearsalJob, TensorType
 from slipway.steps.guard import PLACEHOLDER
 
 
@@ -57,7 +57,7 @@ def _try_python(model: Model, outputs: Sequence[Any], machine: Host, *, timeout_
     if arithmetic == "bf16" and "BF16" not in capabilities:
         reason = f"computes in BF16, which this processor lacks ({', '.join(capabilities)})"
         return _one(model, "fail", reason, "assemble it with an FP32 or INT8 engine (slipway choose on this machine)")
-    job: Job = {
+    job: RehearsalJob = {
         **_job(model),
         "name": model.config.name,
         "config": json_format.MessageToJson(model.config, preserving_proto_field_name=True),
@@ -83,7 +83,7 @@ def _try_dali(model: Model, machine: Host, *, timeout_s: float) -> StepChecks:
     return _one(model, "ok", f"dali.py is serialised in {tried.seconds:.1f} s", "", tried)
 
 
-def _job(model: Model) -> Job:
+def _job(model: Model) -> RehearsalJob:
     return {"backend": model.backend, "folder": str(model.folder.resolve()), "version": model.version or ""}
 
 
