@@ -3,26 +3,22 @@
 
 import argparse
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from benchmarks.studies.study import RESULTS, finish, provenance, study_parser
 from slipway.contract.evidence.studies import Part, StudyResult
 from slipway.system.process import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from slipway.steps.preprocess import Preprocessor
 
 SIZES_WH = ((512, 512), (512, 384), (640, 480), (480, 640), (800, 600), (850, 480))
 CROP_FRACTIONS = (0.875, 1.0)
 SIDE_PX = 224
 LIBRARIES = ("cykooz-resizer", "nvidia-nvimgcodec-cu13", "pillow", "simplejpeg")
-EPILOG = (
-    """A line for each shape: the median ratio of processor time over the rounds, with its 10th and 90th percentile."""
-)
+EPILOG = "A line for each shape: the median ratio of processor time over the rounds, its 10th and 90th percentile."
 
 
 class Shape(Part):
@@ -100,20 +96,8 @@ def _in_part(step: "Preprocessor", image: bytes) -> Any:
 
 
 def _whole(step: "Preprocessor", image: bytes) -> Any:
-    with _decoding_all():
+    with patch("slipway.steps.preprocess.MOST_CUT_OUT", 0.0):
         return step.run([image])
-
-
-@contextmanager
-def _decoding_all() -> "Iterator[None]":
-    from slipway.steps import preprocess
-
-    before = preprocess.MOST_CUT_OUT
-    preprocess.MOST_CUT_OUT = 0.0
-    try:
-        yield
-    finally:
-        preprocess.MOST_CUT_OUT = before
 
 
 def _pixels(ask: Callable[["Preprocessor", bytes], Any], step: "Preprocessor", image: bytes) -> Any:

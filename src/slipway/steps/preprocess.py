@@ -38,11 +38,11 @@ Pixels = npt.NDArray[np.uint8]
 Sizes = npt.NDArray[np.int64]
 """Heights and widths, INT64 `[2, n]`."""
 MOST_CUT_OUT = 0.6
-"""Share of an image's pixels up to which only the part is decoded that is cut out. A larger part saves nothing."""
+"""What is cut out is decoded alone if it is at most this share of the image. More of a wide image saves nothing."""
 
 
 class _Part(NamedTuple):
-    """Of an image of `full_hw`: pixels from `first_hw` to before `end_hw`."""
+    """The part of an image that is decoded: from the pixel `first_hw` up to the pixel before `end_hw`."""
 
     full_hw: tuple[int, int]
     first_hw: tuple[int, int]

@@ -95,7 +95,7 @@ def sums(values: Array, *, without: Bursts | None = None) -> Array:
 def worst_bursts(counted: Array, of: Array, expected: Array, *, length: int) -> Bursts:
     """Return the `length` blocks before each look in which most was counted beyond what was expected.
 
-    Blocks of which surely more than half were counted are no burst.
+    Blocks are not taken for a burst if clearly more than half of their requests were counted.
 
     Args:
         counted, of: counts of an arm and their exposures, `[..., blocks]`.
